@@ -1,0 +1,31 @@
+//! Every maximum of the node in one place; at a maximum we refuse and count, never grow.
+
+/// Shards of one node.
+pub const SHARDS_MAX: usize = 64;
+/// The largest SIP message, RFC 3261 §18.1.1: an implementation must be able to handle the largest datagram.
+pub const SIP_MESSAGE_BYTES_MAX: usize = 65_535;
+/// Header fields of one message.
+pub const SIP_HEADERS_MAX: usize = 128;
+/// Calls of one shard.
+pub const CALLS_PER_SHARD_MAX: u32 = 20_000;
+/// Phones that one call rings at once, each a branch with an early dialog of its own.
+pub const BRANCHES_MAX: usize = 16;
+/// RTP streams (m-lines) that one call relays.
+pub const STREAMS_PER_CALL_MAX: usize = 4;
+/// Contacts of one address of record.
+pub const BINDINGS_PER_AOR_MAX: usize = 10;
+/// Bindings of one shard.
+pub const BINDINGS_PER_SHARD_MAX: u32 = 500_000;
+/// Finished server transactions of one shard that wait for retransmissions.
+pub const LINGERING_PER_SHARD_MAX: u32 = 1_000_000;
+/// Steps kept in a decision trace.
+pub const TRACE_STEPS_MAX: usize = 64;
+/// Messages that wait from one shard to another.
+pub const MESH_QUEUE_MAX: usize = 4_096;
+/// Outputs of one step of a machine.
+pub const OUTBOX_MAX: usize = 1_024;
+/// Largest frame of the link between engine and side.
+pub const LINK_FRAME_BYTES_MAX: usize = 256 * 1024;
+
+const _: () = assert!(BRANCHES_MAX >= BINDINGS_PER_AOR_MAX);
+const _: () = assert!(SHARDS_MAX <= 64, "a set of shards is a u64");

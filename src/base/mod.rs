@@ -1,0 +1,9 @@
+//! Words every layer shares; nothing here knows telephony.
+
+pub mod hash;
+pub mod id;
+pub mod limit;
+pub mod random;
+pub mod slab;
+pub mod time;
+pub mod timer;
