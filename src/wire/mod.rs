@@ -1,1 +1,4 @@
-//! wire
+//! Bytes to values and back: every format that enters or leaves a process, and nothing else.
+
+pub mod event;
+pub mod link;

@@ -1,0 +1,134 @@
+//! What happened to calls and phones, as it leaves the engine: for records, reports, live screens and traces.
+//!
+//! (node, boot, shard, seq) is unique and without gaps. The engine says everything it decided, not only what a report
+//! needs today; [`Body`] only grows at its end, so that an older reader can refuse what it does not know by its tag.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::id::CallId;
+use crate::base::id::ShardId;
+use crate::base::time::UnixTime;
+
+/// One event of one shard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub shard: ShardId,
+    /// From 1 in each boot, without gaps per shard.
+    pub seq: u64,
+    pub at: UnixTime,
+    /// Name of the tenant; empty where none is known.
+    pub tenant: String,
+    pub call: Option<CallId>,
+    /// 0 is the caller's leg, 1 and up the branches in the order they were made.
+    pub leg: Option<u8>,
+    pub body: Body,
+}
+
+/// Why something ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// SIP status that says it best; 200 for a call that was answered and hung up.
+    pub sip: u16,
+    /// Q.850 cause value, 0 where unknown.
+    pub q850: u8,
+    pub text: String,
+    pub by: By,
+}
+
+/// Who ended it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    Caller,
+    Callee,
+    /// A rule, a limit or a fault of ours.
+    #[default]
+    System,
+    /// The API or the command line.
+    Operator,
+    /// A timer: no answer, a phone that vanished.
+    Timer,
+}
+
+/// One direction of one leg's media as received from its phone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MediaReport {
+    pub stream: u8,
+    pub packets: u64,
+    pub bytes: u64,
+    pub lost: u64,
+    pub reordered: u64,
+    pub duplicated: u64,
+    /// RFC 3550 interarrival jitter, microseconds.
+    pub jitter_us: u32,
+    /// From RTCP; absent where the phone sent none.
+    pub round_trip_us: Option<u32>,
+    pub relatches: u32,
+    /// Packets from addresses that were not the latched one.
+    pub strangers: u64,
+    /// Sent and promised, but never heard from: one-way audio.
+    pub one_way: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    /// An authenticated call began. `from` and `to` are users or numbers, `dialled` what the request URI said.
+    CallStarted { sip_call_id: String, from: String, from_name: String, to: String, dialled: String, direction: Direction, phone: String },
+    /// A branch was made towards a phone.
+    LegInvited { phone: String, contact: String, flow: String },
+    LegRinging { status: u16 },
+    /// Early media, or any provisional answer with a session description.
+    LegProgress { status: u16 },
+    LegAnswered { phone: String },
+    LegEnded { cause: Cause },
+    CallAnswered,
+    Held { by: By },
+    Resumed { by: By },
+    /// A session was renegotiated by re-INVITE or UPDATE.
+    Renegotiated { method: String, by: By },
+    /// That a digit was sent, never which.
+    DigitSent { by: By },
+    MediaStarted { stream: u8 },
+    MediaReported { report: MediaReport },
+    CallEnded { cause: Cause, legs: u8 },
+    BindingAdded { phone: String, contact: String, flow: String, user_agent: String },
+    BindingRemoved { phone: String, contact: String, cause: String },
+    AuthenticationFailed { user: String, source: String, cause: String },
+    /// The handler of this call panicked; the call was ended by the minimal path.
+    CallFault { place: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Internal,
+    Inbound,
+    Outbound,
+}
+
+impl Body {
+    /// The event's type as published.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CallStarted { .. } => "call.started",
+            Self::LegInvited { .. } => "leg.invited",
+            Self::LegRinging { .. } => "leg.ringing",
+            Self::LegProgress { .. } => "leg.progress",
+            Self::LegAnswered { .. } => "leg.answered",
+            Self::LegEnded { .. } => "leg.ended",
+            Self::CallAnswered => "call.answered",
+            Self::Held { .. } => "call.held",
+            Self::Resumed { .. } => "call.resumed",
+            Self::Renegotiated { .. } => "call.renegotiated",
+            Self::DigitSent { .. } => "call.digit",
+            Self::MediaStarted { .. } => "media.started",
+            Self::MediaReported { .. } => "media.reported",
+            Self::CallEnded { .. } => "call.ended",
+            Self::BindingAdded { .. } => "binding.added",
+            Self::BindingRemoved { .. } => "binding.removed",
+            Self::AuthenticationFailed { .. } => "authentication.failed",
+            Self::CallFault { .. } => "call.fault",
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Frames between engine and side over the unix socket: `u32` length (little-endian), then a version byte, then postcard.
+//!
+//! The engine sends durable events from its spool and live changes from memory; side acknowledges events once they are
+//! committed. After each connection the engine sends [`FromEngine::Hello`], then the snapshot of registrations and calls
+//! up to [`FromEngine::SnapshotEnd`], then events and changes as they come.
+
+use serde::Deserialize;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::base::id::CallId;
+use crate::base::id::ShardId;
+use crate::base::limit::LINK_FRAME_BYTES_MAX;
+use crate::base::time::UnixTime;
+use crate::wire::event::Event;
+
+/// The format both ends must speak.
+pub const VERSION: u8 = 1;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromEngine {
+    Hello { node: String, boot: u64, shards: u8, directory_version: u64 },
+    Registration(Registration),
+    RegistrationGone { tenant: String, user: String, contact: String },
+    Call(LiveCall),
+    CallGone { call: CallId },
+    SnapshotEnd,
+    /// In the order of their seq within a shard. `boot` is that of the engine that saw them: a spool outlives one.
+    Events { boot: u64, events: Vec<Event> },
+    Trace { request: u32, steps: Option<Vec<TraceStep>> },
+    Done { request: u32, found: bool },
+    Draining(bool),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromSide {
+    /// Events of this boot and shard up to `seq` are committed.
+    Ack { boot: u64, shard: ShardId, seq: u64 },
+    /// Replaces the whole directory; sent in parts, in order, the last marked.
+    Directory { version: u64, part: DirectoryPart, last: bool },
+    /// Brings `from` to `version`; an engine that is not at `from` asks anew by closing the connection.
+    DirectoryDelta { from: u64, version: u64, part: DirectoryPart },
+    Hangup { request: u32, call: CallId },
+    Trace { request: u32, subject: String },
+}
+
+/// A binding as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    pub tenant: String,
+    pub user: String,
+    pub contact: String,
+    pub transport: String,
+    /// Where it was seen to come from.
+    pub received: String,
+    pub expires_at: UnixTime,
+    pub user_agent: String,
+}
+
+/// A call that is up or being set up, as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveCall {
+    pub call: CallId,
+    pub sip_call_id: String,
+    pub tenant: String,
+    pub from: String,
+    pub to: String,
+    pub state: CallState,
+    pub started_at: UnixTime,
+    pub answered_at: Option<UnixTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallState {
+    Routing,
+    Ringing,
+    Up,
+    Held,
+    Ending,
+}
+
+/// One step of a decision trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceStep {
+    pub at: UnixTime,
+    pub leg: Option<u8>,
+    /// What kind of decision: "route", "auth", "timer", "media", "sip", …
+    pub rule: String,
+    pub reason: String,
+}
+
+/// Tenants and phones to insert or replace, and the ids of those to remove.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DirectoryPart {
+    pub tenants: Vec<Tenant>,
+    pub phones: Vec<Phone>,
+    pub tenants_removed: Vec<String>,
+    /// (tenant, user)
+    pub phones_removed: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    pub name: String,
+    pub domain: String,
+    pub aliases: Vec<String>,
+    pub realm: String,
+    pub default: bool,
+    pub record: Record,
+    /// Digest algorithms offered, in this order; empty: the node's.
+    pub digest: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phone {
+    pub tenant: String,
+    pub user: String,
+    pub auth_user: String,
+    pub extension: String,
+    pub numbers: Vec<String>,
+    pub name: String,
+    pub record: Record,
+    pub external_id: String,
+    pub ha1: Ha1,
+}
+
+/// Without the digests: a phone may be logged.
+impl std::fmt::Debug for Phone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Phone").field("tenant", &self.tenant).field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// H(auth_user ":" realm ":" password) as bytes, per algorithm that may be offered to this phone.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ha1 {
+    pub md5: Option<[u8; 16]>,
+    pub sha256: Option<[u8; 32]>,
+    /// SHA-512/256
+    pub sha512_256: Option<[u8; 32]>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Record {
+    #[default]
+    Never,
+    Always,
+    OnDemand,
+}
+
+/// A frame that cannot be: the connection is closed and made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadFrame {
+    #[error("a frame of {0} bytes is larger than the link allows")]
+    TooLong(usize),
+    #[error("the peer speaks link format {0}")]
+    Version(u8),
+    #[error("the frame does not decode")]
+    Malformed,
+}
+
+/// Appends one frame.
+pub fn emit<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), BadFrame> {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, VERSION]);
+    let body = postcard::to_extend(message, std::mem::take(out)).map_err(|_| BadFrame::Malformed)?;
+    *out = body;
+    let len = out.len() - start - 4;
+    if len > LINK_FRAME_BYTES_MAX {
+        out.truncate(start);
+        return Err(BadFrame::TooLong(len));
+    }
+    if let (Some(prefix), Ok(len)) = (out.get_mut(start..start + 4), u32::try_from(len)) {
+        prefix.copy_from_slice(&len.to_le_bytes());
+    }
+    Ok(())
+}
+
+/// The first frame of `bytes` and its length, or `None` while it is not whole.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<(T, usize)>, BadFrame> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    let len = u32::from_le_bytes(*prefix) as usize;
+    if len > LINK_FRAME_BYTES_MAX {
+        return Err(BadFrame::TooLong(len));
+    }
+    let Some(frame) = rest.get(..len) else { return Ok(None) };
+    let Some((&version, body)) = frame.split_first() else { return Err(BadFrame::Malformed) };
+    if version != VERSION {
+        return Err(BadFrame::Version(version));
+    }
+    let message = postcard::from_bytes(body).map_err(|_| BadFrame::Malformed)?;
+    Ok(Some((message, len + 4)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_round_trip_at_every_split() {
+        let messages = [
+            FromSide::Hangup { request: 7, call: CallId::from_bits(1) },
+            FromSide::Ack { boot: 3, shard: ShardId(1), seq: 9 },
+        ];
+        let mut bytes = Vec::new();
+        for message in &messages {
+            emit(message, &mut bytes).unwrap();
+        }
+        let (first, len) = parse::<FromSide>(&bytes).unwrap().unwrap();
+        assert_eq!(first, messages[0]);
+        for split in 0..len {
+            assert_eq!(parse::<FromSide>(&bytes[..split]), Ok(None));
+        }
+        assert_eq!(parse::<FromSide>(&bytes[len..]).unwrap().unwrap().0, messages[1]);
+    }
+
+    #[test]
+    fn bad_frames_are_named() {
+        assert_eq!(parse::<FromSide>(&[255; 4]), Err(BadFrame::TooLong(u32::MAX as usize)));
+        assert_eq!(parse::<FromSide>(&[1, 0, 0, 0, 9]), Err(BadFrame::Version(9)));
+        assert_eq!(parse::<FromSide>(&[2, 0, 0, 0, VERSION, 99]), Err(BadFrame::Malformed));
+        assert_eq!(parse::<FromSide>(&[0, 0, 0, 0]), Err(BadFrame::Malformed));
+        let mut out = vec![1];
+        let large = FromSide::Trace { request: 0, subject: "x".repeat(LINK_FRAME_BYTES_MAX) };
+        assert!(matches!(emit(&large, &mut out), Err(BadFrame::TooLong(_))));
+        assert_eq!(out, [1]);
+    }
+}
