@@ -1,1 +1,18 @@
-//! machine
+//! Decisions: state machines driven by `(input, now, &mut Outbox)`, with no clock, socket, thread or randomness of their own.
+//!
+//! A machine gets its own state mutably and shared data ([`Shared`]) read-only; every effect goes through the
+//! [`Outbox`](outbox::Outbox) and is applied after it returns. Its state is a plain serde value: a simulator or a new
+//! engine restores it from bytes at any step and goes on.
+
+pub mod flow;
+pub mod locator;
+pub mod outbox;
+pub mod settings;
+
+use crate::machine::settings::Settings;
+
+/// What every machine of a node may read and none may change.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    pub settings: &'a Settings,
+}

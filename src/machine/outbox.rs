@@ -1,0 +1,109 @@
+//! Everything a machine may cause. The caller owns the outbox, empties it after each step, and applies it in order.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::id::CallId;
+use crate::base::id::Handle;
+use crate::base::id::ShardId;
+use crate::base::limit::OUTBOX_MAX;
+use crate::machine::flow::Flow;
+use crate::wire::event::Body;
+use crate::wire::link::LiveCall;
+use crate::wire::link::Registration;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// One SIP message the way of a flow.
+    Send { flow: Flow, bytes: Vec<u8> },
+    /// A message to another shard, or to this one through the same door.
+    Mesh { to: ShardId, message: Mesh },
+    Event { tenant: String, call: Option<CallId>, leg: Option<u8>, body: Body },
+    /// Changes of what the API shows as up.
+    Live(Live),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Live {
+    Registered(Registration),
+    RegistrationGone { tenant: String, user: String, contact: String },
+    Call(LiveCall),
+    CallGone(CallId),
+}
+
+/// Between shards; safe to repeat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Mesh {
+    /// A SIP message that is the receiver's, as it came.
+    Sip { flow: Flow, bytes: Vec<u8> },
+    /// Bytes for a connection that the receiver holds.
+    Write { connection: Handle, bytes: Vec<u8> },
+    /// Which bindings do these addresses of record have?
+    Locate { request: u64, aors: Vec<Aor> },
+    Located { request: u64, targets: Vec<Target> },
+    /// A connection ended: bindings and calls on it are without a flow.
+    FlowClosed { flow: Flow },
+}
+
+/// An address of record: a phone of the directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Aor {
+    pub tenant: String,
+    pub user: String,
+}
+
+/// A binding that a call can ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    pub aor: Aor,
+    /// The request URI: the Contact as registered.
+    pub contact: String,
+    /// Where the request really goes.
+    pub flow: Flow,
+    /// Route header values of the request (RFC 3327 Path), first to last.
+    pub path: Vec<String>,
+    /// Thousandths of q, 1000 is first choice.
+    pub q: u16,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Outbox {
+    outputs: Vec<Output>,
+    /// Outputs refused because a step made too many: a fault of ours, counted.
+    pub overflows: u64,
+}
+
+impl Outbox {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn push(&mut self, output: Output) {
+        if self.outputs.len() >= OUTBOX_MAX {
+            self.overflows += 1;
+            return;
+        }
+        self.outputs.push(output);
+    }
+
+    pub fn send(&mut self, flow: Flow, bytes: Vec<u8>) {
+        self.push(Output::Send { flow, bytes });
+    }
+
+    pub fn len(&self) -> usize {
+        self.outputs.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty()
+    }
+
+    /// Forgets what was pushed after `len`: a step that failed leaves no effect.
+    pub fn truncate(&mut self, len: usize) {
+        self.outputs.truncate(len);
+    }
+
+    pub fn drain(&mut self) -> impl Iterator<Item = Output> + '_ {
+        self.outputs.drain(..)
+    }
+}
