@@ -1,1 +1,3 @@
-//! process
+//! Programs assembled from the layers below; they meet only through `wire`.
+
+pub mod engine;

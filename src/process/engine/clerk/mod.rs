@@ -1,0 +1,5 @@
+//! The engine's one thread that may wait for disks and for the side process.
+
+pub mod journal;
+pub mod spool;
+pub mod store;

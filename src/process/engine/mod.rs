@@ -1,0 +1,3 @@
+//! The engine: signalling and media.
+
+pub mod clerk;
