@@ -27,5 +27,16 @@ pub const OUTBOX_MAX: usize = 1_024;
 /// Largest frame of the link between engine and side.
 pub const LINK_FRAME_BYTES_MAX: usize = 256 * 1024;
 
+/// Tenants of the directory.
+pub const TENANTS_MAX: usize = 20_000;
+/// Phones of the directory.
+pub const PHONES_MAX: usize = 1_000_000;
+/// Domains of one tenant beside its own.
+pub const ALIASES_PER_TENANT_MAX: usize = 32;
+/// Numbers of one phone.
+pub const NUMBERS_PER_PHONE_MAX: usize = 64;
+/// A directory file.
+pub const DIRECTORY_FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
 const _: () = assert!(BRANCHES_MAX >= BINDINGS_PER_AOR_MAX);
 const _: () = assert!(SHARDS_MAX <= 64, "a set of shards is a u64");

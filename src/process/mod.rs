@@ -1,3 +1,4 @@
 //! Programs assembled from the layers below; they meet only through `wire`.
 
 pub mod engine;
+pub mod side;
