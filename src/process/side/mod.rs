@@ -5,3 +5,4 @@
 mod clock;
 pub mod directory;
 mod seal;
+mod store;

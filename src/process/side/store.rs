@@ -1,0 +1,84 @@
+//! The database: one SQLite file, opened and brought to the newest schema here; each subject keeps its own queries.
+//!
+//! Writes are durable when they are acknowledged (WAL, synchronous=FULL): the engine deletes its spool on our word.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::Sqlite;
+use sqlx::SqlitePool;
+use sqlx::Transaction;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::sqlite::SqliteJournalMode;
+use sqlx::sqlite::SqlitePoolOptions;
+use sqlx::sqlite::SqliteSynchronous;
+
+use crate::process::side::seal::SealError;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/process/side/migrations");
+
+/// Connections: one writer at a time, the others read.
+const CONNECTIONS_MAX: u32 = 8;
+/// An import of a large directory holds the write lock for seconds.
+const BUSY_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+pub(crate) struct Store {
+    pub(crate) pool: SqlitePool,
+}
+
+/// The world failed, or the file is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("database: {0}")]
+    Sql(#[from] sqlx::Error),
+    #[error("database schema: {0}")]
+    Schema(#[from] sqlx::migrate::MigrateError),
+    #[error("database file: {0}")]
+    File(#[from] std::io::Error),
+    #[error("database: {0}")]
+    Seal(#[from] SealError),
+    /// A row does not decode: written by hand, or by a newer version.
+    #[error("database: a row of {0} does not decode")]
+    Row(&'static str),
+}
+
+impl Store {
+    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
+        // SQLite gives the files beside it the mode of this one.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_MAX);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(Duration::from_secs(30))
+            .connect_with(options)
+            .await?;
+        MIGRATIONS.run(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    /// A transaction that may write: it takes the write lock at once, so that it cannot fail half-way for want of it.
+    pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+pub(crate) async fn meta(tx: &mut Transaction<'static, Sqlite>, key: &str) -> Result<Option<String>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT value FROM meta WHERE key = ?").bind(key).fetch_optional(&mut **tx).await?)
+}
+
+pub(crate) async fn set_meta(tx: &mut Transaction<'static, Sqlite>, key: &str, value: &str) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")
+        .bind(key)
+        .bind(value)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
