@@ -31,7 +31,7 @@ pub(crate) struct Store {
 
 /// The world failed, or the file is not ours.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     #[error("database: {0}")]
     Sql(#[from] sqlx::Error),
     #[error("database schema: {0}")]

@@ -57,6 +57,9 @@ pub fn parse(text: &str, read_secret: ReadSecret<'_>) -> Result<DirectoryFile, V
         let line = error.span().map_or(0, |span| faults.line(span.start));
         faults.note(line, "TOML", error.message());
     }
+    if !errors.is_empty() {
+        return Err(faults.found);
+    }
     let mut root = Fields::new("directory", 1, document.get_ref());
     let mut file = DirectoryFile { tenants: Vec::new(), phones: Vec::new() };
     for (line, table) in tables(&mut root, "tenant", &mut faults) {

@@ -1,0 +1,306 @@
+//! What a directory file may say, and what an import does to what is there.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::process::side::directory::file;
+use crate::process::side::directory::import::Change;
+use crate::process::side::directory::import::ImportError;
+use crate::process::side::directory::import::Imported;
+use crate::process::side::directory::import::import_file;
+use crate::process::side::directory::secret::to_hex;
+use crate::process::side::directory::snapshot;
+use crate::process::side::directory::snapshot::Snapshot;
+use crate::process::side::seal::NodeKey;
+use crate::process::side::store::Store;
+use crate::wire::link::DirectoryPart;
+use crate::wire::link::Record;
+
+struct World {
+    folder: TempDir,
+    store: Store,
+    key: NodeKey,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("tipring.db")).await.unwrap();
+        let key = NodeKey::open(&folder.path().join("node.key")).unwrap();
+        Self { folder, store, key }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("directory.toml")
+    }
+
+    async fn import(&self, text: &str) -> Result<Option<Change>, Vec<String>> {
+        std::fs::write(self.path(), text).unwrap();
+        match import_file(&self.store, &self.key, &self.path()).await {
+            Ok(Imported::Applied(change)) => Ok(Some(change)),
+            Ok(Imported::Unchanged) => Ok(None),
+            Err(ImportError::Faults(faults)) => Err(faults.iter().map(ToString::to_string).collect()),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    async fn whole(&self) -> DirectoryPart {
+        let mut snapshot = Snapshot::open(&self.store, &self.key).await.unwrap();
+        let mut whole = DirectoryPart::default();
+        loop {
+            let (part, last) = snapshot.next_part().await.unwrap();
+            whole.tenants.extend(part.tenants);
+            whole.phones.extend(part.phones);
+            if last {
+                return whole;
+            }
+        }
+    }
+}
+
+const ACME: &str = r#"
+[[tenant]]
+name = "acme"
+domain = "Acme.Test."
+aliases = ["pbx.acme.test"]
+
+[[phone]]
+tenant = "acme"
+user = "1001"
+numbers = ["+4930123456"]
+password = "secret-1001"
+name = "Alice"
+record = "always"
+"#;
+
+fn faults_of(text: &str) -> Vec<String> {
+    let read_secret = |_: &str| Err("cannot be read".to_owned());
+    file::parse(text, &read_secret).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn every_fault_is_named_by_line_and_key() {
+    let text = r#"
+[[tenant]]
+name = "Acme"
+domain = "acme.test:5060"
+colour = "red"
+
+[[tenant]]
+name = "beta"
+domain = "beta.test"
+default = "yes"
+record = "sometimes"
+
+[[phone]]
+tenant = "beta"
+user = "a b"
+numbers = ["0301234", 7]
+password = "secret-x"
+ha1 = { MD5 = "00" }
+
+[[phone]]
+tenant = "beta"
+user = "2"
+
+[[phone]]
+user = "3"
+password = { file = "three" }
+auth_user = "a:b"
+
+[other]
+"#;
+    let expected = [
+        "line 3: tenant.name: must match [a-z0-9-]{1,32}",
+        "line 4: tenant.domain: must be a host name or an IP address, without a port",
+        "line 5: tenant.colour: unknown key",
+        "line 10: tenant.default: expected true or false, found string",
+        "line 11: tenant.record: must be never, always or on-demand",
+        "line 15: phone.user: has characters that cannot stand there, or is too long",
+        "line 16: phone.numbers: expected a list of strings",
+        "line 16: phone.numbers: must be E.164: + and 2 to 15 digits, the first not 0",
+        "line 18: phone.ha1: stands alone: give either password or ha1",
+        "line 20: phone.password: is missing: give password or ha1",
+        "line 24: phone.tenant: is missing or empty",
+        "line 26: phone.password: three: cannot be read",
+        "line 27: phone.auth_user: has characters that cannot stand there, or is too long",
+        "line 29: directory.other: unknown key",
+    ];
+    let found = faults_of(text);
+    for fault in expected {
+        assert!(found.iter().any(|line| line == fault), "missing {fault} in {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    assert!(!found.concat().contains("secret-x"));
+}
+
+#[test]
+fn syntax_errors_and_repetition_have_lines() {
+    assert!(faults_of("[[tenant]]\nname = \n")[0].starts_with("line 2: TOML: "));
+    assert_eq!(faults_of("tenant = 1\n"), ["line 1: tenant: write [[tenant]]"]);
+    let twice = format!("{ACME}\n[[phone]]\ntenant = \"acme\"\nuser = \"1001\"\nnumbers = [\"+4930123456\"]\npassword = \"x\"\n");
+    let found = faults_of(&twice);
+    assert_eq!(
+        found,
+        [
+            "line 15: phone.user: 1001 stands in line 7 already",
+            "line 15: phone.auth_user: 1001 stands in line 7 already",
+            "line 15: phone.numbers: +4930123456 stands in line 7 already",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn import_applies_defaults_and_makes_digests() {
+    let world = World::new().await;
+    let change = world.import(ACME).await.unwrap().unwrap();
+    assert_eq!(change.from, 0);
+    assert_eq!(change.phones, [("acme".to_owned(), "1001".to_owned())]);
+
+    let whole = world.whole().await;
+    let tenant = &whole.tenants[0];
+    assert_eq!((tenant.domain.as_str(), tenant.realm.as_str()), ("acme.test", "acme.test"));
+    assert_eq!(tenant.aliases, ["pbx.acme.test"]);
+    let phone = &whole.phones[0];
+    assert_eq!((phone.auth_user.as_str(), phone.extension.as_str()), ("1001", "1001"));
+    assert_eq!(phone.record, Record::Always);
+    assert_eq!(phone.numbers, ["+4930123456"]);
+    // printf %s 1001:acme.test:secret-1001 | md5sum
+    assert_eq!(to_hex(&phone.ha1.md5.unwrap()), "342954cc5565f3acd621b9a4f2cd7af1");
+    assert!(phone.ha1.sha256.is_some() && phone.ha1.sha512_256.is_some());
+
+    let delta = snapshot::delta(&world.store, &world.key, &change).await.unwrap().unwrap();
+    assert_eq!(delta, whole);
+}
+
+#[tokio::test]
+async fn a_file_is_applied_once_and_deletes_nothing() {
+    let world = World::new().await;
+    let first = world.import(ACME).await.unwrap().unwrap();
+    assert_eq!(world.import(ACME).await, Ok(None));
+
+    let second = "[[phone]]\ntenant = \"acme\"\nuser = \"1002\"\nextension = \"1001\"\npassword = \"p\"\n";
+    let change = world.import(second).await.unwrap().unwrap();
+    assert_eq!(change.from, first.version);
+    assert!(change.version > first.version);
+    assert!(change.tenants.is_empty());
+    let users: Vec<_> = world.whole().await.phones.into_iter().map(|phone| phone.user).collect();
+    assert_eq!(users, ["1001", "1002"]);
+
+    // Named again, an entry is what the file says: what it leaves out takes its default.
+    let third = "[[phone]]\ntenant = \"acme\"\nuser = \"1001\"\npassword = \"other\"\n";
+    world.import(third).await.unwrap().unwrap();
+    let phone = world.whole().await.phones.remove(0);
+    assert_eq!((phone.name.as_str(), phone.numbers.len(), phone.record), ("", 0, Record::Never));
+}
+
+#[tokio::test]
+async fn a_faulty_file_changes_nothing() {
+    let world = World::new().await;
+    world.import(ACME).await.unwrap();
+    let before = world.whole().await;
+    let version = snapshot::version(&world.store).await.unwrap();
+    let check = async |text: &str, fault: &str| {
+        let faults = world.import(text).await.unwrap_err();
+        assert!(faults.iter().any(|found| found.contains(fault)), "{faults:?}");
+        assert_eq!(world.whole().await, before);
+    };
+    let beta = "[[tenant]]\nname = \"beta\"\ndomain = \"beta.test\"\n";
+    let phone = "[[phone]]\ntenant = \"beta\"\nuser = \"1\"\npassword = \"p\"\n";
+    check("[[tenant]]\nname = \"beta\"\ndomain = \"PBX.acme.test\"\n", "belongs to tenant acme").await;
+    check(&format!("{beta}{phone}numbers = [\"+4930123456\"]\n"), "belongs to another phone").await;
+    check(&format!("{phone}"), "line 1: phone.tenant: there is no tenant beta").await;
+    check(
+        &format!("{beta}realm = \"acme.test\"\n{phone}auth_user = \"1001\"\n"),
+        "phone.auth_user: 1001 is another phone's in realm acme.test",
+    )
+    .await;
+    check(&format!("{beta}default = true\n[[tenant]]\nname = \"c\"\ndomain = \"c\"\ndefault = true\n"), "stands in line").await;
+    assert_eq!(snapshot::version(&world.store).await.unwrap(), version);
+}
+
+#[tokio::test]
+async fn what_moves_within_one_file_is_no_conflict() {
+    let world = World::new().await;
+    world.import(ACME).await.unwrap();
+    let moved = r#"
+[[tenant]]
+name = "beta"
+domain = "pbx.acme.test"
+[[tenant]]
+name = "acme"
+domain = "acme.test"
+[[phone]]
+tenant = "beta"
+user = "1"
+numbers = ["+4930123456"]
+password = "p"
+[[phone]]
+tenant = "acme"
+user = "1001"
+password = "secret-1001"
+"#;
+    world.import(moved).await.unwrap();
+    let whole = world.whole().await;
+    assert_eq!(whole.phones.iter().find(|phone| phone.tenant == "beta").unwrap().numbers, ["+4930123456"]);
+}
+
+#[tokio::test]
+async fn a_new_realm_changes_the_digests_of_every_phone_with_a_password() {
+    let world = World::new().await;
+    world.import(ACME).await.unwrap();
+    let before = world.whole().await.phones.remove(0);
+    let realm = "[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\nrealm = \"voice\"\n";
+    let change = world.import(realm).await.unwrap().unwrap();
+    assert_eq!(change.phones, [("acme".to_owned(), "1001".to_owned())]);
+    let after = world.whole().await.phones.remove(0);
+    assert!(before.ha1.md5 != after.ha1.md5);
+
+    let digests = format!("[[phone]]\ntenant = \"acme\"\nuser = \"1002\"\nha1 = {{ MD5 = \"{}\" }}\n", "ab".repeat(16));
+    world.import(&digests).await.unwrap();
+    let faults = world.import("[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\n").await.unwrap_err();
+    assert!(faults[0].contains("phone 1002 has only digests"), "{faults:?}");
+}
+
+#[tokio::test]
+async fn a_large_directory_goes_in_parts_that_fit_a_frame() {
+    let world = World::new().await;
+    let mut text = String::from("[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\n");
+    for user in 0..1_500 {
+        text.push_str(&format!("[[phone]]\ntenant = \"acme\"\nuser = \"{user}\"\nha1 = {{ MD5 = \"{}\" }}\n", "ab".repeat(16)));
+    }
+    let change = world.import(&text).await.unwrap().unwrap();
+    assert_eq!(snapshot::delta(&world.store, &world.key, &change).await.unwrap(), None);
+    let mut snapshot = Snapshot::open(&world.store, &world.key).await.unwrap();
+    let (mut parts, mut phones) = (0, 0);
+    loop {
+        let (part, last) = snapshot.next_part().await.unwrap();
+        parts += 1;
+        phones += part.phones.len();
+        let mut frame = Vec::new();
+        let message = crate::wire::link::FromSide::Directory { version: snapshot.version, part, last };
+        crate::wire::link::emit(&message, &mut frame).unwrap();
+        if last {
+            break;
+        }
+    }
+    assert!(parts > 1);
+    assert_eq!(phones, 1_500);
+}
+
+#[tokio::test]
+async fn secrets_are_in_no_file_of_the_database() {
+    let world = World::new().await;
+    world.import(ACME).await.unwrap();
+    let ha1 = world.whole().await.phones.remove(0).ha1.md5.unwrap();
+    std::fs::remove_file(world.path()).unwrap();
+    world.store.pool.close().await;
+    for entry in std::fs::read_dir(world.folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+        assert!(!holds(b"secret-1001"), "{}", path.display());
+        assert!(!holds(&ha1) && !holds(to_hex(&ha1).as_bytes()), "{}", path.display());
+    }
+}
