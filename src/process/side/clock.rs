@@ -6,7 +6,10 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::base::time::UnixTime;
 
-#[expect(clippy::disallowed_methods, reason = "the side process is not a machine: it reads the clock here, once per use")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the side process is not a machine: it reads the clock here, once per use"
+)]
 pub(crate) fn now() -> UnixTime {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     UnixTime::from_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
@@ -14,7 +17,9 @@ pub(crate) fn now() -> UnixTime {
 
 /// `2026-08-14T09:30:00.125Z`; empty for a time beyond the year 9999.
 pub(crate) fn text(at: UnixTime) -> String {
-    let Ok(date) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.micros()) * 1_000) else { return String::new() };
+    let Ok(date) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.micros()) * 1_000) else {
+        return String::new();
+    };
     if date.year() > 9999 {
         return String::new();
     }

@@ -8,9 +8,9 @@ use toml::de::DeTable;
 use toml::de::DeValue;
 
 use crate::base::limit;
-pub use crate::process::side::directory::toml_fields::Fault;
 use crate::process::side::directory::secret::Secret;
 use crate::process::side::directory::secret::from_hex;
+pub use crate::process::side::directory::toml_fields::Fault;
 use crate::process::side::directory::toml_fields::Faults;
 use crate::process::side::directory::toml_fields::Fields;
 use crate::process::side::directory::toml_fields::Placed;
@@ -297,12 +297,7 @@ fn check_repetition(file: &DirectoryFile, faults: &mut Faults) {
 }
 
 /// `None` where the text is absent or empty: the default applies.
-fn checked(
-    text: Option<Placed<String>>,
-    key: &str,
-    fits: fn(&str) -> bool,
-    faults: &mut Faults,
-) -> Option<String> {
+fn checked(text: Option<Placed<String>>, key: &str, fits: fn(&str) -> bool, faults: &mut Faults) -> Option<String> {
     let text = text.filter(|text| !text.value.is_empty())?;
     if !fits(&text.value) {
         faults.note(text.line, key, "has characters that cannot stand there, or is too long");

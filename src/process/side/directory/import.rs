@@ -129,8 +129,10 @@ async fn write_tenants(
 ) -> Result<BTreeSet<String>, ImportError> {
     let mut realms_changed = BTreeSet::new();
     for tenant in tenants {
-        let before: Option<String> =
-            sqlx::query_scalar("SELECT realm FROM tenants WHERE name = ?").bind(&tenant.name).fetch_optional(&mut **tx).await?;
+        let before: Option<String> = sqlx::query_scalar("SELECT realm FROM tenants WHERE name = ?")
+            .bind(&tenant.name)
+            .fetch_optional(&mut **tx)
+            .await?;
         if before.is_some_and(|realm| realm != tenant.realm) {
             realms_changed.insert(tenant.name.clone());
         }
@@ -148,15 +150,18 @@ async fn write_tenants(
     }
     for tenant in tenants {
         for (position, domain) in std::iter::once(&tenant.domain).chain(&tenant.aliases).enumerate() {
-            let written = sqlx::query("INSERT INTO domains (domain, tenant, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-                .bind(domain)
-                .bind(&tenant.name)
-                .bind(i64::try_from(position).unwrap_or(i64::MAX))
-                .execute(&mut **tx)
-                .await?;
+            let written =
+                sqlx::query("INSERT INTO domains (domain, tenant, position) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                    .bind(domain)
+                    .bind(&tenant.name)
+                    .bind(i64::try_from(position).unwrap_or(i64::MAX))
+                    .execute(&mut **tx)
+                    .await?;
             if written.rows_affected() == 0 {
-                let owner: String =
-                    sqlx::query_scalar("SELECT tenant FROM domains WHERE domain = ?").bind(domain).fetch_one(&mut **tx).await?;
+                let owner: String = sqlx::query_scalar("SELECT tenant FROM domains WHERE domain = ?")
+                    .bind(domain)
+                    .fetch_one(&mut **tx)
+                    .await?;
                 faults.push(fault(tenant.line, "tenant.domain", format!("{domain} belongs to tenant {owner} already")));
             }
         }
@@ -184,12 +189,13 @@ async fn write_phones(
     }
     for phone in phones {
         for number in &phone.numbers {
-            let written = sqlx::query("INSERT INTO numbers (number, tenant, user) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-                .bind(number)
-                .bind(&phone.tenant)
-                .bind(&phone.user)
-                .execute(&mut **tx)
-                .await?;
+            let written =
+                sqlx::query("INSERT INTO numbers (number, tenant, user) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                    .bind(number)
+                    .bind(&phone.tenant)
+                    .bind(&phone.user)
+                    .execute(&mut **tx)
+                    .await?;
             if written.rows_affected() == 0 {
                 faults.push(fault(phone.line, "phone.numbers", format!("{number} belongs to another phone already")));
             }
@@ -233,7 +239,11 @@ async fn check_whole(tx: &mut Tx, file: &DirectoryFile, faults: &mut Vec<Fault>)
         sqlx::query_scalar("SELECT name FROM tenants WHERE is_default ORDER BY name").fetch_all(&mut **tx).await?;
     if defaults.len() > 1 {
         let line = file.tenants.iter().find(|tenant| tenant.default).map_or(0, |tenant| tenant.line);
-        faults.push(fault(line, "tenant.default", format!("only one tenant can be it, not {}", defaults.join(" and "))));
+        faults.push(fault(
+            line,
+            "tenant.default",
+            format!("only one tenant can be it, not {}", defaults.join(" and ")),
+        ));
     }
     let shared = sqlx::query(
         "SELECT realm, auth_user FROM phones JOIN tenants ON tenants.name = phones.tenant
@@ -269,8 +279,10 @@ async fn changed_phones(
     let named = file.phones.iter().map(|phone| (phone.tenant.clone(), phone.user.clone()));
     let mut phones: BTreeSet<_> = named.collect();
     for tenant in realms_changed {
-        let all: Vec<(String, String)> =
-            sqlx::query_as("SELECT tenant, user FROM phones WHERE tenant = ?").bind(tenant).fetch_all(&mut **tx).await?;
+        let all: Vec<(String, String)> = sqlx::query_as("SELECT tenant, user FROM phones WHERE tenant = ?")
+            .bind(tenant)
+            .fetch_all(&mut **tx)
+            .await?;
         phones.extend(all);
     }
     Ok(phones.into_iter().collect())

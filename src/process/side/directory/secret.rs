@@ -58,10 +58,7 @@ mod tests {
     fn digests_are_those_of_the_rfc() {
         let ha1 = Secret::Password("Circle of Life".to_owned()).ha1("Mufasa", "http-auth@example.org");
         assert_eq!(to_hex(&ha1.md5.unwrap()), "3d78807defe7de2157e2b0b6573a855f");
-        assert_eq!(
-            to_hex(&ha1.sha256.unwrap()),
-            "7987c64c30e25f1b74be53f966b49b90f2808aa92faf9a00262392d7b4794232"
-        );
+        assert_eq!(to_hex(&ha1.sha256.unwrap()), "7987c64c30e25f1b74be53f966b49b90f2808aa92faf9a00262392d7b4794232");
         assert!(ha1.sha512_256.is_some());
     }
 

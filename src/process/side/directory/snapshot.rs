@@ -116,8 +116,10 @@ impl<'k> Snapshot<'k> {
 }
 
 async fn more_tenants(tx: &mut Transaction<'static, Sqlite>, last: &str) -> Result<Option<String>, StoreError> {
-    let next: Option<String> =
-        sqlx::query_scalar("SELECT name FROM tenants WHERE name > ? LIMIT 1").bind(last).fetch_optional(&mut **tx).await?;
+    let next: Option<String> = sqlx::query_scalar("SELECT name FROM tenants WHERE name > ? LIMIT 1")
+        .bind(last)
+        .fetch_optional(&mut **tx)
+        .await?;
     Ok(next.map(|_| last.to_owned()))
 }
 
@@ -159,7 +161,10 @@ pub(crate) async fn delta(store: &Store, key: &NodeKey, change: &Change) -> Resu
 }
 
 async fn tenant(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Option<Tenant>, StoreError> {
-    let row = sqlx::query("SELECT realm, is_default, record FROM tenants WHERE name = ?").bind(name).fetch_optional(&mut **tx).await?;
+    let row = sqlx::query("SELECT realm, is_default, record FROM tenants WHERE name = ?")
+        .bind(name)
+        .fetch_optional(&mut **tx)
+        .await?;
     let Some(row) = row else { return Ok(None) };
     let mut domains: Vec<String> = sqlx::query_scalar("SELECT domain FROM domains WHERE tenant = ? ORDER BY position")
         .bind(name)

@@ -139,7 +139,9 @@ auth_user = "a:b"
 fn syntax_errors_and_repetition_have_lines() {
     assert!(faults_of("[[tenant]]\nname = \n")[0].starts_with("line 2: TOML: "));
     assert_eq!(faults_of("tenant = 1\n"), ["line 1: tenant: write [[tenant]]"]);
-    let twice = format!("{ACME}\n[[phone]]\ntenant = \"acme\"\nuser = \"1001\"\nnumbers = [\"+4930123456\"]\npassword = \"x\"\n");
+    let twice = format!(
+        "{ACME}\n[[phone]]\ntenant = \"acme\"\nuser = \"1001\"\nnumbers = [\"+4930123456\"]\npassword = \"x\"\n"
+    );
     let found = faults_of(&twice);
     assert_eq!(
         found,
@@ -216,7 +218,11 @@ async fn a_faulty_file_changes_nothing() {
         "phone.auth_user: 1001 is another phone's in realm acme.test",
     )
     .await;
-    check(&format!("{beta}default = true\n[[tenant]]\nname = \"c\"\ndomain = \"c\"\ndefault = true\n"), "stands in line").await;
+    check(
+        &format!("{beta}default = true\n[[tenant]]\nname = \"c\"\ndomain = \"c\"\ndefault = true\n"),
+        "stands in line",
+    )
+    .await;
     assert_eq!(snapshot::version(&world.store).await.unwrap(), version);
 }
 
@@ -268,7 +274,10 @@ async fn a_large_directory_goes_in_parts_that_fit_a_frame() {
     let world = World::new().await;
     let mut text = String::from("[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\n");
     for user in 0..1_500 {
-        text.push_str(&format!("[[phone]]\ntenant = \"acme\"\nuser = \"{user}\"\nha1 = {{ MD5 = \"{}\" }}\n", "ab".repeat(16)));
+        text.push_str(&format!(
+            "[[phone]]\ntenant = \"acme\"\nuser = \"{user}\"\nha1 = {{ MD5 = \"{}\" }}\n",
+            "ab".repeat(16)
+        ));
     }
     let change = world.import(&text).await.unwrap().unwrap();
     assert_eq!(snapshot::delta(&world.store, &world.key, &change).await.unwrap(), None);
