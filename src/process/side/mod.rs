@@ -4,5 +4,6 @@
 
 mod clock;
 pub mod directory;
+mod record;
 mod seal;
 mod store;

@@ -1,0 +1,200 @@
+//! Events in every order and number, over restarts and dead boots, make the same records.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::base::id::CallId;
+use crate::base::id::ShardId;
+use crate::base::time::UnixTime;
+use crate::process::side::record::cdr::Cdr;
+use crate::process::side::record::ingest::Batch;
+use crate::process::side::record::ingest::Ingest;
+use crate::process::side::record::merge::Merge;
+use crate::process::side::store::Store;
+use crate::wire::event::Body;
+use crate::wire::event::By;
+use crate::wire::event::Cause;
+use crate::wire::event::Direction;
+use crate::wire::event::Event;
+use crate::wire::event::MediaReport;
+
+const BOOT: u64 = u64::MAX - 1;
+
+pub(crate) fn event(seq: u64, call: u32, leg: Option<u8>, body: Body) -> Event {
+    Event {
+        shard: ShardId(0),
+        seq,
+        at: UnixTime::from_micros(1_700_000_000_000_000 + seq * 1_000_000),
+        tenant: "acme".to_owned(),
+        call: Some(CallId::new(UnixTime::from_secs(1_700_000_000), u128::from(call))),
+        leg,
+        body,
+    }
+}
+
+pub(crate) fn call_id(call: u32) -> String {
+    CallId::new(UnixTime::from_secs(1_700_000_000), u128::from(call)).to_string()
+}
+
+fn cause(sip: u16, by: By) -> Cause {
+    Cause { sip, q850: 16, text: "bye".to_owned(), by }
+}
+
+/// One answered call from 1001 to 1002 that rang two phones; takes seqs `first` to `first + 10`.
+pub(crate) fn whole_call(first: u64, call: u32) -> Vec<Event> {
+    let started = Body::CallStarted {
+        sip_call_id: format!("sip-{call}"),
+        from: "1001".to_owned(),
+        from_name: "Alice".to_owned(),
+        to: "1002".to_owned(),
+        dialled: "1002".to_owned(),
+        direction: Direction::Internal,
+        phone: "1001".to_owned(),
+    };
+    let invited = |phone: &str| Body::LegInvited {
+        phone: phone.to_owned(),
+        contact: format!("sip:{phone}@192.0.2.1"),
+        flow: "udp".to_owned(),
+    };
+    let report = |packets| MediaReport { stream: 0, packets, jitter_us: 1_500, ..MediaReport::default() };
+    let bodies = [
+        (None, started),
+        (Some(1), invited("1002")),
+        (Some(2), invited("1002b")),
+        (Some(1), Body::LegRinging { status: 180 }),
+        (Some(2), Body::LegRinging { status: 180 }),
+        (Some(1), Body::LegAnswered { phone: "1002".to_owned() }),
+        (None, Body::CallAnswered),
+        (Some(2), Body::LegEnded { cause: cause(487, By::System) }),
+        (Some(1), Body::MediaReported { report: report(5) }),
+        (Some(1), Body::MediaReported { report: report(9) }),
+        (None, Body::CallEnded { cause: cause(200, By::Caller), legs: 3 }),
+    ];
+    (first..).zip(bodies).map(|(seq, (leg, body))| event(seq, call, leg, body)).collect()
+}
+
+fn merged(events: &[Event]) -> Cdr {
+    let mut merge = Merge::default();
+    for event in events {
+        merge.handle(BOOT, event);
+    }
+    merge.record(&call_id(1), "node", None).unwrap()
+}
+
+#[test]
+fn a_whole_call_makes_the_record_of_the_contract() {
+    let record = merged(&whole_call(1, 1));
+    assert_eq!(record.started_at, "2023-11-14T22:13:21.000Z");
+    assert_eq!(record.ringing_at.as_deref(), Some("2023-11-14T22:13:24.000Z"));
+    assert_eq!(record.answered_at.as_deref(), Some("2023-11-14T22:13:27.000Z"));
+    assert_eq!(record.ended_at, "2023-11-14T22:13:31.000Z");
+    assert_eq!(record.talk_ms, 4_000);
+    assert_eq!((record.cause.sip, record.cause.by.as_str()), (Some(200), "caller"));
+    assert_eq!(record.legs.len(), 3);
+    assert_eq!(record.legs[1].media[0].packets, 9);
+    assert_eq!(record.legs[2].cause.as_ref().unwrap().sip, Some(487));
+}
+
+proptest! {
+    #[test]
+    fn any_order_with_duplicates_makes_the_same_record(
+        order in Just((0..11usize).collect::<Vec<_>>()).prop_shuffle(),
+        again in proptest::collection::vec((0..11usize, 0..12usize), 0..20),
+    ) {
+        let events = whole_call(1, 1);
+        let mut order = order;
+        for (event, at) in again {
+            order.insert(at.min(order.len()), event);
+        }
+        let shuffled: Vec<_> = order.into_iter().map(|index| events[index].clone()).collect();
+        prop_assert_eq!(merged(&shuffled), merged(&events));
+    }
+}
+
+struct World {
+    folder: TempDir,
+    store: Store,
+    ingest: Ingest,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("tipring.db")).await.unwrap();
+        let ingest = Ingest::new(store.clone(), "node".to_owned());
+        Self { folder, store, ingest }
+    }
+
+    /// As after a kill: nothing but the file is left.
+    async fn restart(&mut self) {
+        self.store.pool.close().await;
+        self.store = Store::open(&self.folder.path().join("tipring.db")).await.unwrap();
+        self.ingest = Ingest::new(self.store.clone(), "node".to_owned());
+    }
+
+    async fn records(&self) -> Vec<Cdr> {
+        let rows: Vec<String> =
+            sqlx::query_scalar("SELECT record FROM cdrs ORDER BY position").fetch_all(&self.store.pool).await.unwrap();
+        rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
+    }
+}
+
+fn batch(events: &[Event]) -> [Batch; 1] {
+    [Batch { boot: BOOT, events: events.to_vec() }]
+}
+
+#[tokio::test]
+async fn events_count_once_over_kills_and_replays() {
+    let mut world = World::new().await;
+    let mut events = whole_call(1, 1);
+    events.extend(whole_call(12, 2));
+    let done = world.ingest.commit(&batch(&events[..5])).await.unwrap();
+    assert_eq!(done.positions, BTreeMap::from([((BOOT, ShardId(0)), 5)]));
+    assert!(world.records().await.is_empty());
+
+    world.restart().await;
+    let done = world.ingest.commit(&batch(&events[..16])).await.unwrap();
+    assert_eq!((done.duplicates, done.events, done.missing, done.records), (5, 11, 0, 1));
+    world.restart().await;
+    let done = world.ingest.commit(&batch(&events)).await.unwrap();
+    assert_eq!((done.duplicates, done.records), (16, 1));
+
+    let records = world.records().await;
+    assert_eq!(records.iter().map(|record| record.call.clone()).collect::<Vec<_>>(), [call_id(1), call_id(2)]);
+    assert_eq!(records[0], merged(&events[..11]));
+}
+
+#[tokio::test]
+async fn gaps_are_counted_and_filled() {
+    let mut world = World::new().await;
+    let events = whole_call(1, 1);
+    let first: Vec<_> = [0, 1, 5, 10].iter().map(|index| events[*index].clone()).collect();
+    assert_eq!(world.ingest.commit(&batch(&first)).await.unwrap().missing, 7);
+    // The record is final already; what comes late amends it in its place.
+    assert_eq!(world.ingest.commit(&batch(&events)).await.unwrap().missing, -7);
+    assert_eq!(world.records().await, [merged(&events)]);
+}
+
+#[tokio::test]
+async fn calls_of_a_dead_boot_are_closed_and_the_true_end_wins() {
+    let mut world = World::new().await;
+    let events = whole_call(1, 1);
+    world.ingest.commit(&batch(&events[..8])).await.unwrap();
+    let up = |_| true;
+    assert_eq!(world.ingest.close_lost(up, &BTreeMap::new()).await.unwrap(), 0);
+    world.restart().await;
+    let seen_until = BTreeMap::from([(BOOT, UnixTime::from_secs(1_700_000_060))]);
+    assert_eq!(world.ingest.close_lost(|_| false, &seen_until).await.unwrap(), 1);
+    let record = world.records().await.remove(0);
+    assert_eq!((record.cause.text.as_str(), record.cause.by.as_str()), ("the engine died", "system"));
+    assert_eq!((record.ended_at.as_str(), record.talk_ms), ("2023-11-14T22:14:20.000Z", 53_000));
+    assert_eq!(world.ingest.close_lost(|_| false, &seen_until).await.unwrap(), 0);
+
+    // A late event that is not the end leaves it closed.
+    world.ingest.commit(&batch(&events[8..9])).await.unwrap();
+    assert_eq!(world.records().await[0].cause.text, "the engine died");
+    world.ingest.commit(&batch(&events)).await.unwrap();
+    assert_eq!(world.records().await, [merged(&events)]);
+}
