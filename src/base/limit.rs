@@ -4,6 +4,8 @@
 pub const SHARDS_MAX: usize = 64;
 /// The largest SIP message, RFC 3261 §18.1.1: an implementation must be able to handle the largest datagram.
 pub const SIP_MESSAGE_BYTES_MAX: usize = 65_535;
+/// The start line and header fields of one message on a stream, where a body may still follow.
+pub const SIP_HEAD_BYTES_MAX: usize = 32_768;
 /// Header fields of one message.
 pub const SIP_HEADERS_MAX: usize = 128;
 /// Calls of one shard.
@@ -38,5 +40,7 @@ pub const NUMBERS_PER_PHONE_MAX: usize = 64;
 /// A directory file.
 pub const DIRECTORY_FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
+const _: () = assert!(SIP_MESSAGE_BYTES_MAX <= u16::MAX as usize, "offsets into a message are u16");
+const _: () = assert!(SIP_HEAD_BYTES_MAX <= SIP_MESSAGE_BYTES_MAX);
 const _: () = assert!(BRANCHES_MAX >= BINDINGS_PER_AOR_MAX);
 const _: () = assert!(SHARDS_MAX <= 64, "a set of shards is a u64");

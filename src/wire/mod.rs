@@ -2,3 +2,5 @@
 
 pub mod event;
 pub mod link;
+
+pub mod sip;

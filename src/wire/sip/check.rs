@@ -1,0 +1,188 @@
+//! What every message must have before anything looks at it (RFC 3261 §8.1.1, §8.2, §18.3, §20), and what its answer is if not.
+//!
+//! What needs the directory, the body's content or a list of built methods is not judged here.
+
+use crate::base::limit::SIP_MESSAGE_BYTES_MAX;
+use crate::wire::sip::CSeq;
+use crate::wire::sip::Contact;
+use crate::wire::sip::DropReason;
+use crate::wire::sip::HeaderId;
+use crate::wire::sip::Message;
+use crate::wire::sip::Method;
+use crate::wire::sip::NameAddr;
+use crate::wire::sip::Request;
+use crate::wire::sip::Scan;
+use crate::wire::sip::StartLine;
+use crate::wire::sip::Status;
+use crate::wire::sip::Transport;
+use crate::wire::sip::Uri;
+use crate::wire::sip::Via;
+use crate::wire::sip::syntax;
+
+/// What is wrong with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("the SIP version is not 2.0")]
+    Version,
+    #[error("the request line has stray white space")]
+    RequestLine,
+    #[error("the Request-URI is malformed")]
+    RequestUri,
+    #[error("the Request-URI has an unknown scheme")]
+    Scheme,
+    #[error("a line does not end with CR LF")]
+    LineEnd,
+    #[error("a line is no header field")]
+    HeaderLine,
+    #[error("more header fields than a message may have")]
+    TooManyHeaders,
+    #[error("no empty line after the header fields")]
+    NoEmptyLine,
+    #[error("{} is missing", .0.name())]
+    Missing(HeaderId),
+    #[error("{} stands more than once", .0.name())]
+    Repeated(HeaderId),
+    #[error("{} is malformed", .0.name())]
+    Malformed(HeaderId),
+    #[error("CSeq names another method than the request line")]
+    Method,
+    #[error("the body is shorter than Content-Length says")]
+    BodyTooShort,
+    #[error("Content-Length is more than a message may have")]
+    BodyTooLong,
+}
+
+impl Fault {
+    /// The answer to a request with this fault.
+    #[must_use]
+    pub const fn status(self) -> Status {
+        match self {
+            Self::Version => Status::VERSION_NOT_SUPPORTED,
+            Self::Scheme => Status::UNSUPPORTED_URI_SCHEME,
+            Self::BodyTooLong => Status::MESSAGE_TOO_LARGE,
+            _ => Status::BAD_REQUEST,
+        }
+    }
+}
+
+/// Judges a scanned message; `found` is what the scan already saw.
+pub(crate) fn verdict(mut message: Message<'_>, found: Option<Fault>, transport: Transport) -> Scan<'_> {
+    let length = cut_body(&mut message, transport);
+    let fault = found.or(length.err()).or_else(|| faulty_header(&message).err());
+    let fault = match (fault, message.start) {
+        (None, StartLine::Request(request)) => faulty_request_uri(request).err(),
+        (fault, _) => fault,
+    };
+    match (fault, message.start) {
+        (None, _) => Scan::Ok(message),
+        (Some(fault), StartLine::Response(_)) => Scan::Drop(DropReason::Response(fault)),
+        // RFC 3261 §17.1.1.3: an ACK is never answered.
+        (Some(fault), StartLine::Request(Request { method: Method::Ack, .. })) => Scan::Drop(DropReason::Ack(fault)),
+        (Some(fault), StartLine::Request(_)) if is_answerable(&message) => Scan::Answerable { status: fault.status(), fault, message },
+        (Some(fault), StartLine::Request(_)) => Scan::Drop(DropReason::Unanswerable(fault)),
+    }
+}
+
+/// RFC 3261 §8.2.6.2 copies Via, From, To, Call-ID and CSeq into an answer. Without a Via nobody could match it; the others are copied if
+/// they are there (RFC 4475 §3.3.1 wants a 400 even without them).
+fn is_answerable(message: &Message<'_>) -> bool {
+    message.header(HeaderId::Via).is_some_and(|via| !via.is_empty())
+}
+
+/// RFC 3261 §18.3: "If there are additional bytes in the transport packet beyond the end of the body, they MUST be discarded. If the
+/// transport packet ends before the end of the message body, this is considered an error."
+fn cut_body(message: &mut Message<'_>, transport: Transport) -> Result<(), Fault> {
+    let Some(value) = message.header(HeaderId::ContentLength) else {
+        // RFC 3261 §20.14: "If a stream-based protocol (such as TCP) is used as transport, the header field MUST be used."
+        return if transport.is_stream() { Err(Fault::Missing(HeaderId::ContentLength)) } else { Ok(()) };
+    };
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::Malformed(HeaderId::ContentLength));
+    }
+    let length = syntax::decimal(value).and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= SIP_MESSAGE_BYTES_MAX);
+    let length = length.ok_or(if transport.is_stream() { Fault::BodyTooLong } else { Fault::BodyTooShort })?;
+    let (body, rest) = message.body.split_at_checked(length).ok_or(Fault::BodyTooShort)?;
+    let whole = message.bytes.len().saturating_sub(rest.len());
+    message.body = body;
+    message.bytes = message.bytes.get(..whole).unwrap_or_default();
+    Ok(())
+}
+
+fn faulty_header(message: &Message<'_>) -> Result<(), Fault> {
+    let via = required(message, HeaderId::Via)?;
+    let (top, _) = syntax::split_at_comma(via).unwrap_or((via, &[]));
+    Via::parse(top).map_err(|_| Fault::Malformed(HeaderId::Via))?;
+    faulty_address(message, HeaderId::From)?;
+    faulty_address(message, HeaderId::To)?;
+    let call_id = required(message, HeaderId::CallId)?;
+    if call_id.iter().any(|byte| syntax::is_space(*byte) || *byte < b' ' || *byte == 0x7F) {
+        return Err(Fault::Malformed(HeaderId::CallId));
+    }
+    faulty_cseq(message)?;
+    faulty_number(message, HeaderId::MaxForwards, 255)?;
+    faulty_contacts(message)?;
+    faulty_routes(message, HeaderId::Route)?;
+    faulty_routes(message, HeaderId::RecordRoute)
+}
+
+fn required<'a>(message: &Message<'a>, id: HeaderId) -> Result<&'a [u8], Fault> {
+    match message.header(id) {
+        None => Err(Fault::Missing(id)),
+        Some([]) => Err(Fault::Malformed(id)),
+        Some(value) => Ok(value),
+    }
+}
+
+fn faulty_address(message: &Message<'_>, id: HeaderId) -> Result<(), Fault> {
+    let value = required(message, id)?;
+    NameAddr::parse(value).and_then(NameAddr::parse_uri).map(drop).map_err(|_| Fault::Malformed(id))
+}
+
+fn faulty_cseq(message: &Message<'_>) -> Result<(), Fault> {
+    let cseq = CSeq::parse(required(message, HeaderId::CSeq)?).map_err(|_| Fault::Malformed(HeaderId::CSeq))?;
+    match message.start {
+        StartLine::Request(request) if request.name != cseq.name => Err(Fault::Method),
+        _ => Ok(()),
+    }
+}
+
+fn faulty_number(message: &Message<'_>, id: HeaderId, most: u64) -> Result<(), Fault> {
+    match message.header(id) {
+        None => Ok(()),
+        Some(value) if syntax::decimal(value).is_some_and(|number| number <= most) => Ok(()),
+        Some(_) => Err(Fault::Malformed(id)),
+    }
+}
+
+fn faulty_contacts(message: &Message<'_>) -> Result<(), Fault> {
+    for contact in message.contacts() {
+        match contact {
+            Ok(Contact::Star) => {}
+            Ok(Contact::Address(address)) if address.parse_uri().is_ok() => {}
+            _ => return Err(Fault::Malformed(HeaderId::Contact)),
+        }
+    }
+    Ok(())
+}
+
+/// RFC 3261 §20.34: routes are name-addr, brackets demanded.
+fn faulty_routes(message: &Message<'_>, id: HeaderId) -> Result<(), Fault> {
+    for route in message.name_addrs(id) {
+        if !route.is_ok_and(|route| route.parse_uri().is_ok()) {
+            return Err(Fault::Malformed(id));
+        }
+    }
+    Ok(())
+}
+
+/// RFC 3261 §8.2.2.1: "If the Request-URI uses a scheme not supported by the UAS, it SHOULD reject the request with a 416".
+fn faulty_request_uri(request: Request<'_>) -> Result<(), Fault> {
+    match Uri::parse(request.uri) {
+        // RFC 3261 §19.1.1, table 1: a Request-URI has no headers.
+        Ok(Uri::Sip(uri)) if uri.headers.is_some() => Err(Fault::RequestUri),
+        Ok(Uri::Sip(_) | Uri::Tel(_)) => Ok(()),
+        Ok(Uri::Other(uri)) if uri.scheme.eq_ignore_ascii_case(b"urn") => Ok(()),
+        Ok(Uri::Other(_)) => Err(Fault::Scheme),
+        Err(_) => Err(Fault::RequestUri),
+    }
+}

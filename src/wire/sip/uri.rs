@@ -1,0 +1,319 @@
+//! URIs (RFC 3261 §19.1, RFC 3966 for `tel`). Views over the bytes; any other scheme is opaque.
+//!
+//! Escapes are kept as they came: `unescaped` reads through them, `same_user` compares them away. Full URI equality
+//! (§19.1.4) is not here: nothing routes by it.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+
+use crate::wire::sip::Malformed;
+use crate::wire::sip::params::Params;
+use crate::wire::sip::syntax;
+
+/// A URI by its scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uri<'a> {
+    Sip(SipUri<'a>),
+    Tel(TelUri<'a>),
+    Other(OtherUri<'a>),
+}
+
+/// `sip:` or `sips:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SipUri<'a> {
+    /// The scheme is `sips`.
+    pub secure: bool,
+    /// Escapes kept; may hold parameters of its own (`+1212;phone-context=x`).
+    pub user: Option<&'a [u8]>,
+    pub password: Option<&'a [u8]>,
+    pub host: Host<'a>,
+    pub port: Option<u16>,
+    pub params: Params<'a>,
+    /// What follows `?`.
+    pub headers: Option<&'a [u8]>,
+}
+
+/// `tel:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TelUri<'a> {
+    /// With visual separators as they came.
+    pub number: &'a [u8],
+    pub params: Params<'a>,
+}
+
+/// A scheme without meaning to this parser, such as `urn:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherUri<'a> {
+    pub scheme: &'a [u8],
+    pub rest: &'a [u8],
+}
+
+/// Where a URI or Via points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host<'a> {
+    Name(&'a [u8]),
+    Ipv4(Ipv4Addr),
+    Ipv6(Ipv6Addr),
+}
+
+impl<'a> Uri<'a> {
+    /// Reads a whole URI: no brackets, no white space around it.
+    ///
+    /// # Errors
+    /// `Malformed::Uri` for what is no URI, or a SIP URI with bad parts.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        Self::read(bytes).ok_or(Malformed::Uri)
+    }
+
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let colon = memchr::memchr(b':', bytes)?;
+        let (scheme, rest) = bytes.split_at_checked(colon)?;
+        let rest = rest.get(1..)?;
+        if scheme.eq_ignore_ascii_case(b"sip") {
+            return SipUri::read(rest, false).map(Self::Sip);
+        }
+        if scheme.eq_ignore_ascii_case(b"sips") {
+            return SipUri::read(rest, true).map(Self::Sip);
+        }
+        let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+        let is_plain = rest.iter().all(|byte| *byte > b' ' && *byte != 0x7F && !matches!(byte, b'<' | b'>' | b'"'));
+        if !is_scheme || !is_plain || rest.is_empty() {
+            return None;
+        }
+        if scheme.eq_ignore_ascii_case(b"tel") {
+            return TelUri::read(rest).map(Self::Tel);
+        }
+        Some(Self::Other(OtherUri { scheme, rest }))
+    }
+
+    /// The SIP or SIPS URI.
+    #[must_use]
+    pub const fn sip(self) -> Option<SipUri<'a>> {
+        match self {
+            Self::Sip(uri) => Some(uri),
+            Self::Tel(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// The user of a SIP URI or the number of a `tel` one: what somebody dialled.
+    #[must_use]
+    pub const fn user(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Sip(uri) => uri.user,
+            Self::Tel(uri) => Some(uri.number),
+            Self::Other(_) => None,
+        }
+    }
+
+    #[must_use]
+    pub const fn host(self) -> Option<Host<'a>> {
+        match self {
+            Self::Sip(uri) => Some(uri.host),
+            Self::Tel(_) | Self::Other(_) => None,
+        }
+    }
+
+    #[must_use]
+    pub fn params(self) -> Params<'a> {
+        match self {
+            Self::Sip(uri) => uri.params,
+            Self::Tel(uri) => uri.params,
+            Self::Other(_) => Params::default(),
+        }
+    }
+}
+
+impl<'a> SipUri<'a> {
+    fn read(rest: &'a [u8], secure: bool) -> Option<Self> {
+        let (userinfo, rest) = match memchr::memchr(b'@', rest) {
+            Some(at) => {
+                let (userinfo, rest) = rest.split_at_checked(at)?;
+                (Some(userinfo), rest.get(1..)?)
+            }
+            None => (None, rest),
+        };
+        let (user, password) = match userinfo {
+            Some(userinfo) => read_userinfo(userinfo)?,
+            None => (None, None),
+        };
+        let (rest, headers) = match memchr::memchr(b'?', rest) {
+            Some(at) => {
+                let (rest, headers) = rest.split_at_checked(at)?;
+                (rest, Some(headers.get(1..)?))
+            }
+            None => (rest, None),
+        };
+        if headers.is_some_and(|headers| !are_uri_headers(headers)) {
+            return None;
+        }
+        let semicolon = memchr::memchr(b';', rest).unwrap_or(rest.len());
+        let (hostport, params) = rest.split_at_checked(semicolon)?;
+        let (host, port) = read_host_port(hostport)?;
+        let params = Params::new(params);
+        are_uri_params(params).then_some(Self { secure, user, password, host, port, params, headers })
+    }
+
+    /// The URI `transport` parameter.
+    #[must_use]
+    pub fn transport(self) -> Option<&'a [u8]> {
+        self.params.get("transport")
+    }
+
+    /// RFC 3261 §19.1.1: loose routing.
+    #[must_use]
+    pub fn is_loose_router(self) -> bool {
+        self.params.has("lr")
+    }
+
+    /// The address, where the host is one.
+    #[must_use]
+    pub fn ip(self) -> Option<IpAddr> {
+        self.host.ip()
+    }
+}
+
+impl<'a> TelUri<'a> {
+    fn read(rest: &'a [u8]) -> Option<Self> {
+        let semicolon = memchr::memchr(b';', rest).unwrap_or(rest.len());
+        let (number, params) = rest.split_at_checked(semicolon)?;
+        let params = Params::new(params);
+        let is_number = number.iter().any(u8::is_ascii_alphanumeric)
+            && number.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'+' | b'-' | b'.' | b'(' | b')' | b'*' | b'#'));
+        (is_number && are_uri_params(params)).then_some(Self { number, params })
+    }
+}
+
+impl Host<'_> {
+    /// The address, where the host is one.
+    #[must_use]
+    pub const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ipv4(address) => Some(IpAddr::V4(address)),
+            Self::Ipv6(address) => Some(IpAddr::V6(address)),
+            Self::Name(_) => None,
+        }
+    }
+
+    /// The same host: addresses by value, names without case.
+    #[must_use]
+    pub fn is(self, other: Host<'_>) -> bool {
+        match (self, other) {
+            (Self::Name(a), Host::Name(b)) => a.eq_ignore_ascii_case(b),
+            (a, b) => a.ip().is_some() && a.ip() == b.ip(),
+        }
+    }
+
+    /// The host is this domain name or address, as somebody would write it.
+    #[must_use]
+    pub fn is_named(self, name: &str) -> bool {
+        Host::parse(name.as_bytes()).is_ok_and(|other| self.is(other))
+    }
+}
+
+impl<'a> Host<'a> {
+    /// A name, an IPv4 address or a bracketed IPv6 address.
+    ///
+    /// # Errors
+    /// `Malformed::Host`.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        read_host(bytes).ok_or(Malformed::Host)
+    }
+}
+
+impl std::fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(std::str::from_utf8(name).unwrap_or_default()),
+            Self::Ipv4(address) => write!(f, "{address}"),
+            Self::Ipv6(address) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+fn read_userinfo(userinfo: &[u8]) -> Option<(Option<&[u8]>, Option<&[u8]>)> {
+    let (user, password) = match memchr::memchr(b':', userinfo) {
+        Some(at) => {
+            let (user, password) = userinfo.split_at_checked(at)?;
+            (user, Some(password.get(1..)?))
+        }
+        None => (userinfo, None),
+    };
+    let is_legal = |part: &[u8]| part.iter().all(|byte| syntax::is_user(*byte)) && syntax::escapes_are_whole(part);
+    (!user.is_empty() && is_legal(user) && password.is_none_or(is_legal)).then_some((Some(user), password))
+}
+
+/// Host and optional port.
+pub(crate) fn read_host_port(bytes: &[u8]) -> Option<(Host<'_>, Option<u16>)> {
+    let host_length = match bytes {
+        [b'[', ..] => memchr::memchr(b']', bytes)?.checked_add(1)?,
+        _ => memchr::memchr(b':', bytes).unwrap_or(bytes.len()),
+    };
+    let (host, rest) = bytes.split_at_checked(host_length)?;
+    let host = read_host(host)?;
+    match rest {
+        [] => Some((host, None)),
+        [b':', port @ ..] => Some((host, Some(syntax::decimal_u16(port)?))),
+        _ => None,
+    }
+}
+
+fn read_host(bytes: &[u8]) -> Option<Host<'_>> {
+    match bytes {
+        [b'[', address @ .., b']'] => std::str::from_utf8(address).ok()?.parse().ok().map(Host::Ipv6),
+        [] => None,
+        _ if bytes.last().is_some_and(u8::is_ascii_digit) && !bytes.iter().any(u8::is_ascii_alphabetic) => {
+            std::str::from_utf8(bytes).ok()?.parse().ok().map(Host::Ipv4)
+        }
+        _ => bytes.iter().all(|byte| syntax::is_host(*byte)).then_some(Host::Name(bytes)),
+    }
+}
+
+/// URI parameters allow no quotes and no white space.
+fn are_uri_params(params: Params<'_>) -> bool {
+    let legal = |byte: &u8| matches!(byte, b';' | b'=') || syntax::is_uri_param(*byte);
+    params.raw().iter().all(legal) && params.is_well_formed() && syntax::escapes_are_whole(params.raw())
+}
+
+fn are_uri_headers(headers: &[u8]) -> bool {
+    !headers.is_empty()
+        && headers.iter().all(|byte| *byte > b' ' && *byte < 0x7F && !matches!(byte, b'"' | b'<' | b'>' | b'@' | b','))
+        && syntax::escapes_are_whole(headers)
+}
+
+/// The bytes with `%HH` read as the byte it stands for. A broken escape stands for itself.
+pub fn unescaped(bytes: &[u8]) -> impl Iterator<Item = u8> + Clone + '_ {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (byte, tail) = match rest {
+            [b'%', high, low, tail @ ..] => match (nibble(*high), nibble(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, tail),
+                _ => (b'%', rest.get(1..)?),
+            },
+            [byte, tail @ ..] => (*byte, tail),
+            [] => return None,
+        };
+        rest = tail;
+        Some(byte)
+    })
+}
+
+/// Appends the bytes without escapes.
+pub fn unescape_into(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend(unescaped(bytes));
+}
+
+/// RFC 3261 §19.1.4: users compare with case, escapes compare as what they stand for.
+#[must_use]
+pub fn same_user(a: &[u8], b: &[u8]) -> bool {
+    unescaped(a).eq(unescaped(b))
+}
+
+const fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit & 0x0F),
+        b'a'..=b'f' | b'A'..=b'F' => Some((digit & 0x0F).wrapping_add(9)),
+        _ => None,
+    }
+}
