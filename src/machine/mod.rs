@@ -4,15 +4,19 @@
 //! [`Outbox`](outbox::Outbox) and is applied after it returns. Its state is a plain serde value: a simulator or a new
 //! engine restores it from bytes at any step and goes on.
 
+pub mod directory;
 pub mod flow;
 pub mod locator;
+pub mod nonce;
 pub mod outbox;
 pub mod settings;
 
+use crate::machine::directory::Directory;
 use crate::machine::settings::Settings;
 
 /// What every machine of a node may read and none may change.
 #[derive(Clone, Copy)]
 pub struct Shared<'a> {
     pub settings: &'a Settings,
+    pub directory: &'a Directory,
 }
