@@ -207,7 +207,7 @@ impl NonceUses {
     /// Nothing in here can matter after this.
     pub fn matter_until(&self) -> UnixTime {
         let newest = self.used.iter().map(|uses| uses.stamp).max();
-        newest.map_or(UnixTime::default(), |stamp| stamp.issued_at() + LIFETIME)
+        newest.map_or_else(UnixTime::default, |stamp| stamp.issued_at() + LIFETIME)
     }
 }
 
