@@ -14,6 +14,15 @@ pub const CALLS_PER_SHARD_MAX: u32 = 20_000;
 pub const BRANCHES_MAX: usize = 16;
 /// RTP streams (m-lines) that one call relays.
 pub const STREAMS_PER_CALL_MAX: usize = 4;
+/// One session description: bytes, lines, m-lines, payload types of an m-line.
+pub const SDP_BYTES_MAX: usize = 16_384;
+pub const SDP_LINES_MAX: usize = 512;
+pub const SDP_MEDIA_MAX: usize = 16;
+pub const SDP_FORMATS_MAX: usize = 64;
+/// Notices and socket commands of one shard's relay that wait for their readers.
+pub const MEDIA_QUEUE_MAX: usize = 4_096;
+/// Pairs of RTP and RTCP ports of one shard: the whole port range.
+pub const PAIRS_PER_SHARD_MAX: usize = 32_768;
 /// Contacts of one address of record.
 pub const BINDINGS_PER_AOR_MAX: usize = 10;
 /// Bindings of one shard.
@@ -43,4 +52,5 @@ pub const DIRECTORY_FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 const _: () = assert!(SIP_MESSAGE_BYTES_MAX <= u16::MAX as usize, "offsets into a message are u16");
 const _: () = assert!(SIP_HEAD_BYTES_MAX <= SIP_MESSAGE_BYTES_MAX);
 const _: () = assert!(BRANCHES_MAX >= BINDINGS_PER_AOR_MAX);
+const _: () = assert!(STREAMS_PER_CALL_MAX <= SDP_MEDIA_MAX);
 const _: () = assert!(SHARDS_MAX <= 64, "a set of shards is a u64");

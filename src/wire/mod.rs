@@ -3,4 +3,7 @@
 pub mod event;
 pub mod link;
 
+pub mod rtcp;
+pub mod rtp;
+pub mod sdp;
 pub mod sip;
