@@ -7,6 +7,7 @@
 pub mod directory;
 pub mod flow;
 pub mod locator;
+pub mod media;
 pub mod nonce;
 pub mod outbox;
 pub mod settings;

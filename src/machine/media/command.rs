@@ -1,0 +1,153 @@
+//! What a call tells the relay, and what it hears back. All plain values: they are kept with the state of their sender.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::id::Handle;
+use crate::base::time::Instant;
+use crate::machine::media::latch::Rank;
+use crate::machine::media::quality::Report;
+use crate::wire::sdp::facts::MediaFacts;
+
+/// An RTP port and its RTCP port, numbered as the keeper dealt them to the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PairId(pub u32);
+
+impl PairId {
+    pub const fn of_slot(slot: u32) -> Self {
+        Self(slot >> 1)
+    }
+
+    pub const fn rtp_slot(self) -> u32 {
+        self.0 << 1
+    }
+
+    pub const fn rtcp_slot(self) -> u32 {
+        self.0 << 1 | 1
+    }
+}
+
+/// Whose pair it is; the relay only carries it back in notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    pub call: Handle,
+    /// The call's number for the leg or branch.
+    pub leg: u8,
+    /// Index of the m-line.
+    pub media: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MediaCommand {
+    /// Takes a pair into use; `local` is the address of its RTP socket. Nothing is accepted or sent yet.
+    Open { pair: PairId, owner: Owner, local: SocketAddr },
+    /// The party's description arrived: where it is, and what it may do. Given again after each offer and answer.
+    Expect { pair: PairId, expectation: Expectation },
+    /// Packets of `a` go to `b` and back; either's earlier bridge ends (its other pair goes on latching and counting).
+    Bridge { a: PairId, b: PairId },
+    Unbridge { pair: PairId },
+    /// From the answer on: silence where packets were promised is told.
+    Watch { pair: PairId, on: bool },
+    /// Forgets all about the pair; answered by [`Notice::Closed`].
+    Close { pair: PairId },
+}
+
+/// What one party's description promises for one stream, together with what the other party's allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// `None`: held the older way or given by name. An address known from before stays.
+    pub rtp: Option<SocketAddr>,
+    pub rtcp: Option<SocketAddr>,
+    /// Source address of the party's signalling: differs from `rtp` behind a NAT.
+    pub signalling: IpAddr,
+    /// Both sides agreed on RFC 5761.
+    pub mux: bool,
+    /// SRTP: only the clear parts are read.
+    pub secure: bool,
+    /// The party will send RTP, wants to receive RTP.
+    pub sends: bool,
+    pub receives: bool,
+    pub clocks: Clocks,
+}
+
+impl Expectation {
+    /// `party` is the description of the one on this pair, `other` that of the party it talks to, once known.
+    pub fn new(party: &MediaFacts, other: Option<&MediaFacts>, signalling: IpAddr) -> Self {
+        Self {
+            rtp: party.rtp,
+            rtcp: party.rtcp,
+            signalling,
+            mux: party.rtcp_mux && other.is_some_and(|other| other.rtcp_mux),
+            secure: party.profile.is_secure(),
+            sends: party.sends() && other.is_none_or(MediaFacts::receives),
+            receives: party.receives() && other.is_none_or(MediaFacts::sends),
+            clocks: Clocks::of(party),
+        }
+    }
+}
+
+/// Clock rates by payload type, those that are not 8,000 Hz.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks([(u8, u32); Self::MAX]);
+
+impl Clocks {
+    const MAX: usize = 8;
+    const RATE_MAX: u32 = 1_000_000;
+    pub const DEFAULT: u32 = 8_000;
+
+    pub fn of(facts: &MediaFacts) -> Self {
+        let mut clocks = Self::default();
+        let others = facts.formats.iter().filter(|format| format.clock != Self::DEFAULT);
+        for (entry, format) in clocks.0.iter_mut().zip(others) {
+            *entry = (format.payload_type, format.clock.min(Self::RATE_MAX));
+        }
+        clocks
+    }
+
+    pub fn rate(&self, payload_type: u8) -> u32 {
+        let found = self.0.iter().find(|(known, rate)| *known == payload_type && *rate != 0);
+        found.map_or(Self::DEFAULT, |(_, rate)| *rate)
+    }
+}
+
+/// To the owner of a pair.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MediaNotice {
+    pub pair: PairId,
+    pub owner: Owner,
+    pub notice: Notice,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Notice {
+    /// The first valid packet of the party: media flows from here on.
+    Latched { source: SocketAddr, rank: Rank },
+    /// The party goes on from another address.
+    Relatched { from: SocketAddr, to: SocketAddr },
+    /// Packets were promised and none came, RTCP neither, since then.
+    Silent { since: Instant },
+    /// This party is not heard while the one it talks to is.
+    OneWay { since: Instant },
+    Closed { report: Box<Report> },
+}
+
+/// To the shard, about the sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SocketCommand {
+    /// Throw away what the socket holds, then receive.
+    Open { slot: u32 },
+    /// Let the kernel drop all others.
+    Connect { slot: u32, peer: SocketAddr },
+    Disconnect { slot: u32 },
+    /// Out of use: disconnected, nothing received is of interest.
+    Close { slot: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum MediaOutput {
+    Notice(MediaNotice),
+    Socket(SocketCommand),
+}

@@ -1,0 +1,180 @@
+//! The shard's pairs of ports: dealt once by the keeper, given to calls and taken back.
+//!
+//! First freed, first reused, and none before its quarantine is over, so that late packets of one call never meet the
+//! next. What does not fit is refused and counted.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::limit::PAIRS_PER_SHARD_MAX;
+use crate::base::time::Instant;
+use crate::machine::media::command::PairId;
+
+/// Longer than a phone goes on sending after BYE.
+pub const QUARANTINE: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+}
+
+/// The two sockets of a pair as the keeper bound them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Index into [`Settings::interfaces`](crate::machine::settings::Settings::interfaces).
+    pub interface: u8,
+    pub rtp: SocketAddr,
+    pub rtcp: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// All pairs of the interface and family are in use or in quarantine: widen `[media] ports`.
+    #[error("ran out of RTP ports")]
+    Exhausted,
+    /// The interface has no address of this family.
+    #[error("no media address of this family")]
+    NoAddress,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PortPool {
+    pairs: Vec<Pair>,
+    in_use: Vec<bool>,
+    groups: Vec<Group>,
+    pub counts: PortCounts,
+}
+
+/// Pairs of one interface and family.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Group {
+    interface: u8,
+    family: Family,
+    /// Freed last, last: with the time from which a pair may be used again.
+    free: VecDeque<(PairId, Instant)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortCounts {
+    pub total: u32,
+    pub in_use: u32,
+    pub allocated: u64,
+    pub exhausted: u64,
+}
+
+impl PortPool {
+    /// `pairs` in the order of their slots; what is beyond the limit is left out.
+    pub fn new(mut pairs: Vec<Pair>) -> Self {
+        pairs.truncate(PAIRS_PER_SHARD_MAX);
+        let mut groups: Vec<Group> = Vec::new();
+        for (index, pair) in (0..).zip(&pairs) {
+            let family = Family::of(pair.rtp.ip());
+            let same = |group: &&mut Group| group.interface == pair.interface && group.family == family;
+            let entry = (PairId(index), Instant::ZERO);
+            match groups.iter_mut().find(same) {
+                Some(group) => group.free.push_back(entry),
+                None => groups.push(Group { interface: pair.interface, family, free: VecDeque::from([entry]) }),
+            }
+        }
+        let counts = PortCounts { total: pairs.len() as u32, ..PortCounts::default() };
+        Self { in_use: vec![false; pairs.len()], pairs, groups, counts }
+    }
+
+    pub fn allocate(&mut self, interface: u8, family: Family, now: Instant) -> Result<PairId, PortError> {
+        let same = |group: &&mut Group| group.interface == interface && group.family == family;
+        let Some(group) = self.groups.iter_mut().find(same) else { return Err(PortError::NoAddress) };
+        match group.free.front() {
+            Some(&(pair, from)) if from <= now => {
+                group.free.pop_front();
+                self.in_use[pair.0 as usize] = true;
+                self.counts.in_use += 1;
+                self.counts.allocated += 1;
+                Ok(pair)
+            }
+            _ => {
+                self.counts.exhausted += 1;
+                Err(PortError::Exhausted)
+            }
+        }
+    }
+
+    /// Freeing twice has no effect.
+    pub fn free(&mut self, pair: PairId, now: Instant) {
+        let Some(in_use) = self.in_use.get_mut(pair.0 as usize) else { return };
+        if !std::mem::take(in_use) {
+            return;
+        }
+        self.counts.in_use -= 1;
+        let Pair { interface, rtp, .. } = self.pairs[pair.0 as usize];
+        let family = Family::of(rtp.ip());
+        let group = self.groups.iter_mut().find(|group| group.interface == interface && group.family == family);
+        if let Some(group) = group {
+            group.free.push_back((pair, now + QUARANTINE));
+        }
+    }
+
+    pub fn pair(&self, pair: PairId) -> Option<&Pair> {
+        self.pairs.get(pair.0 as usize)
+    }
+
+    pub fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(ipv4: u16, ipv6: u16) -> PortPool {
+        let pair = |ip: &str, port: u16| {
+            let ip = ip.parse().unwrap();
+            Pair { interface: 0, rtp: SocketAddr::new(ip, port), rtcp: SocketAddr::new(ip, port + 1) }
+        };
+        let ipv4 = (0..ipv4).map(|n| pair("192.0.2.1", 16_384 + 2 * n));
+        let ipv6 = (0..ipv6).map(|n| pair("2001:db8::1", 16_384 + 2 * n));
+        PortPool::new(ipv4.chain(ipv6).collect())
+    }
+
+    #[test]
+    fn first_freed_is_reused_first_after_its_quarantine() {
+        let mut pool = pool(2, 0);
+        let start = Instant::from_millis(1_000);
+        let first = pool.allocate(0, Family::Ipv4, start).unwrap();
+        let second = pool.allocate(0, Family::Ipv4, start).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(pool.allocate(0, Family::Ipv4, start), Err(PortError::Exhausted));
+        pool.free(second, start);
+        pool.free(first, start + Duration::from_secs(1));
+        pool.free(first, start + Duration::from_secs(1));
+        let almost = start + QUARANTINE - Duration::from_nanos(1);
+        assert_eq!(pool.allocate(0, Family::Ipv4, almost), Err(PortError::Exhausted));
+        assert_eq!(pool.allocate(0, Family::Ipv4, start + QUARANTINE), Ok(second));
+        assert_eq!(pool.allocate(0, Family::Ipv4, start + QUARANTINE), Err(PortError::Exhausted));
+        assert_eq!(pool.allocate(0, Family::Ipv4, start + QUARANTINE + Duration::from_secs(1)), Ok(first));
+        assert_eq!(pool.counts, PortCounts { total: 2, in_use: 2, allocated: 4, exhausted: 3 });
+    }
+
+    #[test]
+    fn families_and_interfaces_are_apart() {
+        let mut pool = pool(1, 1);
+        let now = Instant::ZERO;
+        let six = pool.allocate(0, Family::Ipv6, now).unwrap();
+        assert!(pool.pair(six).unwrap().rtp.is_ipv6());
+        assert_eq!(pool.allocate(0, Family::Ipv6, now), Err(PortError::Exhausted));
+        assert_eq!(pool.allocate(1, Family::Ipv4, now), Err(PortError::NoAddress));
+        assert!(pool.allocate(0, Family::Ipv4, now).is_ok());
+    }
+}

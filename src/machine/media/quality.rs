@@ -1,0 +1,279 @@
+//! What is known of how a stream arrived: RFC 3550 A.1, A.3 and A.8 for RTP, its §6.4 for round-trip times.
+//!
+//! Counted at our port: what was lost or late on the way to us. What the parties report in RTCP is kept beside it.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::time::Instant;
+use crate::wire::rtcp::ReportBlock;
+use crate::wire::rtp::Header;
+
+/// RFC 3550 A.1.
+const MAX_DROPOUT: u16 = 3_000;
+const SEQUENCES: u32 = 1 << 16;
+/// Sender reports remembered per receiver until a report refers to them.
+const SENDER_REPORTS_MAX: usize = 4;
+/// A longer round trip is a fault of the reporter's clock.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(10);
+
+/// What arrived from one party on one pair, over all its SSRCs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stream {
+    pub ssrc: u32,
+    pub packets: u64,
+    /// With headers, as on the wire above UDP.
+    pub bytes: u64,
+    pub reordered: u64,
+    pub duplicates: u64,
+    /// Times the party went on with another SSRC.
+    pub ssrc_changes: u32,
+    /// Jumps of the sequence number that began a new count.
+    pub restarts: u32,
+    pub last_at: Instant,
+    first_at: Instant,
+    highest: u16,
+    cycles: u32,
+    base: u32,
+    /// Packets since `base`, without duplicates.
+    received: u64,
+    /// Lost before `base`.
+    lost_before: u64,
+    /// After a jump: the number that would confirm it.
+    bad_sequence: u32,
+    /// Bit n: `highest` - n has arrived.
+    window: u64,
+    /// The payload type that `transit` and `jitter` belong to.
+    payload_type: u8,
+    clock: u32,
+    last_timestamp: u32,
+    transit: u32,
+    /// Sixteen times the jitter, in timestamp units.
+    jitter: u32,
+    jitter_max: Duration,
+}
+
+const NO_SEQUENCE: u32 = SEQUENCES + 1;
+
+impl Stream {
+    /// True if the sequence number goes on from the last within what a network can lose.
+    pub fn continues(&self, header: &Header) -> bool {
+        let ahead = header.sequence.wrapping_sub(self.highest);
+        self.packets > 0 && header.ssrc == self.ssrc && ahead != 0 && ahead < MAX_DROPOUT
+    }
+
+    #[inline]
+    pub fn on_packet(&mut self, header: &Header, len: usize, rate: impl FnOnce(u8) -> u32, now: Instant) {
+        if self.packets == 0 {
+            self.first_at = now;
+            self.restart(header);
+        } else if header.ssrc != self.ssrc {
+            self.ssrc_changes = self.ssrc_changes.saturating_add(1);
+            self.restart(header);
+        } else {
+            self.on_sequence(header);
+        }
+        self.packets += 1;
+        self.bytes += len as u64;
+        self.last_at = now;
+        if header.payload_type != self.payload_type || self.clock == 0 {
+            self.payload_type = header.payload_type;
+            let rate = rate(header.payload_type);
+            // Telephone events have a type of their own but the clock of the audio: one measure goes on.
+            if rate != self.clock {
+                self.clock = rate;
+                self.transit = self.arrival(now).wrapping_sub(header.timestamp);
+            }
+        }
+        self.on_timestamp(header, now);
+    }
+
+    fn restart(&mut self, header: &Header) {
+        self.lost_before += self.lost_since_base();
+        self.ssrc = header.ssrc;
+        self.highest = header.sequence;
+        self.cycles = 0;
+        self.base = u32::from(header.sequence);
+        self.received = 1;
+        self.bad_sequence = NO_SEQUENCE;
+        self.window = 1;
+        self.clock = 0;
+    }
+
+    /// RFC 3550 A.1, `update_seq`, without probation; the window tells duplicates from late packets.
+    fn on_sequence(&mut self, header: &Header) {
+        let ahead = header.sequence.wrapping_sub(self.highest);
+        if ahead == 0 {
+            self.duplicates += 1;
+        } else if ahead < MAX_DROPOUT {
+            if header.sequence < self.highest {
+                self.cycles = self.cycles.wrapping_add(SEQUENCES);
+            }
+            self.highest = header.sequence;
+            self.window = self.window.checked_shl(u32::from(ahead)).unwrap_or(0) | 1;
+            self.received += 1;
+        } else if ahead <= u16::MAX - 100 {
+            // "the sequence number made a very large jump": believed if the next packet confirms it.
+            if u32::from(header.sequence) == self.bad_sequence {
+                self.restarts = self.restarts.saturating_add(1);
+                self.restart(header);
+            } else {
+                self.bad_sequence = (u32::from(header.sequence) + 1) & (SEQUENCES - 1);
+            }
+        } else {
+            self.on_late(u32::from(self.highest.wrapping_sub(header.sequence)));
+        }
+    }
+
+    fn on_late(&mut self, behind: u32) {
+        let bit = 1u64.checked_shl(behind).unwrap_or(0);
+        if self.window & bit != 0 {
+            self.duplicates += 1;
+        } else {
+            self.window |= bit;
+            self.reordered += 1;
+            self.received += 1;
+        }
+    }
+
+    /// RFC 3550 A.8: "s->jitter += d - ((s->jitter + 8) >> 4)".
+    fn on_timestamp(&mut self, header: &Header, now: Instant) {
+        let transit = self.arrival(now).wrapping_sub(header.timestamp);
+        // The packets of one frame (a key press, a picture) share a timestamp and say nothing of the network.
+        if self.received > 1 && header.timestamp != self.last_timestamp {
+            let difference = (transit.wrapping_sub(self.transit) as i32).unsigned_abs();
+            // More than ten seconds: the sender began a new time line.
+            if difference < self.clock.saturating_mul(10) {
+                self.jitter = self.jitter.saturating_add(difference) - (self.jitter.saturating_add(8) >> 4);
+                self.jitter_max = self.jitter_max.max(self.jitter());
+            }
+        }
+        self.transit = transit;
+        self.last_timestamp = header.timestamp;
+    }
+
+    /// Arrival in timestamp units since the first packet.
+    fn arrival(&self, now: Instant) -> u32 {
+        let micros = now.nanos().saturating_sub(self.first_at.nanos()) / 1_000;
+        (micros.wrapping_mul(u64::from(self.clock)) / 1_000_000) as u32
+    }
+
+    pub fn jitter(&self) -> Duration {
+        let micros = u64::from(self.jitter >> 4) * 1_000_000;
+        Duration::from_micros(micros.checked_div(u64::from(self.clock)).unwrap_or(0))
+    }
+
+    /// RFC 3550 A.3: expected minus received; late packets count as received.
+    pub fn lost(&self) -> u64 {
+        self.lost_before + self.lost_since_base()
+    }
+
+    fn lost_since_base(&self) -> u64 {
+        if self.packets == 0 {
+            return 0;
+        }
+        let highest = u64::from(self.cycles) + u64::from(self.highest);
+        let expected = highest.wrapping_sub(u64::from(self.base)).wrapping_add(1);
+        expected.saturating_sub(self.received)
+    }
+}
+
+/// What RTCP says about one leg.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundTrip {
+    /// Sender reports that left for this party: middle 32 bits of their NTP time, and when.
+    sent: [(u32, Instant); SENDER_REPORTS_MAX],
+    next: u8,
+    pub count: u32,
+    pub last: Duration,
+    pub max: Duration,
+    sum: Duration,
+    /// From the party's latest report about what we send it.
+    pub reported_fraction_lost: u8,
+    pub reported_lost: i32,
+    pub reported_jitter: u32,
+}
+
+impl RoundTrip {
+    /// A sender report leaves for the party.
+    pub fn on_sender_report(&mut self, ntp_middle: u32, now: Instant) {
+        let entry = &mut self.sent[usize::from(self.next) % SENDER_REPORTS_MAX];
+        *entry = (ntp_middle, now);
+        self.next = (self.next + 1) % SENDER_REPORTS_MAX as u8;
+    }
+
+    /// RFC 3550 §6.4.1: "Source SSRC_n can compute the round-trip propagation delay to SSRC_r by recording the time A when
+    /// this reception report block is received", A - LSR - DLSR; for us, LSR left at a time that we know.
+    pub fn on_report(&mut self, block: &ReportBlock, now: Instant) {
+        self.reported_fraction_lost = block.fraction_lost;
+        self.reported_lost = block.lost;
+        self.reported_jitter = block.jitter;
+        let sent = self.sent.iter().find(|(middle, at)| *middle == block.last_sender_report && *at != Instant::ZERO);
+        let Some((_, left_at)) = sent.filter(|_| block.last_sender_report != 0) else { return };
+        let held = (u64::from(block.delay_since_last_sender_report) * 1_000_000_000) >> 16;
+        let Some(round_trip) = now.since(*left_at).checked_sub(Duration::from_nanos(held)) else { return };
+        if round_trip > ROUND_TRIP_MAX {
+            return;
+        }
+        self.count = self.count.saturating_add(1);
+        self.last = round_trip;
+        self.max = self.max.max(round_trip);
+        self.sum += round_trip;
+    }
+
+    pub fn mean(&self) -> Option<Duration> {
+        self.sum.checked_div(self.count)
+    }
+}
+
+/// One party's stream at the end, for the records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// From the party.
+    pub packets: u64,
+    pub bytes: u64,
+    pub lost: u64,
+    pub reordered: u64,
+    pub duplicates: u64,
+    pub ssrc_changes: u32,
+    pub jitter: Duration,
+    pub jitter_max: Duration,
+    /// To the party.
+    pub packets_sent: u64,
+    pub bytes_sent: u64,
+    pub rtcp_packets: u64,
+    pub rtcp_packets_sent: u64,
+    /// `None`: no report that refers to a sender report came.
+    pub round_trip: Option<Duration>,
+    pub round_trip_max: Option<Duration>,
+    /// As the party itself reported what reached it.
+    pub reported_fraction_lost: u8,
+    pub reported_lost: i32,
+    pub relatches: u32,
+    /// Packets of others at this pair.
+    pub strangers: u64,
+    /// It was not heard while the other party was.
+    pub one_way: bool,
+}
+
+impl Report {
+    pub(crate) fn of(stream: &Stream, round_trip: &RoundTrip) -> Self {
+        Self {
+            packets: stream.packets,
+            bytes: stream.bytes,
+            lost: stream.lost(),
+            reordered: stream.reordered,
+            duplicates: stream.duplicates,
+            ssrc_changes: stream.ssrc_changes,
+            jitter: stream.jitter(),
+            jitter_max: stream.jitter_max,
+            round_trip: round_trip.mean(),
+            round_trip_max: round_trip.mean().map(|_| round_trip.max),
+            reported_fraction_lost: round_trip.reported_fraction_lost,
+            reported_lost: round_trip.reported_lost,
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! The relay of one shard: from socket and source of a packet to socket and destination, in place, without allocating.
+//!
+//! [`Relay::packet`] is the hot path. [`Relay::handle`] takes the calls' commands; notices and socket commands wait in one
+//! bounded queue for [`Relay::next_output`]. A sweep over the open pairs, an eighth of them every eighth of a second, finds
+//! silence. State is an array of plain records; a closed pair's record is blank.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::limit::MEDIA_QUEUE_MAX;
+use crate::base::time::Instant;
+use crate::base::time::Now;
+use crate::machine::media::command::Expectation;
+use crate::machine::media::command::MediaCommand;
+use crate::machine::media::command::MediaNotice;
+use crate::machine::media::command::MediaOutput;
+use crate::machine::media::command::Notice;
+use crate::machine::media::command::Owner;
+use crate::machine::media::command::PairId;
+use crate::machine::media::command::SocketCommand;
+use crate::machine::media::latch::Step;
+use crate::machine::media::pair::Pair;
+use crate::machine::media::quality::Report;
+use crate::wire::rtcp;
+use crate::wire::rtp::Header;
+
+/// A connected socket whose peer is silent for so long is disconnected, so that a NAT's new port can be seen.
+pub const DISCONNECT_SILENCE: Duration = Duration::from_secs(1);
+/// One party heard and the other not, for so long, is one-way.
+pub const ONE_WAY_SILENCE: Duration = Duration::from_secs(5);
+const SWEEP_SLICES: usize = 8;
+const SWEEP_PERIOD: Duration = Duration::from_millis(1_000 / SWEEP_SLICES as u64);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelaySettings {
+    /// Our media addresses and the whole port range of the node: media is never sent to ourselves.
+    pub own: Vec<IpAddr>,
+    pub own_ports: (u16, u16),
+    /// Media may go to loopback addresses: for nodes that serve their own machine, and tests.
+    pub loopback: bool,
+    /// Silence where packets were promised, before the call is told.
+    pub media_timeout: Duration,
+}
+
+impl RelaySettings {
+    /// A destination that no party can mean.
+    fn forbids(&self, address: SocketAddr) -> bool {
+        let ip = address.ip();
+        let (low, high) = self.own_ports;
+        let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        ip.is_unspecified()
+            || ip.is_multicast()
+            || broadcast
+            || address.port() == 0
+            || ip.is_loopback() && !self.loopback
+            || (low..=high).contains(&address.port()) && self.own.contains(&ip)
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The same bytes leave from this slot to this address.
+    Forward { slot: u32, peer: SocketAddr },
+    Drop(DropReason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DropReason {
+    /// No call has the pair.
+    Closed,
+    /// No RTP or RTCP by its header.
+    Malformed,
+    /// From an address that nobody vouches for, or that is not the latched one.
+    Stranger,
+    /// The pair has no other side at present: a branch that was not chosen.
+    Unbridged,
+    /// The negotiated direction does not allow it.
+    Direction,
+    /// The other party's address is not known, or may not be sent to.
+    NoDestination,
+}
+
+impl DropReason {
+    pub const COUNT: usize = 6;
+    pub const NAMES: [&'static str; Self::COUNT] =
+        ["closed", "malformed", "stranger", "unbridged", "direction", "no_destination"];
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayCounts {
+    pub rtp_forwarded: u64,
+    pub rtcp_forwarded: u64,
+    pub bytes_forwarded: u64,
+    /// By [`DropReason`].
+    pub dropped: [u64; DropReason::COUNT],
+    pub latched: u64,
+    pub relatched: u64,
+    pub silent: u64,
+    pub one_way: u64,
+    /// Notices or socket commands that found the queue full.
+    pub overflows: u64,
+    /// Commands for a pair that is not open, or already open.
+    pub misdirected: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Relay {
+    settings: RelaySettings,
+    pairs: Vec<Pair>,
+    /// One bit a pair.
+    open: Vec<u64>,
+    open_count: u32,
+    outputs: VecDeque<MediaOutput>,
+    next_sweep: Instant,
+    sweep_slice: usize,
+    counts: RelayCounts,
+}
+
+impl Relay {
+    /// `pairs`: how many the keeper dealt to this shard.
+    pub fn new(settings: RelaySettings, pairs: usize) -> Self {
+        Self {
+            settings,
+            pairs: vec![Pair::default(); pairs],
+            open: vec![0; pairs.div_ceil(64)],
+            open_count: 0,
+            outputs: VecDeque::with_capacity(MEDIA_QUEUE_MAX),
+            next_sweep: Instant::ZERO,
+            sweep_slice: 0,
+            counts: RelayCounts::default(),
+        }
+    }
+
+    pub fn counts(&self) -> &RelayCounts {
+        &self.counts
+    }
+
+    pub fn open_count(&self) -> u32 {
+        self.open_count
+    }
+
+    pub fn next_output(&mut self) -> Option<MediaOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Slots whose sockets should be connected, for an engine that takes over.
+    pub fn connections(&self) -> impl Iterator<Item = (u32, SocketAddr)> + '_ {
+        self.open_pairs().filter_map(|(id, pair)| {
+            pair.latch.source().filter(|_| pair.connected).map(|peer| (id.rtp_slot(), peer))
+        })
+    }
+
+    pub fn open_pairs(&self) -> impl Iterator<Item = (PairId, &Pair)> + '_ {
+        (0..).zip(&self.pairs).filter(|(_, pair)| pair.owner.is_some()).map(|(index, pair)| (PairId(index), pair))
+    }
+
+    /// How the party's stream on this pair is so far.
+    pub fn report(&self, pair: PairId) -> Option<Report> {
+        self.pairs.get(pair.0 as usize).filter(|pair| pair.owner.is_some()).map(Pair::report)
+    }
+
+    /// Decides about one packet that arrived at `slot`; the caller sends the same buffer on.
+    #[inline]
+    pub fn packet(&mut self, slot: u32, source: SocketAddr, packet: &[u8], now: Now) -> Verdict {
+        let id = PairId::of_slot(slot);
+        let is_rtcp = slot & 1 == 1;
+        let verdict = match self.pairs.get(id.0 as usize) {
+            Some(pair) if pair.owner.is_some() => {
+                if is_rtcp || pair.takes_for_rtcp(packet) {
+                    self.on_rtcp(id, is_rtcp, source, packet, now.instant)
+                } else {
+                    self.on_rtp(id, source, packet, now.instant)
+                }
+            }
+            _ => Err(DropReason::Closed),
+        };
+        match verdict {
+            Ok((slot, peer)) => Verdict::Forward { slot, peer },
+            Err(reason) => {
+                self.counts.dropped[reason as usize] += 1;
+                Verdict::Drop(reason)
+            }
+        }
+    }
+
+    #[inline]
+    fn on_rtp(&mut self, id: PairId, source: SocketAddr, packet: &[u8], now: Instant) -> Result<(u32, SocketAddr), DropReason> {
+        let header = Header::parse(packet).map_err(|_| DropReason::Malformed)?;
+        let pair = &mut self.pairs[id.0 as usize];
+        if !(pair.connected && pair.latch.source() == Some(source)) {
+            self.learn(id, source, &header, now)?;
+        }
+        let pair = &mut self.pairs[id.0 as usize];
+        let clocks = &pair.clocks;
+        pair.stream.on_packet(&header, packet.len(), |payload_type| clocks.rate(payload_type), now);
+        let (sends, to) = (pair.sends, pair.bridged_to);
+        let to = to.ok_or(DropReason::Unbridged)?;
+        let peer = &mut self.pairs[to.0 as usize];
+        if !sends || !peer.receives {
+            return Err(DropReason::Direction);
+        }
+        let destination = peer.rtp_destination().ok_or(DropReason::NoDestination)?;
+        peer.packets_sent += 1;
+        peer.bytes_sent += packet.len() as u64;
+        self.counts.rtp_forwarded += 1;
+        self.counts.bytes_forwarded += packet.len() as u64;
+        Ok((to.rtp_slot(), destination))
+    }
+
+    /// All that a packet can be but one more of a latched and connected source.
+    #[cold]
+    fn learn(&mut self, id: PairId, source: SocketAddr, header: &Header, now: Instant) -> Result<(), DropReason> {
+        let forbidden = self.settings.forbids(source);
+        let pair = &mut self.pairs[id.0 as usize];
+        let place = pair.place;
+        let rank = || place.rank(source).filter(|_| !forbidden);
+        match pair.latch.step(source, rank, now) {
+            Step::Known => {}
+            Step::Took { before, rank } => {
+                let notice = match before {
+                    None => Notice::Latched { source, rank },
+                    Some(from) => Notice::Relatched { from, to: source },
+                };
+                self.on_latched(id, before, source, notice);
+            }
+            Step::Stranger => {
+                let Some(from) = pair.latch.source().filter(|_| pair.is_continued_by(source, header, now)) else {
+                    pair.strangers += 1;
+                    return Err(DropReason::Stranger);
+                };
+                pair.latch.relatch(source);
+                self.on_latched(id, Some(from), source, Notice::Relatched { from, to: source });
+            }
+        }
+        self.connect(id, source);
+        Ok(())
+    }
+
+    fn on_latched(&mut self, id: PairId, before: Option<SocketAddr>, source: SocketAddr, notice: Notice) {
+        self.disconnect(id);
+        let pair = &mut self.pairs[id.0 as usize];
+        if before.is_none() {
+            self.counts.latched += 1;
+        } else {
+            self.counts.relatched += 1;
+            pair.relatches += 1;
+        }
+        if pair.rtcp_source.is_some_and(|rtcp| rtcp.ip() != source.ip()) {
+            pair.rtcp_source = None;
+        }
+        self.notify(id, notice);
+    }
+
+    /// Asks for the kernel's filter once learning has ended.
+    fn connect(&mut self, id: PairId, source: SocketAddr) {
+        let pair = &self.pairs[id.0 as usize];
+        if pair.connected || !pair.latch.is_settled() {
+            return;
+        }
+        let connected = self.push(MediaOutput::Socket(SocketCommand::Connect { slot: id.rtp_slot(), peer: source }));
+        self.pairs[id.0 as usize].connected = connected;
+    }
+
+    fn disconnect(&mut self, id: PairId) {
+        if self.pairs[id.0 as usize].connected {
+            let gone = self.push(MediaOutput::Socket(SocketCommand::Disconnect { slot: id.rtp_slot() }));
+            self.pairs[id.0 as usize].connected = !gone;
+        }
+    }
+
+    /// RFC 3264 §5.1: "the directionality of the media stream has no impact on the RTCP usage".
+    fn on_rtcp(
+        &mut self,
+        id: PairId,
+        own_port: bool,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<(u32, SocketAddr), DropReason> {
+        let first = rtcp::first(packet).map_err(|_| DropReason::Malformed)?;
+        let forbidden = self.settings.forbids(source);
+        let pair = &mut self.pairs[id.0 as usize];
+        let believed = if own_port {
+            !forbidden && pair.takes_rtcp_from(source, first.ssrc, now)
+        } else {
+            pair.mux && pair.latch.source() == Some(source)
+        };
+        if !believed {
+            pair.strangers += 1;
+            return Err(DropReason::Stranger);
+        }
+        pair.rtcp_packets += 1;
+        pair.rtcp_at = now;
+        let secure = pair.secure;
+        let to = pair.bridged_to.ok_or(DropReason::Unbridged)?;
+        if !secure {
+            self.read_reports(id, to, packet, now);
+        }
+        let peer = &mut self.pairs[to.0 as usize];
+        let destination = peer.rtcp_destination().ok_or(DropReason::NoDestination)?;
+        peer.rtcp_packets_sent += 1;
+        self.counts.rtcp_forwarded += 1;
+        self.counts.bytes_forwarded += packet.len() as u64;
+        Ok((if peer.mux { to.rtp_slot() } else { to.rtcp_slot() }, destination))
+    }
+
+    fn read_reports(&mut self, from: PairId, to: PairId, compound: &[u8], now: Instant) {
+        for packet in rtcp::walk(compound) {
+            if let Some(info) = packet.sender_info() {
+                self.pairs[to.0 as usize].round_trip.on_sender_report(info.ntp_middle(), now);
+            }
+            for block in packet.reports() {
+                self.pairs[from.0 as usize].round_trip.on_report(&block, now);
+            }
+        }
+    }
+
+    pub fn handle(&mut self, command: MediaCommand, now: Now) {
+        let pair = match command {
+            MediaCommand::Open { pair, .. }
+            | MediaCommand::Expect { pair, .. }
+            | MediaCommand::Bridge { a: pair, .. }
+            | MediaCommand::Unbridge { pair }
+            | MediaCommand::Watch { pair, .. }
+            | MediaCommand::Close { pair } => pair,
+        };
+        let opens = matches!(command, MediaCommand::Open { .. });
+        if self.pairs.get(pair.0 as usize).is_none_or(|pair| pair.owner.is_some() == opens) {
+            self.counts.misdirected += 1;
+            return;
+        }
+        match command {
+            MediaCommand::Open { pair, owner, local } => self.open(pair, owner, local, now.instant),
+            MediaCommand::Expect { pair, expectation } => self.expect(pair, &expectation, now.instant),
+            MediaCommand::Bridge { a, b } => self.bridge(a, b, now.instant),
+            MediaCommand::Unbridge { pair } => self.unbridge(pair),
+            MediaCommand::Watch { pair, on } => {
+                let pair = &mut self.pairs[pair.0 as usize];
+                pair.watched = on;
+                pair.promised_at = now.instant;
+            }
+            MediaCommand::Close { pair } => self.close(pair),
+        }
+    }
+
+    fn open(&mut self, id: PairId, owner: Owner, local: SocketAddr, now: Instant) {
+        if self.open_count == 0 {
+            self.next_sweep = now + SWEEP_PERIOD;
+        }
+        self.open_count += 1;
+        self.open[id.0 as usize / 64] |= 1 << (id.0 % 64);
+        self.pairs[id.0 as usize] = Pair { owner: Some(owner), is_ipv6: local.is_ipv6(), ..Pair::default() };
+        self.push(MediaOutput::Socket(SocketCommand::Open { slot: id.rtp_slot() }));
+        self.push(MediaOutput::Socket(SocketCommand::Open { slot: id.rtcp_slot() }));
+    }
+
+    fn expect(&mut self, id: PairId, expectation: &Expectation, now: Instant) {
+        let allowed = |address: Option<SocketAddr>| address.filter(|&address| !self.settings.forbids(address));
+        let (rtp, rtcp) = (allowed(expectation.rtp), allowed(expectation.rtcp));
+        let moved = self.pairs[id.0 as usize].expect(expectation, rtp, rtcp, now);
+        if moved {
+            self.disconnect(id);
+        }
+    }
+
+    fn bridge(&mut self, a: PairId, b: PairId, now: Instant) {
+        if a == b || self.pairs.get(b.0 as usize).is_none_or(|pair| pair.owner.is_none()) {
+            self.counts.misdirected += 1;
+            return;
+        }
+        if self.pairs[a.0 as usize].bridged_to == Some(b) {
+            return;
+        }
+        self.unbridge(a);
+        self.unbridge(b);
+        for (from, to) in [(a, b), (b, a)] {
+            let pair = &mut self.pairs[from.0 as usize];
+            pair.bridged_to = Some(to);
+            pair.promised_at = now;
+        }
+    }
+
+    fn unbridge(&mut self, id: PairId) {
+        if let Some(other) = self.pairs[id.0 as usize].bridged_to.take() {
+            self.pairs[other.0 as usize].bridged_to = None;
+        }
+    }
+
+    fn close(&mut self, id: PairId) {
+        self.unbridge(id);
+        let report = Box::new(self.pairs[id.0 as usize].report());
+        self.notify(id, Notice::Closed { report });
+        self.push(MediaOutput::Socket(SocketCommand::Close { slot: id.rtp_slot() }));
+        self.push(MediaOutput::Socket(SocketCommand::Close { slot: id.rtcp_slot() }));
+        self.pairs[id.0 as usize] = Pair::default();
+        self.open[id.0 as usize / 64] &= !(1 << (id.0 % 64));
+        self.open_count -= 1;
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        (self.open_count > 0).then_some(self.next_sweep)
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        let now = now.instant;
+        if self.open_count == 0 || now < self.next_sweep {
+            return;
+        }
+        // A late sweep does what is due now, and does not run after the time it missed.
+        self.next_sweep = now + SWEEP_PERIOD;
+        let slice = self.sweep_slice;
+        self.sweep_slice = (slice + 1) % SWEEP_SLICES;
+        for word in (slice..self.open.len()).step_by(SWEEP_SLICES) {
+            let mut bits = self.open[word];
+            while bits != 0 {
+                let id = PairId(word as u32 * 64 + bits.trailing_zeros());
+                bits &= bits - 1;
+                self.sweep(id, now);
+            }
+        }
+    }
+
+    fn sweep(&mut self, id: PairId, now: Instant) {
+        let pair = &self.pairs[id.0 as usize];
+        let heard_at = pair.stream.last_at;
+        if pair.connected && now.since(heard_at) >= DISCONNECT_SILENCE {
+            self.disconnect(id);
+        }
+        let pair = &self.pairs[id.0 as usize];
+        if !pair.watched || !pair.sends {
+            return;
+        }
+        let other = pair.bridged_to.and_then(|other| self.pairs.get(other.0 as usize));
+        let other_heard_at = other.filter(|other| other.watched && other.sends).map(|other| other.stream.last_at);
+        let alive_at = pair.alive_at();
+        let silent = now.since(alive_at) >= self.settings.media_timeout;
+        let one_way_since = heard_at.max(pair.promised_at);
+        let one_way = now.since(one_way_since) >= ONE_WAY_SILENCE
+            && other_heard_at.is_some_and(|at| at > one_way_since && now.since(at) < ONE_WAY_SILENCE);
+        let (told_silent, told_one_way) = (pair.told_silent, pair.told_one_way);
+        if silent && !told_silent && self.notify(id, Notice::Silent { since: alive_at }) {
+            self.counts.silent += 1;
+            self.pairs[id.0 as usize].told_silent = true;
+        }
+        if one_way && !told_one_way && self.notify(id, Notice::OneWay { since: one_way_since }) {
+            self.counts.one_way += 1;
+            self.pairs[id.0 as usize].told_one_way = true;
+            self.pairs[id.0 as usize].was_one_way = true;
+        }
+        let pair = &mut self.pairs[id.0 as usize];
+        pair.told_silent &= silent;
+        pair.told_one_way &= one_way;
+    }
+
+    fn notify(&mut self, id: PairId, notice: Notice) -> bool {
+        let Some(owner) = self.pairs[id.0 as usize].owner else { return false };
+        self.push(MediaOutput::Notice(MediaNotice { pair: id, owner, notice }))
+    }
+
+    /// False if the queue is full: nothing is thrown out of it.
+    fn push(&mut self, output: MediaOutput) -> bool {
+        if self.outputs.len() >= MEDIA_QUEUE_MAX {
+            self.counts.overflows += 1;
+            return false;
+        }
+        self.outputs.push_back(output);
+        true
+    }
+}

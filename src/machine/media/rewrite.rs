@@ -1,0 +1,185 @@
+//! The description that we send one party, made from the one the other party sent (RFC 3264 through a B2BUA).
+//!
+//! What the parties negotiate passes: formats, maps, directions, keys, bandwidths, unknown attributes. What says where the
+//! media goes is ours: origin, connection, ports. Whatever would lead past us is left out: ICE (RFC 8839), BUNDLE
+//! (RFC 9143), DTLS (its handshake is no RTP), source filters, contact lines, and any line with an address of the party.
+//! An m-line that is not relayed stays with port 0, so that the indexes match.
+
+use std::net::IpAddr;
+
+use memchr::memmem;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::hash::HashKey;
+use crate::wire::sdp::Line;
+use crate::wire::sdp::Media;
+use crate::wire::sdp::Session;
+use crate::wire::sdp::facts::Described;
+use crate::wire::sdp::facts::Direction;
+use crate::wire::sdp::facts::MediaFacts;
+use crate::wire::sdp::token;
+
+/// Our end of one m-line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPorts {
+    pub rtp: u16,
+    pub rtcp: u16,
+    /// False takes `a=rtcp-mux` out: in an answer to an offer that had none (RFC 5761 §5.1.1).
+    pub mux: bool,
+}
+
+/// What we have written on one leg so far: decides the origin line (RFC 3264 §8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDescription {
+    session_id: u64,
+    version: u64,
+    /// Hash of what was sent last, without the origin line.
+    sent: Option<u64>,
+}
+
+impl LocalDescription {
+    /// `session_id` should be random: RFC 8866 §5.2 wants it unique together with the address.
+    pub fn new(session_id: u64) -> Self {
+        // RFC 3264 §5: "The numeric value of the session id and version in the o line MUST be representable with a
+        // 64 bit signed integer." "The initial value of the version MUST be less than (2**62)-1".
+        Self { session_id: session_id >> 1, version: 1, sent: None }
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// RFC 3264 §8: "its version in the origin field of the SDP … MUST increment by one from the previous SDP. If the
+    /// version in the origin line does not increment, the SDP MUST be identical to the SDP with that version number."
+    fn sends(&mut self, content: &[u8]) {
+        let hash = HashKey([0; 16]).hash(&[content]);
+        match self.sent.replace(hash) {
+            Some(before) if before != hash => self.version += 1,
+            _ => {}
+        }
+    }
+}
+
+/// Writes what we send instead of `session`: `address` is our media address towards the reader, `ports` ours per m-line
+/// (missing or `None`: refused).
+pub fn rewrite(
+    session: &Session<'_>,
+    address: IpAddr,
+    ports: &[Option<LocalPorts>],
+    local: &mut LocalDescription,
+) -> Vec<u8> {
+    let facts = Described::of(session);
+    let foreign = Foreign::of(session);
+    let mut body = Vec::with_capacity(1_024);
+    rewrite_head(session, address, &foreign, &mut body);
+    for (index, (media, facts)) in session.media.iter().zip(&facts.media).enumerate() {
+        match ports.get(index).copied().flatten().filter(|_| facts.relayable) {
+            Some(ports) => rewrite_media(media, facts, ports, &foreign, &mut body),
+            None => media.emit_line(0, &mut body),
+        }
+    }
+    local.sends(&body);
+    let LocalDescription { session_id, version, .. } = local;
+    let mut out = Vec::with_capacity(body.len() + 96);
+    out.extend_from_slice(format!("v=0\r\no=- {session_id} {version} {}\r\n", network(address)).as_bytes());
+    out.extend_from_slice(&body);
+    out
+}
+
+fn network(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("IN IP4 {address}"),
+        IpAddr::V6(address) => format!("IN IP6 {address}"),
+    }
+}
+
+/// The lines after the origin, in the order of RFC 8866 §9; letters unknown to it are left out, as a reader may refuse them.
+fn rewrite_head(session: &Session<'_>, address: IpAddr, foreign: &Foreign<'_>, out: &mut Vec<u8>) {
+    let lines = |names: &'static [u8]| session.head.iter().filter(move |line| names.contains(&line.name));
+    let passing = |names: &'static [u8]| lines(names).filter(|line| !foreign.is_in(line.value));
+    out.extend_from_slice(b"s=-\r\n");
+    passing(b"i").take(1).for_each(|line| line.emit(out));
+    out.extend_from_slice(format!("c={}\r\n", network(address)).as_bytes());
+    passing(b"b").for_each(|line| line.emit(out));
+    if lines(b"t").next().is_none() {
+        out.extend_from_slice(b"t=0 0\r\n");
+    }
+    passing(b"trz").for_each(|line| line.emit(out));
+    passing(b"k").take(1).for_each(|line| line.emit(out));
+    passing(b"a").filter(|line| passes(line)).for_each(|line| line.emit(out));
+}
+
+fn rewrite_media(media: &Media<'_>, facts: &MediaFacts, ports: LocalPorts, foreign: &Foreign<'_>, out: &mut Vec<u8>) {
+    media.emit_line(ports.rtp, out);
+    for line in &media.lines {
+        let known = matches!(line.name, b'i' | b'b' | b'k' | b'a');
+        if known && passes(line) && !foreign.is_in(line.value) && !is_replaced(line, facts, ports) {
+            line.emit(out);
+        }
+    }
+    if facts.unspecified {
+        // Our connection address is never 0.0.0.0, so the older way to hold is told in the newer one.
+        out.extend_from_slice(format!("a={}\r\n", facts.effective_direction().as_str()).as_bytes());
+    }
+    if ports.rtp.checked_add(1) != Some(ports.rtcp) {
+        // RFC 3605 §2.1: the attribute is used "to document the RTCP port used for media stream, when that port is not
+        // the next higher (odd) port number following the RTP port".
+        out.extend_from_slice(format!("a=rtcp:{}\r\n", ports.rtcp).as_bytes());
+    }
+}
+
+fn is_replaced(line: &Line<'_>, facts: &MediaFacts, ports: LocalPorts) -> bool {
+    let Some((field, _)) = line.attribute() else { return false };
+    let is_mux = matches!(field, b"rtcp-mux" | b"rtcp-mux-only");
+    is_mux && !ports.mux || facts.unspecified && Direction::parse(field).is_some()
+}
+
+/// True unless the line is an attribute that leads past us or that we do not do.
+fn passes(line: &Line<'_>) -> bool {
+    let Some((field, value)) = line.attribute() else { return true };
+    match field {
+        b"candidate" | b"remote-candidates" | b"end-of-candidates" => false,
+        b"bundle-only" | b"msid-semantic" => false,
+        b"group" => token(value).is_none_or(|(semantics, _)| !semantics.eq_ignore_ascii_case(b"BUNDLE")),
+        b"rtcp" => false,
+        b"fingerprint" | b"setup" | b"connection" | b"tls-id" | b"dtls-id" => false,
+        // RFC 4570, RFC 7006, RFC 6947, and the ICE of a draft.
+        b"source-filter" | b"ccap" | b"altc" | b"alt" => false,
+        _ => !field.starts_with(b"ice-"),
+    }
+}
+
+/// The party's own addresses as written: no line with one of them passes.
+struct Foreign<'a>(Vec<&'a [u8]>);
+
+impl<'a> Foreign<'a> {
+    fn of(session: &Session<'a>) -> Self {
+        let mut addresses = Vec::with_capacity(2);
+        let media = session.media.iter().flat_map(|media| &media.lines);
+        for line in session.head.iter().chain(media) {
+            let written = match line.name {
+                b'c' => nth_token(line.value, 2),
+                b'o' => nth_token(line.value, 5),
+                _ => line.attribute().filter(|(field, _)| *field == b"rtcp").and_then(|(_, value)| nth_token(value, 3)),
+            };
+            let address = written.and_then(|written| written.split(|&byte| byte == b'/').next());
+            // Shorter words than an address or a name would hit by chance.
+            if let Some(address) = address.filter(|text| text.len() > 3 && !addresses.contains(text)) {
+                addresses.push(address);
+            }
+        }
+        Self(addresses)
+    }
+
+    fn is_in(&self, value: &[u8]) -> bool {
+        self.0.iter().any(|address| memmem::find(value, address).is_some())
+    }
+}
+
+fn nth_token(text: &[u8], index: usize) -> Option<&[u8]> {
+    text.split(u8::is_ascii_whitespace).filter(|token| !token.is_empty()).nth(index)
+}
+
+#[cfg(test)]
+mod tests;
