@@ -43,16 +43,33 @@ pub struct Owner {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MediaCommand {
     /// Takes a pair into use; `local` is the address of its RTP socket. Nothing is accepted or sent yet.
-    Open { pair: PairId, owner: Owner, local: SocketAddr },
+    Open {
+        pair: PairId,
+        owner: Owner,
+        local: SocketAddr,
+    },
     /// The party's description arrived: where it is, and what it may do. Given again after each offer and answer.
-    Expect { pair: PairId, expectation: Expectation },
+    Expect {
+        pair: PairId,
+        expectation: Expectation,
+    },
     /// Packets of `a` go to `b` and back; either's earlier bridge ends (its other pair goes on latching and counting).
-    Bridge { a: PairId, b: PairId },
-    Unbridge { pair: PairId },
+    Bridge {
+        a: PairId,
+        b: PairId,
+    },
+    Unbridge {
+        pair: PairId,
+    },
     /// From the answer on: silence where packets were promised is told.
-    Watch { pair: PairId, on: bool },
+    Watch {
+        pair: PairId,
+        on: bool,
+    },
     /// Forgets all about the pair; answered by [`Notice::Closed`].
-    Close { pair: PairId },
+    Close {
+        pair: PairId,
+    },
 }
 
 /// What one party's description promises for one stream, together with what the other party's allows.
@@ -124,26 +141,47 @@ pub struct MediaNotice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Notice {
     /// The first valid packet of the party: media flows from here on.
-    Latched { source: SocketAddr, rank: Rank },
+    Latched {
+        source: SocketAddr,
+        rank: Rank,
+    },
     /// The party goes on from another address.
-    Relatched { from: SocketAddr, to: SocketAddr },
+    Relatched {
+        from: SocketAddr,
+        to: SocketAddr,
+    },
     /// Packets were promised and none came, RTCP neither, since then.
-    Silent { since: Instant },
+    Silent {
+        since: Instant,
+    },
     /// This party is not heard while the one it talks to is.
-    OneWay { since: Instant },
-    Closed { report: Box<Report> },
+    OneWay {
+        since: Instant,
+    },
+    Closed {
+        report: Box<Report>,
+    },
 }
 
 /// To the shard, about the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SocketCommand {
     /// Throw away what the socket holds, then receive.
-    Open { slot: u32 },
+    Open {
+        slot: u32,
+    },
     /// Let the kernel drop all others.
-    Connect { slot: u32, peer: SocketAddr },
-    Disconnect { slot: u32 },
+    Connect {
+        slot: u32,
+        peer: SocketAddr,
+    },
+    Disconnect {
+        slot: u32,
+    },
     /// Out of use: disconnected, nothing received is of interest.
-    Close { slot: u32 },
+    Close {
+        slot: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

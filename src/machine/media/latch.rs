@@ -41,8 +41,16 @@ pub enum Latch {
     /// The first valid packet of a source with a rank latches.
     Learning,
     /// Latched, but a source of a better rank may take over.
-    Tentative { source: SocketAddr, rank: Rank, until: Instant, packets: u8 },
-    Latched { source: SocketAddr, rank: Rank },
+    Tentative {
+        source: SocketAddr,
+        rank: Rank,
+        until: Instant,
+        packets: u8,
+    },
+    Latched {
+        source: SocketAddr,
+        rank: Rank,
+    },
 }
 
 /// What a packet's source is to a latch.
@@ -82,7 +90,11 @@ impl Latch {
         match *self {
             Self::Closed => Step::Stranger,
             Self::Latched { source: latched, .. } => {
-                if latched == source { Step::Known } else { Step::Stranger }
+                if latched == source {
+                    Step::Known
+                } else {
+                    Step::Stranger
+                }
             }
             Self::Learning => match rank() {
                 Some(rank) => self.take(source, rank, None, now),
@@ -109,12 +121,9 @@ impl Latch {
     fn take(&mut self, source: SocketAddr, rank: Rank, before: Option<SocketAddr>, now: Instant) -> Step {
         *self = match rank {
             Rank::Exact => Self::Latched { source, rank },
-            Rank::SameAddress | Rank::Signalling => Self::Tentative {
-                source,
-                rank,
-                until: now + LEARNING_TIME_MAX,
-                packets: LEARNING_PACKETS_MAX - 1,
-            },
+            Rank::SameAddress | Rank::Signalling => {
+                Self::Tentative { source, rank, until: now + LEARNING_TIME_MAX, packets: LEARNING_PACKETS_MAX - 1 }
+            }
         };
         Step::Took { before, rank }
     }
@@ -165,8 +174,6 @@ fn is_inside(address: IpAddr) -> bool {
             let shared = address.octets()[0] == 100 && address.octets()[1] & 0xC0 == 64;
             address.is_private() || address.is_link_local() || address.is_loopback() || shared
         }
-        IpAddr::V6(address) => {
-            address.is_unique_local() || address.is_unicast_link_local() || address.is_loopback()
-        }
+        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local() || address.is_loopback(),
     }
 }

@@ -97,7 +97,8 @@ impl Pair {
         };
         let place = |described: Option<SocketAddr>| Place {
             described,
-            signalling: Some(expectation.signalling).filter(|&ip| described.is_none_or(|described| described.ip() != ip)),
+            signalling: Some(expectation.signalling)
+                .filter(|&ip| described.is_none_or(|described| described.ip() != ip)),
         };
         let new = (place(rtp), place(rtcp));
         let moved = self.latch == Latch::Closed || new != (self.place, self.rtcp_place);

@@ -66,7 +66,10 @@ impl RelaySettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The same bytes leave from this slot to this address.
-    Forward { slot: u32, peer: SocketAddr },
+    Forward {
+        slot: u32,
+        peer: SocketAddr,
+    },
     Drop(DropReason),
 }
 
@@ -151,9 +154,8 @@ impl Relay {
 
     /// Slots whose sockets should be connected, for an engine that takes over.
     pub fn connections(&self) -> impl Iterator<Item = (u32, SocketAddr)> + '_ {
-        self.open_pairs().filter_map(|(id, pair)| {
-            pair.latch.source().filter(|_| pair.connected).map(|peer| (id.rtp_slot(), peer))
-        })
+        self.open_pairs()
+            .filter_map(|(id, pair)| pair.latch.source().filter(|_| pair.connected).map(|peer| (id.rtp_slot(), peer)))
     }
 
     pub fn open_pairs(&self) -> impl Iterator<Item = (PairId, &Pair)> + '_ {
@@ -190,7 +192,13 @@ impl Relay {
     }
 
     #[inline]
-    fn on_rtp(&mut self, id: PairId, source: SocketAddr, packet: &[u8], now: Instant) -> Result<(u32, SocketAddr), DropReason> {
+    fn on_rtp(
+        &mut self,
+        id: PairId,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Instant,
+    ) -> Result<(u32, SocketAddr), DropReason> {
         let header = Header::parse(packet).map_err(|_| DropReason::Malformed)?;
         let pair = &mut self.pairs[id.0 as usize];
         if !(pair.connected && pair.latch.source() == Some(source)) {

@@ -6,7 +6,8 @@ use super::facts::Kind;
 use super::facts::Profile;
 use super::*;
 
-const OFFER: &[u8] = b"v=0\r\no=alice 2890844526 2890844526 IN IP4 192.0.2.10\r\ns=call\r\nc=IN IP4 192.0.2.10\r\nt=0 0\r\n\
+const OFFER: &[u8] =
+    b"v=0\r\no=alice 2890844526 2890844526 IN IP4 192.0.2.10\r\ns=call\r\nc=IN IP4 192.0.2.10\r\nt=0 0\r\n\
     m=audio 49170 RTP/AVP 0 8 97 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:97 opus/48000/2\r\n\
     a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=rtcp-mux\r\na=sendonly\r\n\
     m=video 51372/2 RTP/SAVPF 96\r\nc=IN IP6 2001:db8::7\r\na=rtpmap:96 H264/90000\r\na=rtcp:51380\r\n\
@@ -33,12 +34,10 @@ fn facts_of_an_offer() {
     assert_eq!(audio.rtcp, Some("192.0.2.10:49171".parse().unwrap()));
     assert_eq!((audio.direction, audio.rtcp_mux), (Direction::SendOnly, true));
     assert_eq!(audio.telephone_event(), Some(101));
-    assert_eq!(audio.formats.iter().map(|f| (f.payload_type, f.clock)).collect::<Vec<_>>(), [
-        (0, 8_000),
-        (8, 8_000),
-        (97, 48_000),
-        (101, 8_000)
-    ]);
+    assert_eq!(
+        audio.formats.iter().map(|f| (f.payload_type, f.clock)).collect::<Vec<_>>(),
+        [(0, 8_000), (8, 8_000), (97, 48_000), (101, 8_000)]
+    );
     assert_eq!(video.rtp, Some("[2001:db8::7]:51372".parse().unwrap()));
     assert_eq!(video.rtcp, Some("[2001:db8::7]:51380".parse().unwrap()));
     assert!(video.profile.is_secure() && !video.rtcp_mux && video.receives());
@@ -56,7 +55,9 @@ fn what_is_refused() {
     check("v=0\r\n =x\r\n", BadSdp::Line);
     check("v=0\r\na=x\ry\r\n", BadSdp::Line);
     check("v=0\r\na=x\0y\r\n", BadSdp::Line);
-    for line in ["audio", "audio 1", "audio 1 RTP/AVP", "audio 70000 RTP/AVP 0", "audio -1 RTP/AVP 0", "audio 1/x RTP/AVP 0"] {
+    for line in
+        ["audio", "audio 1", "audio 1 RTP/AVP", "audio 70000 RTP/AVP 0", "audio -1 RTP/AVP 0", "audio 1/x RTP/AVP 0"]
+    {
         check(&format!("v=0\r\nm={line}\r\n"), BadSdp::Media);
     }
     check(&format!("v=0\r\n{}", "m=audio 1 RTP/AVP 0\r\n".repeat(SDP_MEDIA_MAX + 1)), BadSdp::TooLarge);
@@ -109,7 +110,8 @@ fn rtcp_addresses() {
 #[test]
 fn only_so_many_streams_are_relayed() {
     let five = "m=audio 4000 RTP/AVP 0\r\n".repeat(5);
-    let facts = described(&format!("v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 0 RTP/AVP 0\r\nm=message 9 TCP/MSRP *\r\n{five}"));
+    let facts =
+        described(&format!("v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 0 RTP/AVP 0\r\nm=message 9 TCP/MSRP *\r\n{five}"));
     assert_eq!(facts.relayable().map(|(index, _)| index).collect::<Vec<_>>(), [2, 3, 4, 5]);
 }
 

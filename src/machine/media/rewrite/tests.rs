@@ -47,7 +47,12 @@ fn what_the_parties_negotiate_passes() {
     ] {
         check("", line, "", line);
     }
-    check("a=sendonly\r\na=tool:phone 1\r\na=group:LS 1 2\r\n", "", "a=sendonly\r\na=tool:phone 1\r\na=group:LS 1 2\r\n", "");
+    check(
+        "a=sendonly\r\na=tool:phone 1\r\na=group:LS 1 2\r\n",
+        "",
+        "a=sendonly\r\na=tool:phone 1\r\na=group:LS 1 2\r\n",
+        "",
+    );
 }
 
 #[test]
@@ -146,14 +151,17 @@ fn more_streams_than_we_relay_are_refused() {
 fn ipv6_side() {
     let session = sdp::parse(b"v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\n").unwrap();
     let out = rewrite(&session, "2001:db8::5".parse().unwrap(), &[ports(0)], &mut LocalDescription::new(2));
-    let expected = "v=0\r\no=- 1 1 IN IP6 2001:db8::5\r\ns=-\r\nc=IN IP6 2001:db8::5\r\nt=0 0\r\nm=audio 20000 RTP/AVP 0\r\n";
+    let expected =
+        "v=0\r\no=- 1 1 IN IP6 2001:db8::5\r\ns=-\r\nc=IN IP6 2001:db8::5\r\nt=0 0\r\nm=audio 20000 RTP/AVP 0\r\n";
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 }
 
 #[test]
 fn the_version_rises_only_on_change() {
     let mut local = LocalDescription::new(10);
-    let text = |extra: &str| format!("v=0\r\no=a 1 7 IN IP4 192.0.2.1\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\n{extra}");
+    let text = |extra: &str| {
+        format!("v=0\r\no=a 1 7 IN IP4 192.0.2.1\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\n{extra}")
+    };
     let first = sent(&text(""), &[ports(0)], &mut local);
     assert_eq!(sent(&text(""), &[ports(0)], &mut local), first);
     // Another version, address and port of theirs are no change of ours.
