@@ -1,0 +1,351 @@
+//! A shard's page of figures: heartbeat, counters and histograms in memory that the keeper holds, so that they go on over a
+//! crash or an upgrade of the engine. One writer (the shard), many readers (side, keeper), relaxed 64-bit words.
+//!
+//! The file's first [`FIGURES_BYTES`] are this page; what follows is kept for state pages.
+#![allow(unsafe_code, reason = "maps memory shared with other processes")]
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::Release;
+use std::time::Duration;
+
+use rustix::fs::MemfdFlags;
+use rustix::fs::ftruncate;
+use rustix::fs::memfd_create;
+use rustix::mm::MapFlags;
+use rustix::mm::ProtFlags;
+use rustix::mm::mmap;
+use rustix::mm::munmap;
+
+use crate::base::id::ShardId;
+use crate::base::time::Instant;
+
+/// Bytes of the figures; the memory file is at least as long.
+pub const FIGURES_BYTES: usize = 32 * 1024;
+/// Where state pages begin.
+pub const STATE_OFFSET: usize = 64 * 1024;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"tipring\0");
+/// Changes whenever a word changes its meaning; appending counters does not change it.
+const FORMAT: u64 = 1;
+
+const WORD_MAGIC: usize = 0;
+const WORD_FORMAT: usize = 1;
+const WORD_SHARD: usize = 2;
+const WORD_PHASE: usize = 3;
+const WORD_HEARTBEAT: usize = 4;
+const WORD_TURNS: usize = 5;
+const WORD_COUNTERS: usize = 64;
+const COUNTERS_MAX: usize = 1024;
+const WORD_HISTOGRAMS: usize = WORD_COUNTERS + COUNTERS_MAX;
+const HISTOGRAMS_MAX: usize = 32;
+/// Buckets, then the sum in nanoseconds.
+const HISTOGRAM_WORDS: usize = BUCKETS + 1;
+const WORDS: usize = FIGURES_BYTES / 8;
+
+/// Upper bounds of the buckets in microseconds; the last bucket has none.
+pub const BUCKET_BOUNDS_MICROS: [u64; BUCKETS - 1] =
+    [50, 100, 200, 300, 400, 500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000];
+pub const BUCKETS: usize = 18;
+
+const _: () = assert!(WORD_HISTOGRAMS + HISTOGRAMS_MAX * HISTOGRAM_WORDS <= WORDS);
+const _: () = assert!(Counter::ALL.len() <= COUNTERS_MAX);
+const _: () = assert!(Histogram::ALL.len() <= HISTOGRAMS_MAX);
+const _: () = assert!(FIGURES_BYTES <= STATE_OFFSET);
+
+/// Declares the figures: one line each, rendered by whoever reads them without further knowledge.
+macro_rules! figures {
+    ($(#[$doc:meta])* $kind:ident: $($variant:ident $name:literal $labels:literal $help:literal;)+) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum $kind { $($variant,)+ }
+
+        impl $kind {
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The name in the Prometheus text format.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// Labels beside `shard`, in the Prometheus text format; may be empty.
+            pub const fn labels(self) -> &'static str {
+                match self { $(Self::$variant => $labels,)+ }
+            }
+
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)+ }
+            }
+        }
+    };
+}
+
+figures! {
+    /// What a shard counts. New lines go to the end: the place is the meaning.
+    Counter:
+    UdpReceived "tipring_udp_datagrams_total" "direction=\"in\"" "Datagrams of all sockets";
+    UdpSent "tipring_udp_datagrams_total" "direction=\"out\"" "Datagrams of all sockets";
+    UdpTruncated "tipring_udp_dropped_total" "reason=\"too_long\"" "Datagrams dropped by the shard";
+    UdpStale "tipring_udp_dropped_total" "reason=\"stale\"" "Datagrams dropped by the shard";
+    UdpDrained "tipring_udp_dropped_total" "reason=\"before_open\"" "Datagrams dropped by the shard";
+    UdpBadAddress "tipring_udp_dropped_total" "reason=\"address\"" "Datagrams dropped by the shard";
+    UdpKernelDrops "tipring_udp_kernel_drops_total" "" "Datagrams that the kernel dropped at full socket buffers";
+    UdpSendAgain "tipring_udp_send_errors_total" "reason=\"full\"" "Datagrams not sent";
+    UdpSendRefused "tipring_udp_send_errors_total" "reason=\"icmp\"" "Datagrams not sent";
+    UdpSendOther "tipring_udp_send_errors_total" "reason=\"other\"" "Datagrams not sent";
+    UdpSendTooLong "tipring_udp_send_errors_total" "reason=\"too_long\"" "Datagrams not sent";
+    RearmNoBuffers "tipring_uring_rearms_total" "cause=\"no_buffers\"" "Receives that ended and were armed again";
+    RearmZeroLength "tipring_uring_rearms_total" "cause=\"zero_length\"" "Receives that ended and were armed again";
+    RearmIcmp "tipring_uring_rearms_total" "cause=\"icmp\"" "Receives that ended and were armed again";
+    RearmCancelled "tipring_uring_rearms_total" "cause=\"cancelled\"" "Receives that ended and were armed again";
+    RearmEnded "tipring_uring_rearms_total" "cause=\"ended\"" "Receives that ended and were armed again";
+    RearmOther "tipring_uring_rearms_total" "cause=\"other\"" "Receives that ended and were armed again";
+    UnarmedFound "tipring_uring_unarmed_found_total" "" "Open sockets that the audit found without a receive: always a bug";
+    CancelAgain "tipring_uring_cancels_repeated_total" "" "Receives that outlived their cancellation and were cancelled again";
+    CqOverflow "tipring_uring_cq_overflow_total" "" "Completions that did not fit the completion queue";
+    SqFull "tipring_uring_sq_full_total" "" "Times that the submission queue was full within a turn";
+    EnterErrors "tipring_uring_enter_errors_total" "" "Unexpected errors of io_uring_enter";
+    Enters "tipring_uring_enters_total" "" "Calls of io_uring_enter or epoll_wait";
+    TurnsLoaded "tipring_shard_turns_total" "mode=\"loaded\"" "Turns of the shard's loop";
+    TurnsWoken "tipring_shard_turns_total" "mode=\"woken\"" "Turns of the shard's loop";
+    Sleeps "tipring_shard_sleeps_total" "" "Times the shard went to sleep";
+    BusyNanos "tipring_shard_busy_nanoseconds_total" "" "Time spent working, waits excluded";
+    MeshSent "tipring_mesh_messages_total" "direction=\"out\"" "Messages between shards";
+    MeshReceived "tipring_mesh_messages_total" "direction=\"in\"" "Messages between shards";
+    MeshFull "tipring_mesh_full_total" "" "Messages refused because the receiver's queue or the sender's credit was used up";
+    MeshWakes "tipring_mesh_wakes_total" "" "Sleeping shards woken for a message";
+    TcpAccepted "tipring_tcp_connections_total" "" "Connections accepted";
+    TcpRefusedTotal "tipring_tcp_refused_total" "reason=\"total\"" "Connections refused";
+    TcpRefusedSource "tipring_tcp_refused_total" "reason=\"source\"" "Connections refused";
+    TcpAcceptErrors "tipring_tcp_refused_total" "reason=\"accept\"" "Connections refused";
+    TcpClosedPeer "tipring_tcp_closed_total" "reason=\"peer\"" "Connections closed";
+    TcpClosedError "tipring_tcp_closed_total" "reason=\"error\"" "Connections closed";
+    TcpClosedOurs "tipring_tcp_closed_total" "reason=\"ours\"" "Connections closed";
+    TcpClosedFraming "tipring_tcp_closed_total" "reason=\"framing\"" "Connections closed";
+    TcpClosedIdle "tipring_tcp_closed_total" "reason=\"idle\"" "Connections closed";
+    TcpClosedSlow "tipring_tcp_closed_total" "reason=\"slow\"" "Connections closed";
+    TcpMessages "tipring_tcp_messages_total" "direction=\"in\"" "SIP messages over TCP";
+    TcpWrites "tipring_tcp_messages_total" "direction=\"out\"" "SIP messages over TCP";
+    UdpSocketErrors "tipring_udp_socket_errors_total" "" "Sockets that could not be opened or connected";
+    TcpNoConnection "tipring_tcp_unsent_total" "" "Messages for a connection that is gone";
+}
+
+figures! {
+    /// Distributions of durations with the bounds [`BUCKET_BOUNDS_MICROS`]. New lines go to the end.
+    Histogram:
+    TurnLateness "tipring_shard_turn_lateness_seconds" "" "How much later than due a turn began";
+    RelayDelay "tipring_rtp_forward_delay_seconds" "" "Upper bound of the time from arrival to departure of a relayed packet";
+}
+
+/// What the shard is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Phase {
+    Absent = 0,
+    Working = 1,
+    Sleeping = 2,
+    Stopped = 3,
+}
+
+/// The mapped page. Clones are not made: the shard owns the writing one, readers map their own.
+#[derive(Debug)]
+pub struct Figures {
+    words: NonNull<AtomicU64>,
+}
+
+// SAFETY: the words are atomics in a mapping that lives as long as the value.
+unsafe impl Send for Figures {}
+// SAFETY: as above; every access is atomic.
+unsafe impl Sync for Figures {}
+
+/// Why a shard's memory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The kernel refused: address space or memory is used up.
+    #[error("shard memory: {0}")]
+    Map(#[from] rustix::io::Errno),
+    /// The file is shorter than the page: made by something else.
+    #[error("shard memory is {0} bytes, at least {FIGURES_BYTES} are needed")]
+    Short(u64),
+    /// The file holds figures of another version.
+    #[error("shard memory has format {0}, this program writes {FORMAT}")]
+    Format(u64),
+}
+
+impl Figures {
+    /// Maps the page to write; a file full of zeros is made ours, the figures of a predecessor go on.
+    pub fn open(file: &OwnedFd, shard: ShardId) -> Result<Self, MemoryError> {
+        let figures = Self::map(file, ProtFlags::READ | ProtFlags::WRITE)?;
+        if figures.load(WORD_MAGIC) != MAGIC {
+            figures.store(WORD_FORMAT, FORMAT);
+            figures.store(WORD_SHARD, u64::from(shard.0));
+            figures.word(WORD_MAGIC).store(MAGIC, Release);
+        }
+        figures.check_format()?;
+        Ok(figures)
+    }
+
+    /// Maps the page of another process to read.
+    pub fn read(file: &OwnedFd) -> Result<Self, MemoryError> {
+        let figures = Self::map(file, ProtFlags::READ)?;
+        figures.check_format()?;
+        Ok(figures)
+    }
+
+    /// A page of this process alone, for tests and tools.
+    pub fn private() -> Result<Self, MemoryError> {
+        let file = create_file("tipring-figures", STATE_OFFSET as u64)?;
+        Self::open(&file, ShardId(0))
+    }
+
+    fn map(file: &OwnedFd, protection: ProtFlags) -> Result<Self, MemoryError> {
+        let size = rustix::fs::fstat(file)?.st_size;
+        let size = u64::try_from(size).unwrap_or(0);
+        if size < FIGURES_BYTES as u64 {
+            return Err(MemoryError::Short(size));
+        }
+        // SAFETY: a fresh shared mapping at an address of the kernel's choice; the file was seen to be long enough.
+        let start = unsafe { mmap(std::ptr::null_mut(), FIGURES_BYTES, protection, MapFlags::SHARED, file.as_fd(), 0) }?;
+        let words = NonNull::new(start.cast()).ok_or(rustix::io::Errno::NOMEM)?;
+        Ok(Self { words })
+    }
+
+    fn check_format(&self) -> Result<(), MemoryError> {
+        let format = self.load(WORD_FORMAT);
+        if self.load(WORD_MAGIC) == MAGIC && format == FORMAT { Ok(()) } else { Err(MemoryError::Format(format)) }
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        assert!(index < WORDS);
+        // SAFETY: the mapping is WORDS long, aligned to a page, and lives as long as `self`.
+        unsafe { self.words.add(index).as_ref() }
+    }
+
+    fn load(&self, index: usize) -> u64 {
+        self.word(index).load(Relaxed)
+    }
+
+    fn store(&self, index: usize, value: u64) {
+        self.word(index).store(value, Relaxed);
+    }
+
+    /// One writer, so that no locked instruction is needed.
+    fn increase(&self, index: usize, by: u64) {
+        let word = self.word(index);
+        word.store(word.load(Relaxed).wrapping_add(by), Relaxed);
+    }
+
+    pub fn add(&self, counter: Counter, by: u64) {
+        self.increase(WORD_COUNTERS + counter as usize, by);
+    }
+
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.load(WORD_COUNTERS + counter as usize)
+    }
+
+    /// Enters `times` observations of the same duration.
+    pub fn observe(&self, histogram: Histogram, duration: Duration, times: u64) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKET_BOUNDS_MICROS.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS - 1);
+        let first = WORD_HISTOGRAMS + histogram as usize * HISTOGRAM_WORDS;
+        self.increase(first + bucket, times);
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.increase(first + BUCKETS, nanos.saturating_mul(times));
+    }
+
+    /// Observations per bucket (not accumulated), and the sum of the durations.
+    pub fn histogram(&self, histogram: Histogram) -> ([u64; BUCKETS], Duration) {
+        let first = WORD_HISTOGRAMS + histogram as usize * HISTOGRAM_WORDS;
+        let buckets = std::array::from_fn(|bucket| self.load(first + bucket));
+        (buckets, Duration::from_nanos(self.load(first + BUCKETS)))
+    }
+
+    /// The shard is alive at `now`.
+    pub fn beat(&self, now: Instant, phase: Phase) {
+        self.store(WORD_HEARTBEAT, now.nanos());
+        self.store(WORD_PHASE, phase as u64);
+        self.increase(WORD_TURNS, 1);
+    }
+
+    pub fn last_beat(&self) -> Instant {
+        Instant::from_nanos(self.load(WORD_HEARTBEAT))
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.load(WORD_PHASE) {
+            1 => Phase::Working,
+            2 => Phase::Sleeping,
+            3 => Phase::Stopped,
+            _ => Phase::Absent,
+        }
+    }
+
+    pub fn turns(&self) -> u64 {
+        self.load(WORD_TURNS)
+    }
+
+    pub fn shard(&self) -> ShardId {
+        ShardId(u8::try_from(self.load(WORD_SHARD)).unwrap_or(u8::MAX))
+    }
+}
+
+impl Drop for Figures {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map` with this length and nothing refers to it any more.
+        let _ = unsafe { munmap(self.words.as_ptr().cast(), FIGURES_BYTES) };
+    }
+}
+
+/// A memory file of `bytes` zeros.
+pub fn create_file(name: &str, bytes: u64) -> Result<OwnedFd, MemoryError> {
+    let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&file, bytes)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_go_on_in_the_next_process() {
+        let file = create_file("test", STATE_OFFSET as u64).unwrap();
+        {
+            let figures = Figures::open(&file, ShardId(3)).unwrap();
+            figures.add(Counter::UdpReceived, 5);
+            figures.observe(Histogram::TurnLateness, Duration::from_micros(250), 2);
+            figures.beat(Instant::from_millis(9), Phase::Working);
+        }
+        let figures = Figures::open(&file, ShardId(3)).unwrap();
+        figures.add(Counter::UdpReceived, 1);
+        let reader = Figures::read(&file).unwrap();
+        assert_eq!(reader.count(Counter::UdpReceived), 6);
+        assert_eq!((reader.shard(), reader.phase()), (ShardId(3), Phase::Working));
+        assert_eq!(reader.last_beat(), Instant::from_millis(9));
+        let (buckets, sum) = reader.histogram(Histogram::TurnLateness);
+        assert_eq!((buckets[3], buckets.iter().sum()), (2, 2u64));
+        assert_eq!(sum, Duration::from_micros(500));
+    }
+
+    #[test]
+    fn foreign_files_are_refused() {
+        let short = create_file("test", 4096).unwrap();
+        assert!(matches!(Figures::open(&short, ShardId(0)), Err(MemoryError::Short(4096))));
+        let empty = create_file("test", STATE_OFFSET as u64).unwrap();
+        assert!(matches!(Figures::read(&empty), Err(MemoryError::Format(0))));
+    }
+
+    #[test]
+    fn every_series_is_declared_once() {
+        let mut series: Vec<_> = Counter::ALL.iter().map(|c| (c.name(), c.labels())).collect();
+        series.sort_unstable();
+        let len = series.len();
+        series.dedup();
+        assert_eq!(series.len(), len);
+        assert!(Counter::ALL.iter().all(|c| c.name().starts_with("tipring_")));
+    }
+}

@@ -1,0 +1,671 @@
+//! Datagrams by an io_uring of the shard's own: ring M. One per shard, made on the shard's thread.
+//!
+//! Each open socket has one multishot RECVMSG that fills buffers of a shared group. Sends leave from the receive buffer (or from
+//! an arena) with MSG_DONTWAIT, so the kernel has copied the bytes, or refused, when `io_uring_enter` returns: only then buffers
+//! are given back. Completions of sends are posted for failures only. Any completion without F_MORE ends a receive: one rule
+//! arms it again, at most once a turn. `user_data` is operation (8 bits), generation (24), slot (32): what belongs to
+//! an earlier use of a slot is recognised and dropped.
+#![allow(unsafe_code, reason = "io_uring")]
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
+
+use io_uring::EnterFlags;
+use io_uring::IoUring;
+use io_uring::cqueue;
+use io_uring::opcode;
+use io_uring::squeue;
+use io_uring::types::CancelBuilder;
+use io_uring::types::Fixed;
+use io_uring::types::SubmitArgs;
+use io_uring::types::Timespec;
+
+use crate::shard::clock;
+use crate::shard::udp::Datagram;
+use crate::shard::udp::DatagramIo;
+use crate::shard::udp::Slot;
+use crate::shard::udp::SlotKind;
+use crate::shard::udp::Tally;
+use crate::shard::udp::UdpError;
+use crate::shard::udp::Wait;
+use crate::shard::udp::buffers::BufferGroup;
+use crate::shard::udp::socket;
+use crate::shard::udp::socket::ADDRESS_BYTES;
+use crate::shard::udp::socket::RawAddress;
+
+/// Sizes of one ring; the defaults are for a shard of 2,000 calls.
+#[derive(Clone, Debug)]
+pub struct RingConfig {
+    /// Slots are below this: the fixed file table.
+    pub slots_max: u32,
+    pub sq_entries: u32,
+    pub cq_entries: u32,
+    /// Buffers for RTP: how many there are, and how many circulate until the ring runs empty.
+    pub rtp_buffers: u16,
+    pub rtp_buffers_hot: u16,
+    pub sip_buffers: u16,
+    /// Room for bytes of ours within one turn; when used up, a turn submits twice.
+    pub arena_bytes: usize,
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        Self {
+            slots_max: 20_000,
+            sq_entries: 4_096,
+            cq_entries: 32_768,
+            rtp_buffers: 8_192,
+            rtp_buffers_hot: 1_024,
+            sip_buffers: 256,
+            arena_bytes: 512 * 1024,
+        }
+    }
+}
+
+const GROUP_RTP: u16 = 0;
+const GROUP_SIP: u16 = 1;
+const RTP_BUFFER_BYTES: usize = 2_048;
+/// The largest datagram and the kernel's header before it, in whole pages.
+const SIP_BUFFER_BYTES: usize = 17 * 4_096;
+/// `struct io_uring_recvmsg_out`: name length, control length, payload length, flags.
+const HEADER_BYTES: usize = 16;
+const PAYLOAD_START: usize = HEADER_BYTES + ADDRESS_BYTES;
+/// Completions taken from the queue at a time.
+const BATCH: usize = 128;
+/// Calls of [`DatagramIo::audit`] until every slot was seen.
+const AUDIT_PARTS: usize = 16;
+/// Calls of `io_uring_enter` to get one entry into a full queue.
+const ENTER_TRIES: u32 = 4;
+/// Stale datagrams thrown away when a socket is armed.
+const DRAIN_MAX: u32 = 4_096;
+
+const OP_RECEIVE: u8 = 1;
+const OP_SEND: u8 = 2;
+const OP_CANCEL: u8 = 3;
+const GENERATION_MASK: u32 = (1 << 24) - 1;
+
+fn user_data(op: u8, generation: u32, slot: Slot) -> u64 {
+    u64::from(op) << 56 | u64::from(generation & GENERATION_MASK) << 32 | u64::from(slot)
+}
+
+struct Place {
+    socket: OwnedFd,
+    kind: SlotKind,
+    /// Of the receive that is or was armed.
+    generation: u32,
+    /// Wanted: packets are for somebody.
+    open: bool,
+    /// A receive with this generation is with the kernel.
+    armed: bool,
+    /// Waits in `rearms`.
+    ended: bool,
+    peer: Option<SocketAddr>,
+    kernel_drops: u32,
+}
+
+/// A buffer whose send is queued and not yet submitted.
+struct Held {
+    kind: SlotKind,
+    buffer: u16,
+}
+
+pub struct Ring {
+    // Dropped first: closing the ring ends the kernel's use of the memory below.
+    ring: IoUring,
+    rtp: BufferGroup,
+    sip: BufferGroup,
+    /// What the kernel reads when a RECVMSG is submitted: only the lengths of name and control matter.
+    message: Box<libc::msghdr>,
+    places: Vec<Option<Place>>,
+    batch: Vec<cqueue::Entry>,
+    batch_next: usize,
+    held: Vec<Held>,
+    /// Destinations of queued sends: the kernel copies them when they are submitted, so they must not move before.
+    addresses: Box<[RawAddress]>,
+    addresses_len: usize,
+    arena: Box<[u8]>,
+    arena_len: usize,
+    rearms: Vec<Slot>,
+    /// A group ran empty: give back before arming again.
+    starved: bool,
+    audit_part: usize,
+    suspended_nanos: u64,
+    no_iowait: bool,
+    overflow_seen: u32,
+    tally: Tally,
+    wake: OwnedFd,
+}
+
+impl Ring {
+    /// To be called on the thread that will use it. `wake` is a blocking eventfd.
+    pub fn new(config: &RingConfig, wake: OwnedFd) -> Result<Self, UdpError> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_no_sqarray()
+            .setup_cqsize(config.cq_entries)
+            .build(config.sq_entries)
+            .map_err(|e| UdpError::Os("io_uring_setup", e))?;
+        let submitter = ring.submitter();
+        submitter.register_files_sparse(config.slots_max).map_err(|e| UdpError::Os("register files", e))?;
+        submitter.register_eventfd(wake.as_raw_fd()).map_err(|e| UdpError::Os("register eventfd", e))?;
+        let group = |id, len, count, hot| {
+            BufferGroup::register(&ring, id, len, count, hot).map_err(|e| UdpError::Os("register buffers", e))
+        };
+        let rtp = group(GROUP_RTP, RTP_BUFFER_BYTES, config.rtp_buffers, config.rtp_buffers_hot)?;
+        let sip = group(GROUP_SIP, SIP_BUFFER_BYTES, config.sip_buffers, config.sip_buffers)?;
+        // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
+        let mut message: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        message.msg_namelen = ADDRESS_BYTES as u32;
+        let no_iowait = ring.params().is_feature_no_iowait();
+        let mut ring = Self {
+            rtp,
+            sip,
+            message,
+            places: Vec::new(),
+            batch: Vec::with_capacity(BATCH),
+            batch_next: 0,
+            held: Vec::with_capacity(config.sq_entries as usize),
+            addresses: vec![RawAddress::EMPTY; config.sq_entries as usize].into(),
+            addresses_len: 0,
+            arena: vec![0; config.arena_bytes].into(),
+            arena_len: 0,
+            rearms: Vec::with_capacity(config.slots_max as usize),
+            starved: false,
+            audit_part: 0,
+            suspended_nanos: clock::suspended_nanos(),
+            no_iowait,
+            overflow_seen: 0,
+            tally: Tally::default(),
+            wake,
+            ring,
+        };
+        ring.places.resize_with(config.slots_max as usize, || None);
+        ring.ring.completion().disable_eventfd();
+        Ok(ring)
+    }
+
+    /// The descriptor that wakes a sleeping shard.
+    pub fn wake_fd(&self) -> RawFd {
+        self.wake.as_raw_fd()
+    }
+
+    fn place(&mut self, slot: Slot) -> Result<&mut Place, UdpError> {
+        self.places.get_mut(slot as usize).and_then(Option::as_mut).ok_or(UdpError::NoSocket(slot))
+    }
+
+    fn group(&mut self, kind: SlotKind) -> &mut BufferGroup {
+        match kind {
+            SlotKind::Rtp => &mut self.rtp,
+            SlotKind::Sip => &mut self.sip,
+        }
+    }
+
+    /// Makes room for one entry. To be called before an address or arena bytes are placed: submitting frees those.
+    fn reserve(&mut self) -> bool {
+        for _ in 0..ENTER_TRIES {
+            if !self.ring.submission().is_full() {
+                return true;
+            }
+            self.tally.sq_full += 1;
+            self.submit();
+        }
+        false
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        if !self.reserve() {
+            return false;
+        }
+        // SAFETY: what an entry refers to (message, addresses, arena, held buffers) stays in place until it is submitted.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    fn push_receive(&mut self, slot: Slot) {
+        let message: *const libc::msghdr = &raw const *self.message;
+        let Some(place) = self.places.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        place.generation = (place.generation + 1) & GENERATION_MASK;
+        place.armed = true;
+        place.ended = false;
+        let data = user_data(OP_RECEIVE, place.generation, slot);
+        let group = match place.kind {
+            SlotKind::Rtp => GROUP_RTP,
+            SlotKind::Sip => GROUP_SIP,
+        };
+        let entry = opcode::RecvMsgMulti::new(Fixed(slot), message, group).build().user_data(data);
+        if !self.push(&entry)
+            && let Ok(place) = self.place(slot)
+        {
+            // The audit will try again.
+            place.armed = false;
+        }
+    }
+
+    fn push_cancel(&mut self, target: u64) {
+        let slot = target as u32;
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target))
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(user_data(OP_CANCEL, 0, slot));
+        self.push(&entry);
+    }
+
+    /// Room for an entry was reserved. There are as many addresses as entries.
+    fn push_send(&mut self, slot: Slot, to: SocketAddr, start: *const u8, len: usize) {
+        let Ok(place) = self.place(slot) else {
+            self.tally.send_other += 1;
+            return;
+        };
+        let connected = place.peer == Some(to);
+        let mut send = opcode::Send::new(Fixed(slot), start, len as u32).flags(libc::MSG_DONTWAIT);
+        if !connected {
+            let Some(address) = self.addresses.get_mut(self.addresses_len) else {
+                self.tally.send_other += 1;
+                return;
+            };
+            *address = RawAddress::new(to);
+            self.addresses_len += 1;
+            send = send.dest_addr(address.as_ptr()).dest_addr_len(address.len);
+        }
+        let entry = send.build().flags(squeue::Flags::SKIP_SUCCESS).user_data(user_data(OP_SEND, 0, slot));
+        if self.push(&entry) {
+            self.tally.sent += 1;
+        } else {
+            self.tally.send_other += 1;
+        }
+    }
+
+    /// Submits without waiting, then gives back what the submitted sends held.
+    fn submit(&mut self) {
+        self.enter(0, None);
+    }
+
+    fn enter(&mut self, completions_min: u32, until: Option<&Timespec>) {
+        // GETEVENTS also without a wait: it runs the deferred work, which is where datagrams are received.
+        let mut flags = EnterFlags::GETEVENTS;
+        if self.no_iowait {
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        self.tally.enters += 1;
+        let queued = self.ring.submission().len() as u32;
+        let submitter = self.ring.submitter();
+        let result = match until {
+            None => {
+                // SAFETY: no argument is passed; the entries refer to memory that is in place.
+                unsafe { submitter.enter::<libc::sigset_t>(queued, completions_min, flags.bits(), None) }
+            }
+            Some(until) => {
+                flags |= EnterFlags::EXT_ARG | EnterFlags::ABS_TIMER;
+                let args = SubmitArgs::new().timespec(until);
+                // SAFETY: the argument is of the type that EXT_ARG announces and lives over the call.
+                unsafe { submitter.enter(queued, completions_min, flags.bits(), Some(&args)) }
+            }
+        };
+        if let Err(error) = result {
+            // EBUSY: completions overflowed and must be taken first; they are, by every turn.
+            let expected = [libc::ETIME, libc::EINTR, libc::EAGAIN, libc::EBUSY];
+            if !error.raw_os_error().is_some_and(|number| expected.contains(&number)) {
+                self.tally.enter_errors += 1;
+            }
+        }
+        if self.ring.submission().is_empty() {
+            self.give_back_held();
+        }
+    }
+
+    fn give_back_held(&mut self) {
+        while let Some(held) = self.held.pop() {
+            self.group(held.kind).give_back(held.buffer);
+        }
+        self.addresses_len = 0;
+        self.arena_len = 0;
+        self.rtp.publish();
+        self.sip.publish();
+    }
+
+    /// Arms what ended since the last call: the one place where that is done.
+    fn rearm(&mut self) {
+        if self.rearms.is_empty() {
+            return;
+        }
+        if self.starved {
+            self.starved = false;
+            self.submit();
+        }
+        while let Some(slot) = self.rearms.pop() {
+            let Some(place) = self.places.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
+            place.ended = false;
+            if place.open && !place.armed {
+                self.push_receive(slot);
+            }
+        }
+    }
+
+    fn next_completion(&mut self) -> Option<cqueue::Entry> {
+        if self.batch_next == self.batch.len() {
+            self.batch.clear();
+            self.batch_next = 0;
+            self.batch.extend(self.ring.completion().take(BATCH));
+        }
+        let entry = self.batch.get(self.batch_next)?.clone();
+        self.batch_next += 1;
+        Some(entry)
+    }
+
+    fn on_receive(&mut self, entry: &cqueue::Entry) -> Option<Datagram> {
+        let slot = entry.user_data() as u32;
+        let generation = (entry.user_data() >> 32) as u32 & GENERATION_MASK;
+        let more = cqueue::more(entry.flags());
+        let buffer = cqueue::buffer_select(entry.flags());
+        let Some(place) = self.places.get_mut(slot as usize).and_then(Option::as_mut) else { return None };
+        let kind = place.kind;
+        if place.generation != generation || !place.open {
+            self.on_stale(entry, kind, buffer, more);
+            return None;
+        }
+        if !more {
+            place.armed = false;
+        }
+        let datagram = match buffer {
+            Some(buffer) if entry.result() >= 0 => self.read_header(slot, kind, buffer),
+            Some(buffer) => {
+                self.group(kind).give_back(buffer);
+                None
+            }
+            None => None,
+        };
+        if !more {
+            let empty = datagram.as_ref().is_some_and(|d| d.len == 0);
+            self.on_ended(slot, kind, entry.result(), empty);
+        }
+        datagram
+    }
+
+    /// A receive of an earlier use of the slot. If it goes on it escaped its cancellation, and would eat datagrams.
+    fn on_stale(&mut self, entry: &cqueue::Entry, kind: SlotKind, buffer: Option<u16>, more: bool) {
+        if let Some(buffer) = buffer {
+            self.tally.stale += 1;
+            self.group(kind).give_back(buffer);
+        }
+        if more {
+            self.tally.cancel_again += 1;
+            self.push_cancel(entry.user_data());
+        }
+    }
+
+    fn on_ended(&mut self, slot: Slot, kind: SlotKind, result: i32, empty: bool) {
+        let rearm = &mut self.tally.rearm;
+        match -result {
+            libc::ENOBUFS => {
+                rearm.no_buffers += 1;
+                self.starved = true;
+                self.group(kind).grow();
+            }
+            libc::ECANCELED => rearm.cancelled += 1,
+            libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EMSGSIZE | libc::EPROTO
+            | libc::EACCES | libc::EHOSTDOWN | libc::ENOPROTOOPT | libc::EOPNOTSUPP => rearm.icmp += 1,
+            1.. => rearm.other += 1,
+            _ if empty => rearm.zero_length += 1,
+            _ => rearm.ended += 1,
+        }
+        if let Ok(place) = self.place(slot)
+            && !place.ended
+        {
+            place.ended = true;
+            self.rearms.push(slot);
+        }
+    }
+
+    fn read_header(&mut self, slot: Slot, kind: SlotKind, buffer: u16) -> Option<Datagram> {
+        let group = self.group(kind);
+        let capacity = match kind {
+            SlotKind::Rtp => RTP_BUFFER_BYTES - PAYLOAD_START,
+            SlotKind::Sip => SIP_BUFFER_BYTES - PAYLOAD_START,
+        };
+        let bytes = group.bytes(buffer, 0..PAYLOAD_START);
+        let word = |index: usize| bytes[index..].first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
+        let (len, flags) = (word(8), word(12));
+        let source = socket::parse_address(&bytes[HEADER_BYTES..]);
+        let truncated = flags & libc::MSG_TRUNC as u32 != 0 || len as usize > capacity;
+        let Some(source) = source.filter(|_| !truncated) else {
+            group.give_back(buffer);
+            if truncated {
+                self.tally.truncated += 1;
+            } else {
+                self.tally.bad_address += 1;
+            }
+            return None;
+        };
+        self.tally.received += 1;
+        Some(Datagram { slot, kind, source, buffer: u32::from(buffer), start: PAYLOAD_START as u32, len })
+    }
+
+    fn on_send_failed(&mut self, result: i32) {
+        match -result {
+            libc::EAGAIN | libc::ENOBUFS => self.tally.send_again += 1,
+            libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH => self.tally.send_refused += 1,
+            libc::EMSGSIZE => self.tally.send_too_long += 1,
+            _ => self.tally.send_other += 1,
+        }
+        self.tally.sent = self.tally.sent.saturating_sub(1);
+    }
+
+    fn has_deferred_work(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    #[cfg(test)]
+    pub(super) fn cancel_behind_the_back(&mut self, slot: Slot) {
+        let generation = self.place(slot).map_or(0, |place| place.generation);
+        self.push_cancel(user_data(OP_RECEIVE, generation, slot));
+    }
+
+    /// Overwrites everything that was sent from.
+    #[cfg(test)]
+    pub(super) fn scribble(&mut self) {
+        self.arena.fill(0xEE);
+        self.addresses.fill(RawAddress::EMPTY);
+        self.rtp.scribble();
+    }
+
+    #[cfg(test)]
+    pub(super) fn unarmed(&self) -> usize {
+        self.places.iter().flatten().filter(|place| place.open && !place.armed).count()
+    }
+}
+
+impl DatagramIo for Ring {
+    fn add(&mut self, slot: Slot, socket: OwnedFd, kind: SlotKind) -> Result<(), UdpError> {
+        let place = self.places.get_mut(slot as usize).ok_or(UdpError::Slot(slot))?;
+        if place.is_some() {
+            return Err(UdpError::Slot(slot));
+        }
+        let files = [socket.as_raw_fd()];
+        self.ring.submitter().register_files_update(slot, &files).map_err(|e| UdpError::Os("register file", e))?;
+        let kernel_drops = socket::dropped(socket.as_fd());
+        *place = Some(Place {
+            socket,
+            kind,
+            generation: 0,
+            open: false,
+            armed: false,
+            ended: false,
+            peer: None,
+            kernel_drops,
+        });
+        Ok(())
+    }
+
+    fn arm(&mut self, slot: Slot) -> Result<(), UdpError> {
+        let place = self.place(slot)?;
+        if place.open {
+            return Ok(());
+        }
+        if place.kind == SlotKind::Rtp {
+            // Still deaf while it is emptied: what is read here is from before, what comes from here on is the call's.
+            let drained = u64::from(socket::drain(place.socket.as_fd(), DRAIN_MAX));
+            socket::undeafen(place.socket.as_fd()).map_err(|e| UdpError::Os("detach filter", e))?;
+            self.tally.drained += drained;
+        }
+        self.place(slot)?.open = true;
+        self.push_receive(slot);
+        Ok(())
+    }
+
+    fn disarm(&mut self, slot: Slot) {
+        let Ok(place) = self.place(slot) else { return };
+        if !place.open {
+            return;
+        }
+        place.open = false;
+        if place.kind == SlotKind::Rtp {
+            // Failure leaves a socket that hears: its queue is bounded, and emptied when it is armed.
+            let _ = socket::deafen(place.socket.as_fd());
+        }
+        if place.peer.take().is_some() {
+            let _ = socket::connect(place.socket.as_fd(), None);
+        }
+        if std::mem::take(&mut place.armed) {
+            let target = user_data(OP_RECEIVE, place.generation, slot);
+            self.push_cancel(target);
+        }
+    }
+
+    fn connect(&mut self, slot: Slot, peer: Option<SocketAddr>) -> Result<(), UdpError> {
+        let place = self.place(slot)?;
+        if place.peer == peer {
+            return Ok(());
+        }
+        socket::connect(place.socket.as_fd(), peer).map_err(|e| UdpError::Os("connect", e))?;
+        place.peer = peer;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Datagram> {
+        while let Some(entry) = self.next_completion() {
+            match (entry.user_data() >> 56) as u8 {
+                OP_RECEIVE => {
+                    if let Some(datagram) = self.on_receive(&entry) {
+                        return Some(datagram);
+                    }
+                }
+                OP_SEND => self.on_send_failed(entry.result()),
+                // The receive had ended by itself: its own completion says so.
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn bytes(&mut self, datagram: &Datagram) -> &mut [u8] {
+        let start = datagram.start as usize;
+        self.group(datagram.kind).bytes(datagram.buffer as u16, start..start + datagram.len as usize)
+    }
+
+    fn relay(&mut self, datagram: Datagram, part: Range<usize>, slot: Slot, to: SocketAddr) {
+        self.reserve();
+        let Some(bytes) = self.bytes(&datagram).get(part) else {
+            self.tally.send_other += 1;
+            self.release(datagram);
+            return;
+        };
+        let (start, len) = (bytes.as_ptr(), bytes.len());
+        self.push_send(slot, to, start, len);
+        self.held.push(Held { kind: datagram.kind, buffer: datagram.buffer as u16 });
+    }
+
+    fn release(&mut self, datagram: Datagram) {
+        self.group(datagram.kind).give_back(datagram.buffer as u16);
+    }
+
+    fn send(&mut self, slot: Slot, to: SocketAddr, bytes: &[u8]) {
+        self.reserve();
+        if self.arena_len + bytes.len() > self.arena.len() {
+            self.submit();
+        }
+        let Some(room) = self.arena.get_mut(self.arena_len..self.arena_len + bytes.len()) else {
+            self.tally.send_too_long += 1;
+            return;
+        };
+        room.copy_from_slice(bytes);
+        let start = room.as_ptr();
+        self.arena_len += bytes.len();
+        self.push_send(slot, to, start, bytes.len());
+    }
+
+    fn submit_and_wait(&mut self, wait: Wait) {
+        self.rtp.publish();
+        self.sip.publish();
+        self.rearm();
+        if wait.completions_min == 0 || self.batch_next < self.batch.len() || !self.ring.completion().is_empty() {
+            self.submit();
+            return;
+        }
+        // io_uring counts in CLOCK_MONOTONIC.
+        let nanos = wait.until.nanos().saturating_sub(self.suspended_nanos);
+        let until = Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
+        self.enter(wait.completions_min, Some(&until));
+    }
+
+    fn prepare_to_sleep(&mut self) -> bool {
+        self.ring.completion().enable_eventfd();
+        // The kernel adds work, then looks whether the eventfd is enabled; here it is enabled, then looked for work.
+        fence(SeqCst);
+        self.rearm();
+        self.submit();
+        let idle = self.batch_next == self.batch.len()
+            && self.rearms.is_empty()
+            && self.ring.completion().is_empty()
+            && !self.has_deferred_work();
+        if !idle {
+            self.wake_up();
+        }
+        idle
+    }
+
+    fn wake_up(&mut self) {
+        self.ring.completion().disable_eventfd();
+    }
+
+    fn can_sleep(&self) -> bool {
+        true
+    }
+
+    fn audit(&mut self) {
+        if self.audit_part == 0 {
+            self.suspended_nanos = clock::suspended_nanos();
+        }
+        for slot in (self.audit_part..self.places.len()).step_by(AUDIT_PARTS) {
+            let Some(place) = self.places[slot].as_mut() else { continue };
+            if !place.open {
+                continue;
+            }
+            let drops = socket::dropped(place.socket.as_fd());
+            self.tally.kernel_drops += u64::from(drops.wrapping_sub(place.kernel_drops));
+            place.kernel_drops = drops;
+            if !place.armed && !place.ended {
+                self.tally.unarmed_found += 1;
+                place.ended = true;
+                self.rearms.push(slot as Slot);
+            }
+        }
+        self.audit_part = (self.audit_part + 1) % AUDIT_PARTS;
+        let overflow = self.ring.completion().overflow();
+        self.tally.cq_overflow += u64::from(overflow.wrapping_sub(self.overflow_seen));
+        self.overflow_seen = overflow;
+    }
+
+    fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+}
