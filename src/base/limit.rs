@@ -29,6 +29,8 @@ pub const BINDINGS_PER_AOR_MAX: usize = 10;
 pub const BINDINGS_PER_SHARD_MAX: u32 = 500_000;
 /// Finished server transactions of one shard that wait for retransmissions.
 pub const LINGERING_PER_SHARD_MAX: u32 = 1_000_000;
+/// Sources of one shard whose failures are counted; the least of a few is forgotten for a new one.
+pub const SOURCES_PER_SHARD_MAX: usize = 65_536;
 /// Steps kept in a decision trace.
 pub const TRACE_STEPS_MAX: usize = 64;
 /// Messages that wait from one shard to another.

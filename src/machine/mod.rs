@@ -4,13 +4,16 @@
 //! [`Outbox`](outbox::Outbox) and is applied after it returns. Its state is a plain serde value: a simulator or a new
 //! engine restores it from bytes at any step and goes on.
 
+pub mod digest;
 pub mod directory;
 pub mod flow;
+pub mod lingering;
 pub mod locator;
 pub mod media;
 pub mod nonce;
 pub mod outbox;
 pub mod settings;
+pub mod source_limit;
 
 use crate::machine::directory::Directory;
 use crate::machine::settings::Settings;

@@ -4,6 +4,7 @@
 //! copies only those it touches. It is no machine's state: it travels and is stored as a [`DirectoryPart`].
 //! Domains compare without case, port or final dot (docs: who is who). Calls and routes are not here.
 
+pub mod address;
 mod index;
 
 #[cfg(test)]

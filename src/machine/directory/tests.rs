@@ -1,3 +1,5 @@
+//! Look-ups, deltas and copies of the directory.
+
 use super::*;
 use crate::wire::link::Ha1;
 use crate::wire::link::Record;

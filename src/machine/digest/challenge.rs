@@ -1,0 +1,85 @@
+//! The 401: one WWW-Authenticate per algorithm (RFC 8760 §2.1), one nonce, stateless down to its To tag.
+//!
+//! One packet for one, and at most three times its bytes: nobody gains by having us answer a forged source.
+
+use std::net::SocketAddr;
+
+use crate::base::time::UnixTime;
+use crate::machine::Shared;
+use crate::machine::digest::offered;
+use crate::machine::digest::realm_of;
+use crate::machine::digest::sender_host;
+use crate::machine::directory::address::tenant_of_host;
+use crate::machine::nonce;
+use crate::machine::settings::Algorithm;
+use crate::wire::sip::HeaderId;
+use crate::wire::sip::Message;
+use crate::wire::sip::Status;
+use crate::wire::sip::write;
+
+/// An answer has at most so many times the bytes of the request.
+const AMPLIFICATION_MAX: usize = 3;
+
+/// The 401 for a request; `salt` should not repeat within a second. `None` where even one algorithm is too much to answer.
+pub fn challenge(
+    request: &Message<'_>,
+    source: SocketAddr,
+    is_stale: bool,
+    now: UnixTime,
+    salt: u32,
+    shared: Shared<'_>,
+) -> Option<Vec<u8>> {
+    let tenant = sender_host(request).and_then(|host| tenant_of_host(shared, host));
+    let realm = realm_of(request, shared);
+    let nonce = nonce::emit(&shared.settings.secrets.nonce, &realm, source.ip(), now, salt);
+    let realm = quoted(&realm);
+    let tag = tag(request, shared);
+    let bytes_max = request.bytes().len() * AMPLIFICATION_MAX;
+    let algorithms = offered(tenant, shared);
+    (1..=algorithms.len()).rev().find_map(|offers| {
+        let mut out = Vec::with_capacity(request.bytes().len() + 160 * offers);
+        let mut writer = write::response(&mut out, request, Status::UNAUTHORIZED, "", Some(&tag), source);
+        for algorithm in algorithms.iter().take(offers) {
+            writer.parts(HeaderId::WwwAuthenticate, &parts(*algorithm, &realm, &nonce, is_stale));
+        }
+        writer.finish();
+        (out.len() <= bytes_max).then_some(out)
+    })
+}
+
+fn parts<'a>(algorithm: Algorithm, realm: &'a str, nonce: &'a [u8], is_stale: bool) -> [&'a [u8]; 7] {
+    let stale: &[u8] = if is_stale { b", stale=true" } else { b"" };
+    [
+        b"Digest realm=\"",
+        realm.as_bytes(),
+        b"\", nonce=\"",
+        nonce,
+        // RFC 7616 §3.3: `qop` is quoted in a challenge, `algorithm` and `stale` are not.
+        match algorithm {
+            Algorithm::Md5 => b"\", algorithm=MD5",
+            Algorithm::Sha256 => b"\", algorithm=SHA-256",
+            Algorithm::Sha512_256 => b"\", algorithm=SHA-512-256",
+        },
+        b", qop=\"auth\"",
+        stale,
+    ]
+}
+
+/// RFC 3261 §8.2.7: a stateless server gives every retransmission the same tag.
+fn tag(request: &Message<'_>, shared: Shared<'_>) -> String {
+    let branch = request.top_via().ok().and_then(|via| via.branch()).unwrap_or_default();
+    let from = request.header(HeaderId::From).unwrap_or_default();
+    let cseq = request.header(HeaderId::CSeq).unwrap_or_default();
+    format!("{:016x}", shared.settings.secrets.hash.hash(&[b"401", branch, from, request.call_id(), cseq]))
+}
+
+fn quoted(realm: &str) -> String {
+    let mut text = String::with_capacity(realm.len());
+    for letter in realm.chars() {
+        if matches!(letter, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(letter);
+    }
+    text
+}

@@ -1,0 +1,1 @@
+//! Failures of guessers and floods against the room of offices full of phones.
