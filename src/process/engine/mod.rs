@@ -1,3 +1,4 @@
 //! The engine: signalling and media.
 
 pub mod clerk;
+pub mod secrets;
