@@ -8,6 +8,8 @@ use crate::base::id::Handle;
 use crate::base::id::ShardId;
 use crate::base::limit::OUTBOX_MAX;
 use crate::machine::flow::Flow;
+use crate::machine::media::command::MediaCommand;
+use crate::machine::media::command::SocketCommand;
 use crate::wire::event::Body;
 use crate::wire::link::LiveCall;
 use crate::wire::link::Registration;
@@ -21,6 +23,12 @@ pub enum Output {
     Event { tenant: String, call: Option<CallId>, leg: Option<u8>, body: Body },
     /// Changes of what the API shows as up.
     Live(Live),
+    /// A call asks for the bindings of these addresses of record; the exchange answers with targets.
+    Locate { call: Handle, aors: Vec<Aor> },
+    /// A call to the relay of its shard; the exchange passes it on.
+    Media(MediaCommand),
+    /// The relay to its sockets.
+    Socket(SocketCommand),
 }
 
 #[derive(Clone, Debug, PartialEq)]
