@@ -1,0 +1,151 @@
+//! Every key of the configuration file, declared once: the reader, the defaults and `docs/config.md` come from here.
+
+use crate::process::config::value::Kind;
+
+/// One key.
+pub(super) struct Key {
+    /// `table.key`.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    /// As it would stand in the file; empty for a key that is not built.
+    pub(super) default: &'static str,
+    pub(super) change: Change,
+    /// One sentence or two for people.
+    pub(super) text: &'static str,
+}
+
+/// When a changed value takes effect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// At HUP.
+    Reload,
+    /// At the next start of the keeper.
+    Restart,
+}
+
+const fn key(path: &'static str, kind: Kind, default: &'static str, change: Change, text: &'static str) -> Key {
+    Key { path, kind, default, change, text }
+}
+
+const fn later(path: &'static str) -> Key {
+    key(path, Kind::Later, "", Restart, "Not built yet.")
+}
+
+use Change::Reload;
+use Change::Restart;
+
+pub(super) const KEYS: &[Key] = &[
+    key("node.name", Kind::Name, "\"\"", Restart, "Part of every id, so unique in a fleet. Empty: the host name."),
+    key(
+        "node.data",
+        Kind::Path,
+        "\"./tipring-data\"",
+        Restart,
+        "The folder for state, tapes, recordings, token, keys and SQLite.",
+    ),
+    key("node.run", Kind::Path, "\"\"", Restart, "The folder of the control socket. Empty: `run` under `data`."),
+    key("node.drain", Kind::Span, "\"15m\"", Reload, "How long TERM waits for the last call to end."),
+    key("node.roles", Kind::Roles, "[\"phones\"]", Restart, "What this node does. A role that is off opens no socket."),
+    key(
+        "engine.cpus",
+        Kind::Cpus,
+        "\"auto\"",
+        Restart,
+        "\"auto\" or a list such as \"0,2-15\". auto: all that we may use but the last, which keeps the rest; \
+         a single CPU is shared.",
+    ),
+    key(
+        "engine.shards",
+        Kind::Count { max: 64 },
+        "0",
+        Restart,
+        "0: one per CPU. May be more than there are CPUs; fixed while the keeper lives.",
+    ),
+    key("sip.udp", Kind::Sockets, "[\"127.0.0.1:5060\"]", Restart, "Addresses and ports for SIP over UDP."),
+    key("sip.tcp", Kind::Sockets, "[\"127.0.0.1:5060\"]", Restart, "Addresses and ports for SIP over TCP."),
+    later("sip.tls"),
+    later("sip.ws"),
+    later("sip.wss"),
+    key(
+        "sip.advertise",
+        Kind::HostPort,
+        "\"\"",
+        Reload,
+        "host[:port] for Via and Contact where it differs from the local address that a packet came to.",
+    ),
+    key("sip.trusted", Kind::Prefixes, "[]", Reload, "Prefixes that source limits never touch."),
+    key(
+        "sip.digest",
+        Kind::Algorithms,
+        "[\"SHA-256\", \"MD5\"]",
+        Reload,
+        "Digest algorithms that are offered, in this order; \"SHA-512-256\" too.",
+    ),
+    key(
+        "media.address",
+        Kind::Addresses,
+        "\"127.0.0.1\"",
+        Restart,
+        "Where RTP is received: a string or a list, at most one IPv4 and one IPv6 address.",
+    ),
+    key(
+        "media.advertise",
+        Kind::Addresses,
+        "\"\"",
+        Restart,
+        "Written into SDP, in the order of `address`. Empty: `address`.",
+    ),
+    key(
+        "media.ports",
+        Kind::Ports,
+        "\"16384-32767\"",
+        Restart,
+        "RTP ports, two for each stream. A port that another process holds is skipped and counted.",
+    ),
+    key(
+        "side.http",
+        Kind::HttpSockets,
+        "\"127.0.0.1:8080\"",
+        Restart,
+        "Where the HTTP API listens: a string or a list. Anything but loopback needs `[side.tls]`, or `insecure = true`.",
+    ),
+    key("side.insecure", Kind::Flag, "false", Restart, "Lets `http` leave this machine without TLS."),
+    later("side.tls"),
+    key(
+        "side.database",
+        Kind::Database,
+        "\"sqlite\"",
+        Restart,
+        "\"sqlite\": a file under `data`. \"postgres://…\" is not built yet.",
+    ),
+    key(
+        "log.level",
+        Kind::OneOf(&["error", "warn", "info", "debug", "trace"]),
+        "\"info\"",
+        Reload,
+        "error, warn, info, debug or trace.",
+    ),
+    key("log.format", Kind::OneOf(&["text", "json"]), "\"text\"", Reload, "text or json."),
+    key("log.file", Kind::Path, "\"\"", Reload, "Empty: stderr. Opened anew at HUP."),
+    key("retain.cdrs", Kind::Span, "\"400d\"", Reload, "How long call records are kept."),
+    key("retain.events", Kind::Span, "\"30d\"", Reload, "How long events are kept."),
+    key("retain.audit", Kind::Span, "\"2y\"", Reload, "How long the audit log is kept."),
+    key("retain.trace", Kind::Span, "\"1d\"", Reload, "How long the decision trace of an ended call is kept."),
+    key(
+        "directory.import",
+        Kind::Path,
+        "\"\"",
+        Reload,
+        "A directory file, applied at start and at HUP if its content differs from what was last applied.",
+    ),
+    key("hep.address", Kind::Socket, "\"\"", Reload, "host:port of a HEP3 collector for SIP and RTCP. Empty: no mirror."),
+    key("hep.id", Kind::Count { max: 4_294_967_295 }, "2001", Reload, "The capture agent's id in HEP3 packets."),
+];
+
+/// The tables of a file. `interface` is a list of tables with the keys of `sip` and `media`.
+pub(super) const TABLES: &[&str] =
+    &["node", "engine", "sip", "media", "interface", "side", "log", "retain", "directory", "hep"];
+
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}

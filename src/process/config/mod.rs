@@ -1,0 +1,210 @@
+//! The configuration file: TOML in, one [`Config`] that cannot be wrong out, or every fault with file, line and key.
+//!
+//! Every key has a default, and an unknown key is a fault. The keys are declared in `key.rs` alone; `docs/config.md` is
+//! written from there and a test holds it. The directory file is not read here.
+
+mod build;
+mod document;
+mod key;
+mod page;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+pub use page::page;
+pub use value::parse_duration;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node: Node,
+    pub engine: Engine,
+    /// The first is "default": the tables `[sip]` and `[media]`.
+    pub interfaces: Vec<Interface>,
+    pub side: Side,
+    pub log: Log,
+    pub retain: Retain,
+    pub directory: Directory,
+    pub hep: Hep,
+    /// Keys whose change needs a restart, each with a digest of its value.
+    pub pinned: Vec<(String, u64)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    pub data: PathBuf,
+    pub run: PathBuf,
+    pub drain: Duration,
+    pub roles: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// `None`: all that we may use but the last.
+    pub cpus: Option<Vec<u16>>,
+    /// 0: one per CPU.
+    pub shards: u8,
+}
+
+/// One network: where SIP is received, and where its media is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    pub name: String,
+    pub udp: Vec<SocketAddr>,
+    pub tcp: Vec<SocketAddr>,
+    /// `host[:port]` for Via and Contact where it differs from the local address.
+    pub advertise: Option<String>,
+    pub trusted: Vec<Prefix>,
+    pub digest: Vec<Digest>,
+    pub media: Vec<MediaAddress>,
+    /// First and last port.
+    pub ports: (u16, u16),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaAddress {
+    pub local: IpAddr,
+    /// Written into SDP.
+    pub advertise: IpAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Prefix {
+    pub address: IpAddr,
+    pub bits: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Digest {
+    Md5,
+    Sha256,
+    Sha512_256,
+}
+
+#[derive(Clone, Debug)]
+pub struct Side {
+    pub http: Vec<SocketAddr>,
+    pub insecure: bool,
+    pub database: Secret,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    pub level: Level,
+    pub format: LogFormat,
+    /// `None`: stderr.
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retain {
+    pub cdrs: Duration,
+    pub events: Duration,
+    pub audit: Duration,
+    pub trace: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    pub import: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hep {
+    pub address: Option<SocketAddr>,
+    pub capture_id: u32,
+}
+
+/// A value that no log, error or `Debug` shows; given in the file, or as a file of its own.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Secret {
+    Text(String),
+    File(PathBuf),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// One thing that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub file: PathBuf,
+    /// From 1; 0 where there is no line: a file that cannot be read.
+    pub line: usize,
+    /// Empty where the file is no TOML.
+    pub key: String,
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if self.line > 0 {
+            write!(f, "{}:", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, " {}:", self.key)?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+/// A file larger than this is not ours.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+impl Config {
+    /// Reads `file`; without one, every key has its default and relative paths are relative to the working directory.
+    pub fn load(file: Option<&Path>) -> Result<Self, Vec<Fault>> {
+        let Some(file) = file else {
+            return Self::parse("", Path::new("(defaults)"), Path::new("."));
+        };
+        let text = read(file).map_err(|message| {
+            vec![Fault { file: file.to_owned(), line: 0, key: String::new(), message }]
+        })?;
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::parse(&text, file, folder)
+    }
+
+    /// `folder` is what relative paths are relative to.
+    pub fn parse(text: &str, file: &Path, folder: &Path) -> Result<Self, Vec<Fault>> {
+        let mut document = document::Document::read(text, file);
+        let config = build::build(&mut document, folder);
+        document.into_faults().map_or(Ok(config), Err)
+    }
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    let metadata = std::fs::metadata(file).map_err(|error| format!("cannot be read: {error}"))?;
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(format!("is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))
+}
