@@ -39,6 +39,10 @@ pub const MESH_QUEUE_MAX: usize = 4_096;
 pub const OUTBOX_MAX: usize = 1_024;
 /// Largest frame of the link between engine and side.
 pub const LINK_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Largest frame between keeper and child; fits a socket's default send buffer whole.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 128 * 1024;
+/// State memory of one shard: heartbeat and counters first.
+pub const STATE_BYTES_PER_SHARD: u64 = 4 * 1024 * 1024;
 
 /// Tenants of the directory.
 pub const TENANTS_MAX: usize = 20_000;

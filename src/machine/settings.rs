@@ -72,14 +72,14 @@ pub struct Interface {
     pub ipv6: Option<MediaAddress>,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MediaAddress {
     pub local: IpAddr,
     /// Written into SDP.
     pub advertise: IpAddr,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Algorithm {
     Md5,
     Sha256,
@@ -105,7 +105,7 @@ impl Default for RegistrationBounds {
 }
 
 /// An address prefix, "127.0.0.0/8".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Prefix {
     pub address: IpAddr,
     pub bits: u8,

@@ -1,5 +1,6 @@
 //! Bytes to values and back: every format that enters or leaves a process, and nothing else.
 
+pub mod control;
 pub mod event;
 pub mod link;
 

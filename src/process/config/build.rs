@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::limit::SHARDS_MAX;
+use crate::machine::settings::Algorithm;
+use crate::machine::settings::MediaAddress;
+use crate::machine::settings::Prefix;
 use crate::process::config::Config;
-use crate::process::config::Digest;
 use crate::process::config::Directory;
 use crate::process::config::Engine;
 use crate::process::config::Hep;
@@ -17,14 +19,11 @@ use crate::process::config::Interface;
 use crate::process::config::Level;
 use crate::process::config::Log;
 use crate::process::config::LogFormat;
-use crate::process::config::MediaAddress;
 use crate::process::config::Node;
-use crate::process::config::Prefix;
 use crate::process::config::Retain;
 use crate::process::config::Secret;
 use crate::process::config::Side;
 use crate::process::config::document::Document;
-use crate::process::config::value;
 use crate::process::config::value::Value;
 
 const INTERFACES_MAX: usize = 16;
@@ -278,7 +277,7 @@ fn prefixes(value: Value) -> Vec<Prefix> {
     }
 }
 
-fn algorithms(value: Value) -> Vec<Digest> {
+fn algorithms(value: Value) -> Vec<Algorithm> {
     match value {
         Value::Algorithms(algorithms) => algorithms,
         other => unreachable_kind(&other),
@@ -299,5 +298,5 @@ fn unreachable_kind(value: &Value) -> ! {
 
 #[cfg(test)]
 pub(super) fn is_name(text: &str) -> bool {
-    value::parse_name(text).is_ok()
+    crate::process::config::value::parse_name(text).is_ok()
 }

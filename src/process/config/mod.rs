@@ -12,7 +12,6 @@ mod tests;
 mod value;
 
 use std::fmt;
-use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -20,6 +19,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
+
+use crate::machine::settings::Algorithm;
+use crate::machine::settings::MediaAddress;
+use crate::machine::settings::Prefix;
 
 pub use page::page;
 pub use value::parse_duration;
@@ -65,30 +68,10 @@ pub struct Interface {
     /// `host[:port]` for Via and Contact where it differs from the local address.
     pub advertise: Option<String>,
     pub trusted: Vec<Prefix>,
-    pub digest: Vec<Digest>,
+    pub digest: Vec<Algorithm>,
     pub media: Vec<MediaAddress>,
     /// First and last port.
     pub ports: (u16, u16),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MediaAddress {
-    pub local: IpAddr,
-    /// Written into SDP.
-    pub advertise: IpAddr,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Prefix {
-    pub address: IpAddr,
-    pub bits: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Digest {
-    Md5,
-    Sha256,
-    Sha512_256,
 }
 
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::machine::settings::Algorithm;
 use crate::process::config::Config;
-use crate::process::config::Digest;
 use crate::process::config::Level;
 use crate::process::config::LogFormat;
 use crate::process::config::build;
@@ -25,7 +25,7 @@ fn an_empty_file_is_all_defaults() {
     let [interface] = &config.interfaces[..] else { panic!("one interface") };
     assert_eq!(interface.udp, ["127.0.0.1:5060".parse().unwrap()]);
     assert_eq!(interface.tcp, interface.udp);
-    assert_eq!(interface.digest, [Digest::Sha256, Digest::Md5]);
+    assert_eq!(interface.digest, [Algorithm::Sha256, Algorithm::Md5]);
     assert_eq!(interface.ports, (16384, 32767));
     assert_eq!(config.side.http, ["127.0.0.1:8080".parse().unwrap()]);
     assert_eq!((config.log.level, config.log.format), (Level::Info, LogFormat::Text));
@@ -64,7 +64,7 @@ fn what_the_file_says_counts() {
     let interface = &config.interfaces[0];
     assert_eq!(interface.udp.len(), 2);
     assert_eq!((interface.trusted[0].bits, interface.trusted[1].bits), (8, 128));
-    assert_eq!(interface.digest, [Digest::Sha512_256]);
+    assert_eq!(interface.digest, [Algorithm::Sha512_256]);
     assert_eq!(interface.media[1].advertise.to_string(), "2001:db8::8");
     assert_eq!(config.log.file, Some(PathBuf::from("/etc/tipring/tipring.log")));
 }

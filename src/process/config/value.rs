@@ -9,8 +9,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::base::limit::SHARDS_MAX;
-use crate::process::config::Digest;
-use crate::process::config::Prefix;
+use crate::machine::settings::Algorithm;
+use crate::machine::settings::Prefix;
 use crate::process::config::Secret;
 
 /// What a key may be set to.
@@ -48,7 +48,7 @@ pub(super) enum Value {
     Flag(bool),
     Sockets(Vec<SocketAddr>),
     Prefixes(Vec<Prefix>),
-    Algorithms(Vec<Digest>),
+    Algorithms(Vec<Algorithm>),
     Addresses(Vec<IpAddr>),
     Ports(u16, u16),
     Secret(Secret),
@@ -235,9 +235,9 @@ fn parse_prefix(text: &str) -> Result<Prefix, String> {
 
 fn parse_algorithms(value: &Spanned<DeValue<'_>>) -> Result<Value, Refusal> {
     let algorithms = each(value, |text| match text {
-        "MD5" => Ok(Digest::Md5),
-        "SHA-256" => Ok(Digest::Sha256),
-        "SHA-512-256" => Ok(Digest::Sha512_256),
+        "MD5" => Ok(Algorithm::Md5),
+        "SHA-256" => Ok(Algorithm::Sha256),
+        "SHA-512-256" => Ok(Algorithm::Sha512_256),
         _ => Err(format!("{text:?} is none of SHA-256, SHA-512-256, MD5")),
     })?;
     let doubled = (1..algorithms.len()).any(|index| algorithms[..index].contains(&algorithms[index]));

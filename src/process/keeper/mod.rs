@@ -1,0 +1,112 @@
+//! The keeper, `tipring serve`: owns every listening socket, every RTP port and the state memory; starts engine and side
+//! and starts them again when they die.
+//!
+//! It is the one process that must never die, so it is small and dull: one thread, one `poll`, nothing that waits, no
+//! text from outside. The configuration is read by `tipring plan`, commands have a fixed size, answers are passed on
+//! unread. If it dies all the same, its children die with it and the next start finds every port free.
+
+mod control;
+mod heartbeat;
+mod log;
+mod notify;
+mod planning;
+mod process;
+mod run;
+mod sockets;
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::FlockOperation;
+use rustix::fs::Mode;
+use signal_hook::consts::SIGHUP;
+use signal_hook::consts::SIGINT;
+use signal_hook::consts::SIGTERM;
+use signal_hook::consts::SIGUSR2;
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+use crate::process::clock;
+use crate::process::exit;
+use crate::process::exit::Failure;
+use crate::process::keeper::control::Control;
+use crate::process::keeper::heartbeat::Heartbeats;
+use crate::process::keeper::log::Log;
+use crate::process::keeper::log::write_stderr;
+use crate::process::keeper::planning::Planning;
+use crate::process::keeper::process::Process;
+use crate::process::keeper::run::Keeper;
+use crate::process::keeper::run::Stop;
+use crate::process::keeper::sockets::Sockets;
+use crate::wire::control::Role;
+
+type Signals = SignalDelivery<UnixStream, SignalOnly>;
+
+/// Serves until it is told to stop. Returns the exit code.
+pub fn serve(config: Option<&Path>) -> u8 {
+    match prepare(config) {
+        Ok(keeper) => keeper.run(),
+        Err(failure) if failure.code == exit::CONFIG => {
+            write_stderr(&format!("{failure}\n"));
+            failure.code
+        }
+        Err(failure) => {
+            write_stderr(&format!("tipring: {failure}\n"));
+            failure.code
+        }
+    }
+}
+
+fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
+    let started = clock::instant();
+    let signals = signals().map_err(|error| Failure::from_io("cannot watch for signals", &error))?;
+    // What we and our children create is for our user alone.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let plan = Planning::start(config)?.finish()?;
+    let locks = [lock(&plan.data)?, lock(&plan.run)?];
+    let sockets = Sockets::open(&plan)?;
+    let control = Control::open(&plan.run)?;
+    let now = clock::instant();
+    Ok(Keeper {
+        config: config.map(PathBuf::from),
+        log: Log::new(plan.log.clone(), plan.node.clone()),
+        heartbeats: Heartbeats::new(usize::from(plan.shards), now),
+        latest: None,
+        plan,
+        _locks: locks,
+        sockets,
+        control,
+        engine: Process::new(Role::Engine, now),
+        side: Process::new(Role::Side, now),
+        signals,
+        notify: std::env::var_os("NOTIFY_SOCKET"),
+        boot: clock::unix().micros(),
+        started,
+        ready: false,
+        draining: false,
+        calls_up: None,
+        stop: Stop::No,
+        planning: None,
+        reload_success: true,
+        told: None,
+    })
+}
+
+fn signals() -> std::io::Result<Signals> {
+    let (read, write) = UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    SignalDelivery::with_pipe(read, write, SignalOnly::default(), [SIGTERM, SIGINT, SIGHUP, SIGUSR2])
+}
+
+/// Two nodes in one folder would take each other's sockets and files away.
+fn lock(folder: &Path) -> Result<File, Failure> {
+    std::fs::create_dir_all(folder).map_err(|error| Failure::from_io(folder.display(), &error))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(|error| Failure::from_io(path.display(), &error))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Failure::new(exit::BUSY, format!("{} is in use by another tipring", folder.display()))
+    })?;
+    Ok(file)
+}

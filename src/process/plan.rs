@@ -1,0 +1,230 @@
+//! What the keeper needs of a configuration, and the short-lived process that makes it.
+//!
+//! The keeper parses nothing from outside: `tipring plan` reads the file and writes a [`Plan`] to its standard output,
+//! or every fault to its standard error. Settings of engine and side are in it as bytes that the keeper passes on.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::limit::SHARDS_MAX;
+use crate::process::child;
+use crate::process::config::Config;
+use crate::process::config::Directory;
+use crate::process::config::Fault;
+use crate::process::config::Hep;
+use crate::process::config::Interface;
+use crate::process::config::Log;
+use crate::process::config::Retain;
+use crate::process::config::Secret;
+use crate::process::exit;
+
+/// Keeper and `tipring plan` are of one release; the number catches a binary that was replaced in between.
+const VERSION: u16 = 1;
+/// A plan larger than this is refused by both ends.
+pub const PLAN_BYTES_MAX: usize = 128 * 1024;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub version: u16,
+    pub node: String,
+    pub data: PathBuf,
+    pub run: PathBuf,
+    pub drain: Duration,
+    pub log: Log,
+    pub shards: u8,
+    /// The CPU of each shard.
+    pub cpus: Vec<u16>,
+    /// The CPU of everything else; `None`: any.
+    pub housekeeping: Option<u16>,
+    pub udp: Vec<Listen>,
+    pub tcp: Vec<Listen>,
+    pub media: Vec<MediaRange>,
+    /// Keys whose change needs a restart, each with a digest of its value.
+    pub pinned: Vec<(String, u64)>,
+    /// [`EngineSettings`], which the keeper does not read.
+    pub engine: Vec<u8>,
+    /// [`SideSettings`], which the keeper does not read.
+    pub side: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    pub interface: u8,
+    pub address: SocketAddr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaRange {
+    pub interface: u8,
+    pub address: IpAddr,
+    pub ports: (u16, u16),
+}
+
+/// What the engine is told of the configuration. Of a new one it takes only what HUP may change (`docs/config.md`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EngineSettings {
+    /// The first is "default".
+    pub interfaces: Vec<Interface>,
+    pub hep: Hep,
+    pub log: Log,
+    pub trace_retain: Duration,
+}
+
+/// What side is told of the configuration. Of a new one it takes only what HUP may change (`docs/config.md`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SideSettings {
+    pub http: Vec<SocketAddr>,
+    pub database: Secret,
+    pub retain: Retain,
+    pub directory: Directory,
+    pub log: Log,
+}
+
+/// The body of `tipring plan`: returns its exit code.
+pub fn run(file: Option<&Path>) -> u8 {
+    if let Err(error) = child::tie_to_keeper() {
+        let _ = writeln!(std::io::stderr(), "tipring: {error}");
+        return exit::OTHER;
+    }
+    match make(file) {
+        Ok(bytes) => match std::io::stdout().write_all(&bytes) {
+            Ok(()) => 0,
+            Err(_) => exit::OTHER,
+        },
+        Err(faults) => {
+            let text: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            exit::CONFIG
+        }
+    }
+}
+
+/// Reads the configuration and checks it against this machine: what `tipring check` and a start both do.
+pub fn make(file: Option<&Path>) -> Result<Vec<u8>, Vec<Fault>> {
+    let config = Config::load(file)?;
+    let fault = |key: &str, message: String| {
+        let file = file.unwrap_or(Path::new("(defaults)")).to_owned();
+        vec![Fault { file, line: 0, key: key.to_owned(), message }]
+    };
+    let plan = plan(&config).map_err(|message| fault("engine.cpus", message))?;
+    match postcard::to_allocvec(&plan) {
+        Ok(bytes) if bytes.len() <= PLAN_BYTES_MAX => Ok(bytes),
+        _ => Err(fault("", format!("says more than {PLAN_BYTES_MAX} bytes of settings"))),
+    }
+}
+
+/// What the keeper does with the bytes of `tipring plan`.
+pub fn parse(bytes: &[u8]) -> Option<Plan> {
+    postcard::from_bytes::<Plan>(bytes).ok().filter(|plan| plan.version == VERSION)
+}
+
+fn plan(config: &Config) -> Result<Plan, String> {
+    let (cpus, housekeeping) = cpus(config.engine.cpus.as_deref(), &allowed_cpus())?;
+    let shards = if config.engine.shards == 0 { cpus.len().min(SHARDS_MAX) } else { config.engine.shards.into() };
+    let listens = |of: fn(&Interface) -> &[SocketAddr]| {
+        let listen = |(index, interface)| {
+            of(interface).iter().map(move |&address| Listen { interface: index, address })
+        };
+        (0u8..).zip(&config.interfaces).flat_map(listen).collect()
+    };
+    let media = (0u8..).zip(&config.interfaces).flat_map(|(index, interface)| {
+        let range = move |address| MediaRange { interface: index, address, ports: interface.ports };
+        interface.media.iter().map(move |media| range(media.local))
+    });
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    Ok(Plan {
+        version: VERSION,
+        node: config.node.name.clone(),
+        data: absolute(&config.node.data),
+        run: absolute(&config.node.run),
+        drain: config.node.drain,
+        log: config.log.clone(),
+        shards: u8::try_from(shards).unwrap_or(u8::MAX),
+        cpus: cpus.iter().copied().cycle().take(shards).collect(),
+        housekeeping,
+        udp: listens(|interface| &interface.udp),
+        tcp: listens(|interface| &interface.tcp),
+        media: media.collect(),
+        pinned: config.pinned.clone(),
+        engine: encode(&EngineSettings {
+            interfaces: config.interfaces.clone(),
+            hep: config.hep,
+            log: config.log.clone(),
+            trace_retain: config.retain.trace,
+        }),
+        side: encode(&SideSettings {
+            http: config.side.http.clone(),
+            database: config.side.database.clone(),
+            retain: config.retain,
+            directory: config.directory.clone(),
+            log: config.log.clone(),
+        }),
+    })
+}
+
+fn encode<T: Serialize>(settings: &T) -> Vec<u8> {
+    postcard::to_allocvec(settings).unwrap_or_default()
+}
+
+/// CPUs of the shards, and the one for everything else. Auto leaves the last one out; a single one is shared.
+fn cpus(wanted: Option<&[u16]>, allowed: &[u16]) -> Result<(Vec<u16>, Option<u16>), String> {
+    let shards: Vec<u16> = match wanted {
+        Some(wanted) => {
+            if let Some(missing) = wanted.iter().find(|cpu| !allowed.contains(cpu)) {
+                return Err(format!("CPU {missing} is not one that this process may use"));
+            }
+            wanted.to_vec()
+        }
+        None => allowed[..allowed.len().saturating_sub(1).max(1).min(allowed.len())].to_vec(),
+    };
+    if shards.is_empty() {
+        return Err("no CPU may be used".to_owned());
+    }
+    let housekeeping = allowed.iter().rev().find(|cpu| !shards.contains(cpu)).or(allowed.last());
+    Ok((shards, housekeeping.copied()))
+}
+
+fn allowed_cpus() -> Vec<u16> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
+    (0..1024u16).filter(|&cpu| set.is_set(usize::from(cpu))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_leaves_the_last_cpu_out() {
+        let check = |wanted: Option<&[u16]>, allowed: &[u16], expect: (&[u16], u16)| {
+            assert_eq!(cpus(wanted, allowed), Ok((expect.0.to_vec(), Some(expect.1))), "{wanted:?} of {allowed:?}");
+        };
+        check(None, &[0], (&[0], 0));
+        check(None, &[0, 1], (&[0], 1));
+        check(None, &[2, 3, 7], (&[2, 3], 7));
+        check(Some(&[0, 1]), &[0, 1], (&[0, 1], 1));
+        check(Some(&[1]), &[0, 1, 2], (&[1], 2));
+        check(Some(&[2]), &[0, 1, 2], (&[2], 1));
+        assert!(cpus(Some(&[5]), &[0, 1]).is_err());
+        assert!(cpus(None, &[]).is_err());
+    }
+
+    #[test]
+    fn a_plan_round_trips() {
+        let text = "[engine]\nshards = 3\n[media]\naddress = [\"127.0.0.1\", \"::1\"]\n[node]\nname = \"a\"";
+        let config = Config::parse(text, Path::new("t"), Path::new("/x")).unwrap();
+        let plan = plan(&config).unwrap();
+        assert_eq!((plan.shards, plan.cpus.len(), plan.media.len()), (3, 3, 2));
+        assert_eq!(parse(&encode(&plan)), Some(plan.clone()));
+        let other = Plan { version: VERSION + 1, ..plan };
+        assert_eq!(parse(&encode(&other)), None);
+        let side: SideSettings = postcard::from_bytes(&other.side).unwrap();
+        assert_eq!(side.http.len(), 1);
+    }
+}
