@@ -1,1 +1,147 @@
-fn main(){}
+//! The command line.
+
+mod ask;
+mod demo;
+
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use tipring::base::id::CallId;
+use tipring::process::config;
+use tipring::process::engine;
+use tipring::process::exit;
+use tipring::process::keeper;
+use tipring::process::plan;
+use tipring::process::side;
+use tipring::wire::control::Command as ControlCommand;
+use tipring::wire::control::Query;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The server of a telephone line: SIP, RTP relay and call records.
+#[derive(Parser)]
+#[command(name = "tipring", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve in the foreground until TERM (after the last call) or INT (at once)
+    Serve {
+        /// Without it no file is read and every key has its default
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Name every fault of a configuration file
+    Check {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Serve two accounts on this machine alone, with a configuration of its own in a new folder
+    Demo {
+        /// End after this time, such as "30s"
+        #[arg(long = "for", value_parser = config::parse_duration)]
+        duration: Option<Duration>,
+        /// The address that SIP, media and the API listen on
+        #[arg(long, default_value = "127.0.0.1")]
+        listen: std::net::IpAddr,
+    },
+    /// What runs, in which state
+    Status(Node),
+    /// Answer new calls 503, keep those that are up
+    Drain(Node),
+    /// Take new calls again
+    Undrain(Node),
+    /// Read the configuration again, open log files anew
+    Reload(Node),
+    /// The calls that are up
+    Calls(Node),
+    /// End a call
+    Hangup {
+        call: CallId,
+        #[command(flatten)]
+        node: Node,
+    },
+    /// Why this call or phone did what it did
+    Trace {
+        /// A call's id or a phone's user
+        subject: String,
+        #[command(flatten)]
+        node: Node,
+    },
+    /// What `serve` starts by itself.
+    #[command(hide = true)]
+    Plan {
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    #[command(hide = true)]
+    Engine,
+    #[command(hide = true)]
+    Side,
+}
+
+/// Which node is asked, and how the answer is printed.
+#[derive(Args)]
+struct Node {
+    /// The configuration file that it serves; default: the folder tipring-data here
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The folder of its control socket ([node] run)
+    #[arg(long, conflicts_with = "config")]
+    run: Option<PathBuf>,
+    /// JSON for programs
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    ExitCode::from(match Cli::parse().command {
+        Command::Serve { config } => keeper::serve(config.as_deref()),
+        Command::Check { config } => check(&config),
+        Command::Demo { duration, listen } => demo::run(duration, listen),
+        Command::Status(node) => ask::run(&node, &ControlCommand::Status),
+        Command::Drain(node) => ask::run(&node, &ControlCommand::Drain),
+        Command::Undrain(node) => ask::run(&node, &ControlCommand::Undrain),
+        Command::Reload(node) => ask::run(&node, &ControlCommand::Reload),
+        Command::Calls(node) => ask::run(&node, &ControlCommand::Query(Query::Calls)),
+        Command::Hangup { call, node } => ask::run(&node, &ControlCommand::Query(Query::Hangup(call))),
+        Command::Trace { subject, node } => ask::run(&node, &ControlCommand::Query(Query::Trace(subject))),
+        Command::Plan { config } => plan::run(config.as_deref()),
+        Command::Engine => engine::run(),
+        Command::Side => side::run(),
+    })
+}
+
+fn check(config: &Path) -> u8 {
+    match plan::make(Some(config)) {
+        Ok(_) => {
+            say(&format!("{}: no faults\n", config.display()));
+            0
+        }
+        Err(faults) => {
+            for fault in faults {
+                complain(&format!("{fault}\n"));
+            }
+            exit::CONFIG
+        }
+    }
+}
+
+/// To standard output; a reader that is gone is no reason to fail.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

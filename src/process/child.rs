@@ -51,6 +51,13 @@ pub fn fail(keeper: &Channel, failure: &Failure) -> u8 {
     failure.code
 }
 
+/// The same where there is no keeper to print it.
+pub fn fail_alone(failure: &Failure) -> u8 {
+    use std::io::Write;
+    let _ = writeln!(io::stderr(), "tipring: {failure}");
+    failure.code
+}
+
 /// No process of ours outlives its keeper, and none is dead but still holds its sockets while a core is written.
 pub fn tie_to_keeper() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

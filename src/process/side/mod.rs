@@ -5,5 +5,8 @@
 mod clock;
 pub mod directory;
 mod record;
+mod run;
 mod seal;
 mod store;
+
+pub use run::run;
