@@ -46,6 +46,8 @@ pub enum Fault {
     Malformed(HeaderId),
     #[error("CSeq names another method than the request line")]
     Method,
+    #[error("CSeq names another method than the request line, which is unknown")]
+    UnknownMethod,
     #[error("the body is shorter than Content-Length says")]
     BodyTooShort,
     #[error("Content-Length is more than a message may have")]
@@ -60,6 +62,8 @@ impl Fault {
             Self::Version => Status::VERSION_NOT_SUPPORTED,
             Self::Scheme => Status::UNSUPPORTED_URI_SCHEME,
             Self::BodyTooLong => Status::MESSAGE_TOO_LARGE,
+            // RFC 4475 §3.1.2.18 allows 400 and prefers this.
+            Self::UnknownMethod => Status::NOT_IMPLEMENTED,
             _ => Status::BAD_REQUEST,
         }
     }
@@ -68,7 +72,7 @@ impl Fault {
 /// Judges a scanned message; `found` is what the scan already saw.
 pub(crate) fn verdict(mut message: Message<'_>, found: Option<Fault>, transport: Transport) -> Scan<'_> {
     let length = cut_body(&mut message, transport);
-    let fault = found.or(length.err()).or_else(|| faulty_header(&message).err());
+    let fault = found.or_else(|| length.err()).or_else(|| faulty_header(&message).err());
     let fault = match (fault, message.start) {
         (None, StartLine::Request(request)) => faulty_request_uri(request).err(),
         (fault, _) => fault,
@@ -100,7 +104,7 @@ fn cut_body(message: &mut Message<'_>, transport: Transport) -> Result<(), Fault
         return Err(Fault::Malformed(HeaderId::ContentLength));
     }
     let length = syntax::decimal(value).and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= SIP_MESSAGE_BYTES_MAX);
-    let length = length.ok_or(if transport.is_stream() { Fault::BodyTooLong } else { Fault::BodyTooShort })?;
+    let length = length.ok_or_else(|| if transport.is_stream() { Fault::BodyTooLong } else { Fault::BodyTooShort })?;
     let (body, rest) = message.body.split_at_checked(length).ok_or(Fault::BodyTooShort)?;
     let whole = message.bytes.len().saturating_sub(rest.len());
     message.body = body;
@@ -122,7 +126,8 @@ fn faulty_header(message: &Message<'_>) -> Result<(), Fault> {
     faulty_number(message, HeaderId::MaxForwards, 255)?;
     faulty_contacts(message)?;
     faulty_routes(message, HeaderId::Route)?;
-    faulty_routes(message, HeaderId::RecordRoute)
+    faulty_routes(message, HeaderId::RecordRoute)?;
+    if message.is_request() { faulty_date(message) } else { Ok(()) }
 }
 
 fn required<'a>(message: &Message<'a>, id: HeaderId) -> Result<&'a [u8], Fault> {
@@ -135,14 +140,31 @@ fn required<'a>(message: &Message<'a>, id: HeaderId) -> Result<&'a [u8], Fault> 
 
 fn faulty_address(message: &Message<'_>, id: HeaderId) -> Result<(), Fault> {
     let value = required(message, id)?;
-    NameAddr::parse(value).and_then(NameAddr::parse_uri).map(drop).map_err(|_| Fault::Malformed(id))
+    match (id, NameAddr::parse(value).and_then(NameAddr::parse_uri)) {
+        (_, Ok(Uri::Sip(_))) => Ok(()),
+        // RFC 3261 §10.2: the To of a REGISTER "MUST be a SIP URI or SIPS URI".
+        (HeaderId::To, Ok(_)) if message.method() == Method::Register => Err(Fault::Malformed(id)),
+        (_, Ok(_)) => Ok(()),
+        (_, Err(_)) => Err(Fault::Malformed(id)),
+    }
 }
 
 fn faulty_cseq(message: &Message<'_>) -> Result<(), Fault> {
     let cseq = CSeq::parse(required(message, HeaderId::CSeq)?).map_err(|_| Fault::Malformed(HeaderId::CSeq))?;
     match message.start {
-        StartLine::Request(request) if request.name != cseq.name => Err(Fault::Method),
-        _ => Ok(()),
+        StartLine::Request(request) if request.name == cseq.name => Ok(()),
+        StartLine::Request(Request { method: Method::Other, .. }) => Err(Fault::UnknownMethod),
+        StartLine::Request(_) => Err(Fault::Method),
+        StartLine::Response(_) => Ok(()),
+    }
+}
+
+/// RFC 3261 §20.17: "SIP restricts the time zone in SIP-date to "GMT"".
+fn faulty_date(message: &Message<'_>) -> Result<(), Fault> {
+    let Some(date) = message.header(HeaderId::Date) else { return Ok(()) };
+    match date {
+        [.., b' ', a, b, c] if [*a, *b, *c].eq_ignore_ascii_case(b"GMT") => Ok(()),
+        _ => Err(Fault::Malformed(HeaderId::Date)),
     }
 }
 

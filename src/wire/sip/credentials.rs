@@ -160,12 +160,15 @@ fn digest(bytes: &[u8]) -> Result<Option<AuthParams<'_>>, Malformed> {
     Ok(scheme.eq_ignore_ascii_case(b"Digest").then_some(AuthParams { cursor }))
 }
 
+/// Name and value, the value without its quotes.
+type AuthParam<'a> = (&'a [u8], &'a [u8]);
+
 struct AuthParams<'a> {
     cursor: Cursor<'a>,
 }
 
 impl<'a> AuthParams<'a> {
-    fn next(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, Malformed> {
+    fn next(&mut self) -> Result<Option<AuthParam<'a>>, Malformed> {
         while self.cursor.eat_spaced(b',') {}
         if self.cursor.is_empty() {
             return Ok(None);

@@ -106,12 +106,25 @@ fn content_length(head: &[u8]) -> Option<usize> {
         if length.is_some() {
             return None;
         }
-        let value = syntax::trim(rest.get(name.len()..)?).strip_prefix(b":")?;
-        let mut cursor = syntax::Cursor::new(value);
-        cursor.skip_space();
-        let digits = cursor.take_while(|byte| byte.is_ascii_digit());
-        let ends = cursor.rest().starts_with(b"\r") || cursor.rest().starts_with(b" ") || cursor.rest().starts_with(b"\t");
-        length = Some(syntax::decimal(digits).filter(|_| ends).and_then(|length| usize::try_from(length).ok())?);
+        length = Some(length_value(rest.get(name.len()..)?)?);
     }
     length
+}
+
+/// The number of a Content-Length line from behind its name; what the scanner would call malformed is none.
+fn length_value(line: &[u8]) -> Option<usize> {
+    let is_blank = |byte: u8| matches!(byte, b' ' | b'\t');
+    let mut cursor = syntax::Cursor::new(line);
+    cursor.take_while(is_blank);
+    if !cursor.eat(b':') {
+        return None;
+    }
+    cursor.skip_space();
+    let digits = cursor.take_while(|byte| byte.is_ascii_digit());
+    cursor.take_while(is_blank);
+    let ends = match cursor.rest() {
+        [b'\r', b'\n', next, ..] => !is_blank(*next),
+        _ => false,
+    };
+    syntax::decimal(digits).filter(|_| ends).and_then(|length| usize::try_from(length).ok())
 }

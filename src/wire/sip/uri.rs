@@ -135,7 +135,10 @@ impl<'a> SipUri<'a> {
             None => (None, rest),
         };
         let (user, password) = match userinfo {
-            Some(userinfo) => read_userinfo(userinfo)?,
+            Some(userinfo) => {
+                let (user, password) = read_userinfo(userinfo)?;
+                (Some(user), password)
+            }
             None => (None, None),
         };
         let (rest, headers) = match memchr::memchr(b'?', rest) {
@@ -232,7 +235,7 @@ impl std::fmt::Display for Host<'_> {
     }
 }
 
-fn read_userinfo(userinfo: &[u8]) -> Option<(Option<&[u8]>, Option<&[u8]>)> {
+fn read_userinfo(userinfo: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let (user, password) = match memchr::memchr(b':', userinfo) {
         Some(at) => {
             let (user, password) = userinfo.split_at_checked(at)?;
@@ -241,7 +244,7 @@ fn read_userinfo(userinfo: &[u8]) -> Option<(Option<&[u8]>, Option<&[u8]>)> {
         None => (userinfo, None),
     };
     let is_legal = |part: &[u8]| part.iter().all(|byte| syntax::is_user(*byte)) && syntax::escapes_are_whole(part);
-    (!user.is_empty() && is_legal(user) && password.is_none_or(is_legal)).then_some((Some(user), password))
+    (!user.is_empty() && is_legal(user) && password.is_none_or(is_legal)).then_some((user, password))
 }
 
 /// Host and optional port.
@@ -261,13 +264,27 @@ pub(crate) fn read_host_port(bytes: &[u8]) -> Option<(Host<'_>, Option<u16>)> {
 
 fn read_host(bytes: &[u8]) -> Option<Host<'_>> {
     match bytes {
-        [b'[', address @ .., b']'] => std::str::from_utf8(address).ok()?.parse().ok().map(Host::Ipv6),
+        [b'[', address @ .., b']'] => read_ipv6(address).map(Host::Ipv6),
         [] => None,
         _ if bytes.last().is_some_and(u8::is_ascii_digit) && !bytes.iter().any(u8::is_ascii_alphabetic) => {
             std::str::from_utf8(bytes).ok()?.parse().ok().map(Host::Ipv4)
         }
         _ => bytes.iter().all(|byte| syntax::is_host(*byte)).then_some(Host::Name(bytes)),
     }
+}
+
+/// RFC 5118 §4.10: RFC 3261's grammar asks for a third colon before an embedded IPv4 address; it is ignored.
+fn read_ipv6(address: &[u8]) -> Option<Ipv6Addr> {
+    let text = std::str::from_utf8(address).ok()?;
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let (head, tail) = text.split_once(":::")?;
+    let mut repaired = arrayvec::ArrayString::<64>::new();
+    for part in [head, "::", tail] {
+        repaired.try_push_str(part).ok()?;
+    }
+    repaired.parse().ok()
 }
 
 /// URI parameters allow no quotes and no white space.
