@@ -1,0 +1,24 @@
+//! `tipring serve` as a process against real peers over real sockets: SIPp, baresip, sipsak, and a small phone that a test
+//! drives by hand. Each test has a server, a folder and a loopback network of its own.
+//!
+//! Needs sipp, sipsak and baresip (`tests/run` installs them). Sends nothing beyond loopback and its own namespaces.
+#![allow(unreachable_pub, reason = "a binary of its own")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "real processes need real time")]
+#![allow(clippy::print_stderr, reason = "the server's log belongs to a failure's report")]
+
+mod audio;
+mod baresip;
+mod calls;
+mod digest;
+mod http;
+mod media;
+mod message;
+mod namespace;
+mod peers;
+mod phone;
+mod register;
+mod rtp;
+mod server;
+mod sipp;
+mod tone;

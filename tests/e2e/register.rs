@@ -1,0 +1,160 @@
+//! Registration, who may do what, and what strangers learn.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::message::parameter;
+use crate::server::Server;
+use crate::sipp::Sipp;
+
+#[test]
+fn a_phone_registers_is_listed_and_leaves() {
+    let mut server = Server::start(|_| {});
+    let mut phone = server.registered("1001");
+    let items = server.json("/v1/registrations")["items"].clone();
+    assert_eq!(items.as_array().unwrap().len(), 1, "{items:#?}");
+    assert_eq!((items[0]["tenant"].as_str(), items[0]["user"].as_str()), (Some("acme"), Some("1001")));
+    let query = phone.register_with("");
+    assert!(query.must("Contact").contains(&phone.local.to_string()), "{query:#?}");
+    let answer = phone.register_with("Contact: *\r\nExpires: 0\r\n");
+    assert_eq!((answer.status(), answer.header("Contact")), (200, None), "{answer:#?}");
+    assert_eq!(phone.register_with("").header("Contact"), None);
+}
+
+#[test]
+fn several_contacts_and_bounds() {
+    let mut server = Server::start(|_| {});
+    let mut phone = server.registered("1001");
+    let second = "Contact: <sip:1001@127.0.0.9:5099>;q=0.5;expires=900\r\n";
+    let answer = phone.register_with(second);
+    assert_eq!(answer.status(), 200, "{answer:#?}");
+    let contacts: String = answer.all("Contact").collect::<Vec<_>>().join(",");
+    assert!(contacts.contains("127.0.0.9:5099") && contacts.contains(&phone.local.to_string()), "{contacts}");
+    let brief = phone.register_with("Contact: <sip:1001@127.0.0.9:5099>;expires=5\r\n");
+    assert_eq!(brief.status(), 423, "{brief:#?}");
+    assert!(brief.must("Min-Expires").parse::<u32>().unwrap() > 5);
+}
+
+#[test]
+fn a_stranger_learns_nothing() {
+    let mut server = Server::start(|_| {});
+    let answers: Vec<_> = [("1001", "wrong"), ("9999", "wrong"), ("nobody", "secret-nobody")]
+        .into_iter()
+        .map(|(user, password)| {
+            let mut phone = server.phone(user);
+            phone.password = password.into();
+            let answer = phone.register(600);
+            let mut names: Vec<String> = answer.headers.iter().map(|(name, _)| name.clone()).collect();
+            names.sort();
+            let challenges: Vec<_> = answer.all("WWW-Authenticate").map(|value| {
+                ["realm", "algorithm", "qop", "stale"].map(|name| parameter(value, name))
+            }).collect();
+            (answer.start.clone(), names, challenges)
+        })
+        .collect();
+    assert_eq!(answers[0], answers[1], "a wrong password and an unknown user are told apart");
+    assert_eq!(answers[0], answers[2]);
+    assert!(answers[0].0.starts_with("SIP/2.0 401") || answers[0].0.starts_with("SIP/2.0 403"), "{answers:?}");
+}
+
+#[test]
+fn every_algorithm_that_is_offered_works() {
+    for (digest, expected) in
+        [("[\"MD5\"]", "MD5"), ("[\"SHA-256\", \"MD5\"]", "SHA-256"), ("[\"SHA-512-256\", \"MD5\"]", "SHA-512-256")]
+    {
+        let mut server = Server::start(|setup| setup.digest = digest);
+        let mut phone = server.phone("1001");
+        let to = format!("<{}>", phone.address_of_record());
+        let request = phone.request("REGISTER", "sip:acme.test", &to, "", "");
+        phone.send(&request);
+        let challenge = phone.final_of(&request);
+        let offered = parameter(challenge.must("WWW-Authenticate"), "algorithm").unwrap_or("MD5".into());
+        assert_eq!(offered, expected);
+        assert!(challenge.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() < request.len() * 3);
+        assert_eq!(phone.register(600).status(), 200);
+    }
+}
+
+#[test]
+fn an_address_of_record_of_somebody_else_is_forbidden() {
+    let mut server = Server::start(|_| {});
+    let mut phone = server.phone("1001");
+    let contact = format!("Contact: {}\r\n", phone.contact());
+    let request = phone.request("REGISTER", "sip:acme.test", "<sip:1002@acme.test>", &contact, "");
+    assert_eq!(phone.ask(&request).status(), 403);
+}
+
+#[test]
+fn credentials_are_asked_for_again_only_when_stale() {
+    let mut server = Server::start(|_| {});
+    let mut phone = server.phone("1001");
+    let to = format!("<{}>", phone.address_of_record());
+    let contact = format!("Contact: {}\r\n", phone.contact());
+    let request = phone.request("REGISTER", "sip:acme.test", &to, &contact, "");
+    phone.send(&request);
+    let challenge = phone.final_of(&request);
+    let again = phone.with_credentials(&request, &challenge);
+    // A nonce of another server, or of another life, is stale: the password was right.
+    let forged = again.replace(&parameter(challenge.must("WWW-Authenticate"), "nonce").unwrap(), "AAAAAAAAAAAAAAAAAAAAAAAA");
+    phone.send(&forged);
+    let refused = phone.final_of(&forged);
+    assert_eq!(refused.status(), 401, "{refused:#?}");
+    phone.send(&again);
+    assert_eq!(phone.final_of(&again).status(), 200);
+    // RFC 3261 §17.2.2: the same request again is a retransmission and no replay.
+    phone.send(&again);
+    assert_eq!(phone.final_of(&again).status(), 200);
+}
+
+#[test]
+fn sipp_registers_and_sipsak_pings() {
+    let mut server = Server::start(|setup| setup.digest = "[\"MD5\"]");
+    Sipp::registered(&mut server, "1001");
+    assert_eq!(server.json("/v1/registrations")["items"].as_array().unwrap().len(), 1);
+    let uri = format!("sip:ping@{}", server.ip());
+    let output = std::process::Command::new("sipsak").args(["-s", &uri, "-v"]).output().expect("sipsak is installed");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}");
+    let mut phone = server.phone("1002");
+    let request = phone.request("OPTIONS", &uri, &format!("<{uri}>"), "", "").replace("Max-Forwards: 70", "Max-Forwards: 0");
+    phone.send(&request);
+    let answer = phone.final_of(&request);
+    assert_eq!(answer.status(), 200, "{answer:#?}");
+}
+
+#[test]
+fn a_guesser_is_slowed_and_five_hundred_phones_behind_his_address_are_not() {
+    const PHONES: usize = 500;
+    let mut server = Server::start(|setup| setup.crowd = PHONES);
+    let ip = server.fresh_ip();
+    let open = |index: usize, server: &Server| {
+        let mut phone = crate::phone::Phone::udp(&format!("u{index}"), (ip, 0).into(), server.sip());
+        phone.contact_parameters = format!(";+sip.instance=\"<urn:uuid:0-{index}>\"");
+        phone
+    };
+    let mut phones: Vec<_> = (0..PHONES).map(|index| open(index, &server)).collect();
+    let mut guesser = open(0, &server);
+    guesser.user = "1001".into();
+    let mut answered = 0;
+    let mut guess = |phones: &mut [crate::phone::Phone], guesser: &mut crate::phone::Phone| {
+        for (round, phone) in phones.iter_mut().enumerate() {
+            let answer = phone.register(600);
+            assert_eq!(answer.status(), 200, "phone {round}: {answer:#?}");
+            let to = "<sip:1001@acme.test>";
+            let request = guesser.request("REGISTER", "sip:acme.test", to, "", "");
+            guesser.send(&request);
+            if let Some(challenge) = guesser.receive(Duration::from_millis(20)).filter(|answer| answer.status() == 401) {
+                guesser.password = format!("guess-{round}");
+                let again = guesser.with_credentials(&request, &challenge);
+                guesser.send(&again);
+                answered += usize::from(guesser.receive(Duration::from_millis(20)).is_some());
+            }
+        }
+    };
+    // The first registration is what earns the address its room.
+    guess(&mut phones, &mut guesser);
+    let start = Instant::now();
+    guess(&mut phones, &mut guesser);
+    assert!(start.elapsed() < Duration::from_secs(40));
+    assert!(answered < PHONES, "{answered} guesses of {} were answered", 2 * PHONES);
+}
