@@ -189,10 +189,8 @@ fn one_use_path_a_line() {
 
 #[test]
 fn foreign_crates_stay_where_they_belong() {
-    let homes: [(&[&str], &[&str]); 2] = [
-        (&["glommio", "io_uring"], &["src/shard/"]),
-        (&["tokio", "axum", "sqlx", "utoipa"], &["src/process/side/"]),
-    ];
+    let homes: [(&[&str], &[&str]); 2] =
+        [(&["glommio", "io_uring"], &["src/shard/"]), (&["tokio", "axum", "sqlx", "utoipa"], &["src/process/side/"])];
     check("a crate is named outside its home", |source, fault| {
         if source.is_test() {
             return;
@@ -219,7 +217,10 @@ fn unsafe_is_counted_and_confined() {
                 continue;
             }
             count.set(count.get() + 1);
-            if !source.path.starts_with("src/shard/") && !source.path.starts_with("src/process/keeper/") && !source.is_test() {
+            if !source.path.starts_with("src/shard/")
+                && !source.path.starts_with("src/process/keeper/")
+                && !source.is_test()
+            {
                 fault(number, "unsafe");
             }
         }
@@ -280,10 +281,19 @@ fn files_are_short_and_well_named() {
 #[test]
 fn no_file_speaks_of_one_machine() {
     // Put together here so that this file does not hold them.
-    let words = [["/", "work", "/"].concat(), ["/tmp", "/wt"].concat(), ["../", "shared"].concat(), ["/", "root", "/"].concat()];
+    let words = [
+        ["/", "work", "/"].concat(),
+        ["/tmp", "/wt"].concat(),
+        ["../", "shared"].concat(),
+        ["/", "root", "/"].concat(),
+    ];
     let mut paths = Vec::new();
     let text = ["rs", "toml", "md", "sh", "xml", "cfg", "sql", "yml", ""];
-    files_under(root(), &|path| text.contains(&path.extension().unwrap_or_default().to_str().unwrap_or("-")), &mut paths);
+    files_under(
+        root(),
+        &|path| text.contains(&path.extension().unwrap_or_default().to_str().unwrap_or("-")),
+        &mut paths,
+    );
     let mut faults = String::new();
     for path in paths {
         let Ok(text) = fs::read_to_string(&path) else { continue };

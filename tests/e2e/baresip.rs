@@ -16,7 +16,15 @@ pub struct Baresip {
 
 impl Baresip {
     /// Registers as `user`, answers every call, and dials `dial` if it is given. Ends by itself after `seconds`.
-    pub fn start(host: &Host, server: &Server, user: &str, transport: &str, hertz: f64, dial: Option<&str>, seconds: u32) -> Self {
+    pub fn start(
+        host: &Host,
+        server: &Server,
+        user: &str,
+        transport: &str,
+        hertz: f64,
+        dial: Option<&str>,
+        seconds: u32,
+    ) -> Self {
         let folder = tempfile::Builder::new().prefix("tipring-baresip-").tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         tone::write(&folder.path().join("tone.wav"), hertz, 60);

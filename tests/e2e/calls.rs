@@ -82,7 +82,10 @@ fn a_call_from_dialling_to_its_record() {
     call.end_by_caller(&mut left, &mut right);
     let record = server.cdr(&call.caller.call_id);
     assert_eq!(record["tenant"], "acme");
-    assert_eq!((record["from"].as_str(), record["to"].as_str(), record["dialled"].as_str()), (Some("1001"), Some("1002"), Some("1002")));
+    assert_eq!(
+        (record["from"].as_str(), record["to"].as_str(), record["dialled"].as_str()),
+        (Some("1001"), Some("1002"), Some("1002"))
+    );
     assert_eq!(cause(&record), (200, "caller"), "{record:#?}");
     for time in ["started_at", "ringing_at", "answered_at", "ended_at"] {
         assert!(record[time].is_string(), "{time}: {record:#?}");
@@ -183,7 +186,8 @@ fn tenants_do_not_reach_each_other() {
     // Credentials of one tenant with a From of another.
     left.domain = "globex.test".into();
     let mut caller = left.invite("sip:2001@globex.test", "", &sdp);
-    let answer = left.find(crate::phone::PATIENCE, |message| message.call_id() == caller.call_id && message.status() >= 400);
+    let answer =
+        left.find(crate::phone::PATIENCE, |message| message.call_id() == caller.call_id && message.status() >= 400);
     let code = answer.expect("an answer").status();
     assert!([401, 403, 407].contains(&code), "{code}");
     caller.call_id.clear();

@@ -61,7 +61,8 @@ fn hash(algorithm: &str, text: &str) -> String {
 #[test]
 fn the_example_of_the_rfc() {
     let challenge = "Digest realm=\"http-auth@example.org\", qop=\"auth\", algorithm=SHA-256, nonce=\"7ypf\"";
-    let answer = Answer { challenge, user: "Mufasa", password: "Circle of Life", method: "GET", uri: "/", nonce_count: 1 };
+    let answer =
+        Answer { challenge, user: "Mufasa", password: "Circle of Life", method: "GET", uri: "/", nonce_count: 1 };
     assert!(answer.value().contains("username=\"Mufasa\",realm=\"http-auth@example.org\""));
     assert_eq!(hash("MD5", "Mufasa:http-auth@example.org:Circle of Life"), "3d78807defe7de2157e2b0b6573a855f");
 }

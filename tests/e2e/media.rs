@@ -176,7 +176,8 @@ fn a_session_timer_is_agreed_and_refreshed() {
     let mut small = left.invite("1002", "Supported: timer\r\nSession-Expires: 30\r\n", &near.sdp("sendrecv"));
     let refused = left.await_status(&mut small, 422);
     assert!(refused.must("Min-SE").parse::<u32>().unwrap() >= 90);
-    let mut caller = left.invite("1002", "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n", &near.sdp("sendrecv"));
+    let mut caller =
+        left.invite("1002", "Supported: timer\r\nSession-Expires: 1800;refresher=uac\r\n", &near.sdp("sendrecv"));
     let invite = right.incoming("INVITE");
     right.reply(&invite, 200, "", &far.sdp("sendrecv"));
     let answer = left.await_status(&mut caller, 200);
@@ -257,4 +258,33 @@ fn a_description_is_ours() {
     assert!(parameter(invite.must("To"), "tag").is_none());
     right.reply(&invite, 486, "", "");
     left.await_status(&mut caller, 486);
+}
+
+#[test]
+fn reports_pass_beside_the_packets() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.check_media();
+    let (left_via, right_via) = call.relay();
+    // Sender reports of both sides, RFC 3550 §6.4.1.
+    let report = |ssrc: u32| {
+        let mut packet = vec![0x80, 200, 0, 6];
+        packet.extend_from_slice(&ssrc.to_be_bytes());
+        packet.resize(28, 0);
+        packet
+    };
+    let beside = |address: std::net::SocketAddr| std::net::SocketAddr::new(address.ip(), address.port() + 1);
+    for _ in 0..3 {
+        call.caller_stream.rtcp.send_to(&report(0x1000_0001), beside(left_via)).unwrap();
+        call.callee_stream.rtcp.send_to(&report(0x1000_03e9), beside(right_via)).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (socket, ssrc) in [(&call.caller_stream.rtcp, 0x1000_03e9_u32), (&call.callee_stream.rtcp, 0x1000_0001)] {
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut packet = [0; 100];
+        let (len, _) = socket.recv_from(&mut packet).expect("a report");
+        assert_eq!((len, &packet[4..8]), (28, &ssrc.to_be_bytes()[..]));
+    }
+    call.end_by_caller(&mut left, &mut right);
 }

@@ -35,7 +35,8 @@ impl Message {
             }
             let (name, value) = line.split_once(':')?;
             let name = name.trim();
-            let full = COMPACT.iter().find(|(short, _)| short.eq_ignore_ascii_case(name)).map_or(name, |(_, full)| full);
+            let full =
+                COMPACT.iter().find(|(short, _)| short.eq_ignore_ascii_case(name)).map_or(name, |(_, full)| full);
             headers.push((full.to_owned(), value.trim().to_owned()));
         }
         let mut message = Self { start, headers, body: String::new() };

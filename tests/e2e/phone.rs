@@ -293,7 +293,8 @@ impl Phone {
         self.send(&request);
         let (sent, _) = Message::parse(request.as_bytes()).unwrap();
         let call_id = sent.call_id().to_owned();
-        let first = self.must_find("an answer to INVITE", |message| message.call_id() == call_id && message.status() != 100);
+        let first =
+            self.must_find("an answer to INVITE", |message| message.call_id() == call_id && message.status() != 100);
         if [401, 407].contains(&first.status()) {
             self.ack_failure(&request, &first);
             request = self.with_credentials(&request, &first);
@@ -394,7 +395,8 @@ impl Phone {
     fn dialog_request(&self, dialog: &Dialog, method: &str, cseq: u32, headers: &str, body: &str) -> (String, String) {
         let (via, branch) = self.new_via();
         let routes: String = dialog.routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
-        let kind = if body.is_empty() || headers.contains("Content-Type") { "" } else { "Content-Type: application/sdp\r\n" };
+        let kind =
+            if body.is_empty() || headers.contains("Content-Type") { "" } else { "Content-Type: application/sdp\r\n" };
         let text = format!(
             "{method} {} SIP/2.0\r\n{via}{routes}Max-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n\
              Contact: {}\r\n{kind}{headers}Content-Length: {}\r\n\r\n{body}",
@@ -438,7 +440,8 @@ impl Phone {
             text.push_str(&format!("Record-Route: {route}\r\n"));
         }
         let to = request.must("To");
-        let tag = if parameter(to, "tag").is_none() && code > 100 { format!(";tag={}", self.tag()) } else { String::new() };
+        let tag =
+            if parameter(to, "tag").is_none() && code > 100 { format!(";tag={}", self.tag()) } else { String::new() };
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         text.push_str(&format!(
             "From: {}\r\nTo: {to}{tag}\r\nCall-ID: {}\r\nCSeq: {}\r\nContact: {}\r\n{kind}{headers}Content-Length: {}\r\n\r\n{body}",

@@ -46,9 +46,10 @@ fn a_stranger_learns_nothing() {
             let answer = phone.register(600);
             let mut names: Vec<String> = answer.headers.iter().map(|(name, _)| name.clone()).collect();
             names.sort();
-            let challenges: Vec<_> = answer.all("WWW-Authenticate").map(|value| {
-                ["realm", "algorithm", "qop", "stale"].map(|name| parameter(value, name))
-            }).collect();
+            let challenges: Vec<_> = answer
+                .all("WWW-Authenticate")
+                .map(|value| ["realm", "algorithm", "qop", "stale"].map(|name| parameter(value, name)))
+                .collect();
             (answer.start.clone(), names, challenges)
         })
         .collect();
@@ -68,9 +69,11 @@ fn every_algorithm_that_is_offered_works() {
         let request = phone.request("REGISTER", "sip:acme.test", &to, "", "");
         phone.send(&request);
         let challenge = phone.final_of(&request);
-        let offered = parameter(challenge.must("WWW-Authenticate"), "algorithm").unwrap_or("MD5".into());
+        let offered = parameter(challenge.must("WWW-Authenticate"), "algorithm").unwrap_or_else(|| "MD5".into());
         assert_eq!(offered, expected);
-        assert!(challenge.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() < request.len() * 3);
+        assert!(
+            challenge.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() < request.len() * 3
+        );
         assert_eq!(phone.register(600).status(), 200);
     }
 }
@@ -95,7 +98,8 @@ fn credentials_are_asked_for_again_only_when_stale() {
     let challenge = phone.final_of(&request);
     let again = phone.with_credentials(&request, &challenge);
     // A nonce of another server, or of another life, is stale: the password was right.
-    let forged = again.replace(&parameter(challenge.must("WWW-Authenticate"), "nonce").unwrap(), "AAAAAAAAAAAAAAAAAAAAAAAA");
+    let forged =
+        again.replace(&parameter(challenge.must("WWW-Authenticate"), "nonce").unwrap(), "AAAAAAAAAAAAAAAAAAAAAAAA");
     phone.send(&forged);
     let refused = phone.final_of(&forged);
     assert_eq!(refused.status(), 401, "{refused:#?}");
@@ -116,7 +120,8 @@ fn sipp_registers_and_sipsak_pings() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}");
     let mut phone = server.phone("1002");
-    let request = phone.request("OPTIONS", &uri, &format!("<{uri}>"), "", "").replace("Max-Forwards: 70", "Max-Forwards: 0");
+    let request =
+        phone.request("OPTIONS", &uri, &format!("<{uri}>"), "", "").replace("Max-Forwards: 70", "Max-Forwards: 0");
     phone.send(&request);
     let answer = phone.final_of(&request);
     assert_eq!(answer.status(), 200, "{answer:#?}");
@@ -143,7 +148,8 @@ fn a_guesser_is_slowed_and_five_hundred_phones_behind_his_address_are_not() {
             let to = "<sip:1001@acme.test>";
             let request = guesser.request("REGISTER", "sip:acme.test", to, "", "");
             guesser.send(&request);
-            if let Some(challenge) = guesser.receive(Duration::from_millis(20)).filter(|answer| answer.status() == 401) {
+            if let Some(challenge) = guesser.receive(Duration::from_millis(20)).filter(|answer| answer.status() == 401)
+            {
                 guesser.password = format!("guess-{round}");
                 let again = guesser.with_credentials(&request, &challenge);
                 guesser.send(&again);

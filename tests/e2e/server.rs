@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
-use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
@@ -87,7 +86,7 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("tipring-e2e-").tempdir().unwrap();
         let port_v6 = if setup.ipv6 { free_port_v6() } else { 0 };
         let network = fresh_network();
-        let ip = setup.ip.unwrap_or(Ipv4Addr::new(network[0], network[1], network[2], 1));
+        let ip = setup.ip.unwrap_or_else(|| Ipv4Addr::new(network[0], network[1], network[2], 1));
         let mut server = Self { child: None, folder, network, ip: ip.into(), port_v6, next_host: 1, starts: 0 };
         fs::write(server.path("tipring.toml"), server.configuration(&setup)).unwrap();
         fs::write(server.path("directory.toml"), directory(setup.crowd)).unwrap();
@@ -137,18 +136,12 @@ impl Server {
         });
         assert!(said.is_some(), "serve was not ready in time:\n{}", self.log());
         // The directory comes from the side process, after the engine serves.
-        let known = eventually(Duration::from_secs(10), || {
-            (self.get("/readyz").ok()?.status == 200).then_some(())
-        });
+        let known = eventually(Duration::from_secs(10), || (self.get("/readyz").ok()?.status == 200).then_some(()));
         assert!(known.is_some(), "serve takes no calls:\n{}", self.log());
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     pub fn log(&self) -> String {
@@ -265,6 +258,11 @@ impl Server {
     pub fn stop(&mut self, signal: Signal) -> Option<i32> {
         let pid = self.keeper();
         self.signal(pid, signal);
+        self.wait()
+    }
+
+    /// Waits for the end; the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("running");
         let code = eventually(Duration::from_secs(10), || child.try_wait().unwrap());
         if code.is_none() {

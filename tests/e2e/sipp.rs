@@ -56,7 +56,11 @@ impl Sipp {
         for (name, value) in replace.iter().chain(&own) {
             text = text.replace(&format!("@{name}@"), value);
         }
-        assert!(!text.contains('@') || !text.split('@').any(|part| part.len() > 2 && part.chars().all(|c| c.is_ascii_uppercase())), "{scenario}: a name is not replaced");
+        assert!(
+            !text.contains('@')
+                || !text.split('@').any(|part| part.len() > 2 && part.chars().all(|c| c.is_ascii_uppercase())),
+            "{scenario}: a name is not replaced"
+        );
         let file = self.folder.path().join(scenario);
         fs::write(&file, text).unwrap();
         let ip = bracketed(self.local.ip());
@@ -79,7 +83,8 @@ impl Sipp {
         let running = Running { name: scenario.into(), child, folder: self.folder.path().into() };
         // A callee has to listen before anybody calls it.
         if transport.starts_with('u') && !scenario.starts_with("caller") && !scenario.starts_with("register") {
-            let bound = eventually(Duration::from_secs(5), || std::net::UdpSocket::bind(self.local).is_err().then_some(()));
+            let bound =
+                eventually(Duration::from_secs(5), || std::net::UdpSocket::bind(self.local).is_err().then_some(()));
             assert!(bound.is_some(), "sipp does not listen on {}", self.local);
         }
         running

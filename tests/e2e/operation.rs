@@ -1,0 +1,263 @@
+//! What an operator sees: the command line, signals, exit codes, health, metrics, the mirror.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::UdpSocket;
+use std::process::Command;
+use std::time::Duration;
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use crate::calls::Call;
+use crate::http;
+use crate::rtp::Stream;
+use crate::server::Server;
+
+#[test]
+fn status_lists_every_process() {
+    let server = Server::start(|_| {});
+    let (code, text) = server.command(&["status", "--json"]);
+    assert_eq!(code, 0, "{text}");
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    for role in ["engine", "side"] {
+        let pid = server.pid_of(role).unwrap_or_else(|| panic!("no {role}"));
+        assert!(status.to_string().contains(&format!("\"pid\":{pid}")), "{role} {pid}: {text}");
+        assert!(text.contains(&format!("\"{role}\"")), "{text}");
+    }
+}
+
+#[test]
+fn calls_are_listed_and_hung_up_without_the_side_process() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    Call::set_up(&mut left, &mut right, "1002", 1);
+    let id = server.json("/v1/calls")["items"][0]["call"].as_str().unwrap().to_owned();
+    let side = server.pid_of("side").unwrap();
+    server.signal(side, Signal::STOP);
+    let (code, text) = server.command(&["calls", "--json"]);
+    assert!(code == 0 && text.contains(&id), "{text}");
+    let (code, text) = server.command(&["trace", &id]);
+    assert!(code == 0 && text.lines().count() > 2, "{text}");
+    let (code, text) = server.command(&["hangup", &id]);
+    assert_eq!(code, 0, "{text}");
+    for phone in [&mut left, &mut right] {
+        let bye = phone.incoming("BYE");
+        phone.reply(&bye, 200, "", "");
+    }
+    let (code, text) = server.command(&["hangup", &id]);
+    assert_ne!(code, 0, "{text}");
+    server.signal(side, Signal::CONT);
+}
+
+#[test]
+fn a_draining_node_takes_no_new_calls() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    assert_eq!(server.command(&["drain"]).0, 0);
+    let uri = format!("sip:{}", server.ip());
+    let options = left.request("OPTIONS", &uri, &format!("<{uri}>"), "", "");
+    left.send(&options);
+    assert_eq!(left.final_of(&options).status(), 503);
+    let mut second = left.invite("1002", "", &Stream::open(left.local.ip(), 2).sdp("sendrecv"));
+    left.await_status(&mut second, 503);
+    assert_eq!(server.get("/readyz").unwrap().status, 503);
+    assert_eq!(server.get("/healthz").unwrap().status, 200);
+    call.check_media();
+    assert_eq!(server.command(&["undrain"]).0, 0);
+    call.end_by_caller(&mut left, &mut right);
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 3);
+    call.end_by_caller(&mut left, &mut right);
+}
+
+#[test]
+fn an_interrupt_says_bye_to_everybody() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    Call::set_up(&mut left, &mut right, "1002", 1);
+    let keeper = server.keeper();
+    server.signal(keeper, Signal::INT);
+    for phone in [&mut left, &mut right] {
+        let bye = phone.incoming("BYE");
+        phone.reply(&bye, 200, "", "");
+    }
+    let start = Instant::now();
+    assert_eq!(server.wait(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(6));
+}
+
+#[test]
+fn a_terminated_node_waits_for_its_last_call() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    let keeper = server.keeper();
+    server.signal(keeper, Signal::TERM);
+    std::thread::sleep(Duration::from_millis(500));
+    call.check_media();
+    call.end_by_caller(&mut left, &mut right);
+    assert_eq!(server.wait(), Some(0));
+    server.run();
+    server.cdr(&call.caller.call_id);
+}
+
+/// Starts `serve` on a configuration that cannot work: (exit code, what it says).
+fn failed_start(configuration: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tipring.toml");
+    fs::write(&path, configuration).unwrap();
+    let start = Instant::now();
+    let output = Command::new("timeout")
+        .args(["20", env!("CARGO_BIN_EXE_tipring"), "serve", "--config"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(start.elapsed() < Duration::from_secs(8), "a failed start takes its time");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_failed_start_says_why() {
+    let held = UdpSocket::bind("127.0.0.250:0").unwrap();
+    let address = held.local_addr().unwrap();
+    let rest = "[media]\nports = \"20000-20019\"\naddress = \"127.0.0.250\"\n[side]\nhttp = \"127.0.0.250:0\"\n";
+    let (code, text) = failed_start(&format!("[sip]\nudp = [\"{address}\"]\ntcp = []\n{rest}"));
+    assert!(code == Some(75) && text.contains(&address.to_string()), "{code:?}: {text}");
+    let (code, text) = failed_start("[sip]\nudpp = []\n");
+    assert!(code == Some(78) && text.contains("udpp"), "{code:?}: {text}");
+    let (code, text) = failed_start("[sip\n");
+    assert!(code == Some(78) && text.contains("tipring.toml"), "{code:?}: {text}");
+    let output = Command::new(env!("CARGO_BIN_EXE_tipring")).arg("frobnicate").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn check_names_every_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml");
+    let check = |text: &str| {
+        fs::write(&path, text).unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tipring")).args(["check", "--config"]).arg(&path).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (code, text) = check("[engine]\nshards = 2\n");
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = check("[engine]\nshards = \"two\"\n[sip]\ndigest = [\"ROT13\"]\n[nodee]\n");
+    assert_eq!(code, Some(78));
+    for (line, key) in [(2, "shards"), (4, "digest"), (5, "nodee")] {
+        let named = text.lines().any(|said| said.contains(&format!(":{line}")) && said.contains(key));
+        assert!(named, "line {line}, {key}: {text}");
+    }
+}
+
+#[test]
+fn strangers_get_nothing_from_the_api() {
+    let server = Server::start(|_| {});
+    for path in ["/v1/calls", "/v1/cdrs", "/v1/registrations"] {
+        for token in [None, Some("wrong")] {
+            let response = http::request(server.http(), "GET", path, token).unwrap();
+            assert_eq!(response.status, 401, "{path}: {}", response.body);
+        }
+    }
+    let unknown = server.get("/v1/cdrs?frobnicate=1").unwrap();
+    assert_eq!(unknown.status, 400);
+    assert!(unknown.head.to_ascii_lowercase().contains("application/problem+json"), "{}", unknown.head);
+}
+
+#[test]
+fn metrics_are_well_formed_and_move() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.check_media();
+    call.end_by_caller(&mut left, &mut right);
+    server.cdr(&call.caller.call_id);
+    let response = server.get("/metrics").unwrap();
+    let mut typed = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    for line in response.body.lines().filter(|line| !line.is_empty()) {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            assert!(typed.insert(rest.split(' ').next().unwrap().to_owned()), "twice: {line}");
+            continue;
+        }
+        if line.starts_with('#') {
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        assert!(seen.insert(series.to_owned()), "twice: {line}");
+        let name = series.split('{').next().unwrap();
+        assert!(name.starts_with("tipring_") || name.starts_with("process_"), "{line}");
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(typed.contains(family) || typed.contains(name), "no TYPE for {line}");
+        for private in [call.caller.call_id.as_str(), "1001", "acme"] {
+            assert!(!series.contains(private), "{line}");
+        }
+    }
+    for counter in ["tipring_sip_requests_total", "tipring_rtp_packets_total"] {
+        assert!(server.metric(counter, "").is_some_and(|value| value > 0.0), "{counter}\n{}", response.body);
+    }
+    assert_eq!(server.metric("tipring_registrations", ""), Some(2.0));
+}
+
+#[test]
+fn the_mirror_carries_every_message_of_a_call() {
+    let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
+    collector.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let address = collector.local_addr().unwrap();
+    let mut server = Server::start(|setup| setup.more = format!("[hep]\naddress = \"{address}\"\n"));
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.end_by_caller(&mut left, &mut right);
+    let id = server.cdr(&call.caller.call_id)["call"].as_str().unwrap().to_owned();
+    let mut packet = [0; 65_536];
+    let mut starts = Vec::new();
+    while let Ok((len, _)) = collector.recv_from(&mut packet) {
+        let chunks = hep_chunks(&packet[..len]);
+        let find = |kind| chunks.iter().find(|chunk| chunk.0 == kind).map(|chunk| chunk.1);
+        let payload = String::from_utf8_lossy(find(15).expect("a payload")).into_owned();
+        if find(17).is_some_and(|correlation| correlation == id.as_bytes()) {
+            starts.push(payload.lines().next().unwrap_or_default().to_owned());
+        }
+    }
+    for start in ["INVITE", "ACK", "BYE", "SIP/2.0 180", "SIP/2.0 200"] {
+        let count = starts.iter().filter(|line| line.starts_with(start)).count();
+        assert!(count >= 2, "{start} of both legs: {starts:#?}");
+    }
+}
+
+/// The chunks of the generic vendor: (type, content).
+fn hep_chunks(packet: &[u8]) -> Vec<(u16, &[u8])> {
+    assert_eq!(&packet[..4], b"HEP3");
+    assert_eq!(usize::from(u16::from_be_bytes([packet[4], packet[5]])), packet.len());
+    let mut rest = &packet[6..];
+    let mut chunks = Vec::new();
+    while let [v0, v1, k0, k1, l0, l1, ..] = *rest {
+        let len = usize::from(u16::from_be_bytes([l0, l1]));
+        if (v0, v1) == (0, 0) {
+            chunks.push((u16::from_be_bytes([k0, k1]), &rest[6..len]));
+        }
+        rest = &rest[len..];
+    }
+    assert!(rest.is_empty());
+    chunks
+}
+
+#[test]
+fn a_changed_directory_is_taken_on_hup() {
+    let mut server = Server::start(|_| {});
+    let path = server.path("directory.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let more = "[[phone]]\ntenant = \"acme\"\nuser = \"1099\"\npassword = \"secret-1099\"\n";
+    fs::write(&path, text + more).unwrap();
+    let mut phone = server.phone("1099");
+    assert_ne!(phone.register(600).status(), 200);
+    let keeper = server.keeper();
+    server.signal(keeper, Signal::HUP);
+    let known =
+        crate::server::eventually(Duration::from_secs(5), || (phone.register(600).status() == 200).then_some(()));
+    assert!(known.is_some(), "{}", server.log());
+}

@@ -1,0 +1,163 @@
+//! How bytes travel: TCP and UDP and both, IPv6, connections that end, and a crowd behind one address.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::calls::Call;
+use crate::phone::PATIENCE;
+use crate::phone::Phone;
+use crate::rtp::Stream;
+use crate::server::Server;
+use crate::server::eventually;
+
+#[test]
+fn a_call_between_tcp_and_udp_both_ways() {
+    for shards in [1, 3] {
+        let mut server = Server::start(|setup| setup.shards = shards);
+        let mut tcp = server.registered_tcp("1001");
+        let mut udp = server.registered("1002");
+        let mut call = Call::set_up(&mut tcp, &mut udp, "1002", 1);
+        call.check_media();
+        call.end_by_caller(&mut tcp, &mut udp);
+        let mut call = Call::set_up(&mut udp, &mut tcp, "1001", 2);
+        assert!(call.offer.must("Via").contains("TCP"), "{:#?}", call.offer);
+        call.check_media();
+        call.end_by_caller(&mut udp, &mut tcp);
+    }
+}
+
+#[test]
+fn a_call_between_two_connections() {
+    let mut server = Server::start(|setup| setup.shards = 2);
+    let (mut left, mut right) = (server.registered_tcp("1001"), server.registered_tcp("1002"));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.check_media();
+    call.end_by_caller(&mut left, &mut right);
+    server.cdr(&call.caller.call_id);
+}
+
+#[test]
+fn a_binding_goes_with_its_connection() {
+    let mut server = Server::start(|_| {});
+    let mut left = server.registered("1001");
+    let right = server.registered_tcp("1002");
+    drop(right);
+    let gone = eventually(PATIENCE, || {
+        let items = server.json("/v1/registrations")["items"].as_array()?.clone();
+        (!items.iter().any(|item| item["user"] == "1002")).then_some(())
+    });
+    assert!(gone.is_some(), "{:#?}", server.json("/v1/registrations"));
+    let mut caller = left.invite("1002", "", &Stream::open(left.local.ip(), 1).sdp("sendrecv"));
+    left.await_status(&mut caller, 480);
+}
+
+#[test]
+fn a_message_in_pieces_and_two_in_one() {
+    let mut server = Server::start(|_| {});
+    let ip = server.fresh_ip();
+    let mut phone = Phone::tcp("1001", SocketAddr::new(ip, 0), server.sip());
+    let mut options = || {
+        let uri = format!("sip:{}", phone.server);
+        phone.request("OPTIONS", &uri, &format!("<{uri}>"), "", "")
+    };
+    let (first, second, third) = (options(), options(), options());
+    for piece in first.as_bytes().chunks(7) {
+        phone.send_bytes(piece);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(phone.final_of(&first).status(), 200);
+    phone.send_bytes(format!("\r\n\r\n{second}{third}").as_bytes());
+    assert_eq!(phone.final_of(&second).status(), 200);
+    assert_eq!(phone.final_of(&third).status(), 200);
+}
+
+#[test]
+fn ipv6_phones() {
+    let mut server = Server::start(|setup| setup.ipv6 = true);
+    let address = SocketAddr::new("::1".parse().unwrap(), 0);
+    let mut left = Phone::udp("1001", address, server.sip_v6());
+    let mut right = Phone::tcp("1002", address, server.sip_v6());
+    let mut old = server.registered("1003");
+    assert_eq!(left.register(600).status(), 200);
+    assert_eq!(right.register(600).status(), 200);
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.check_media();
+    call.end_by_caller(&mut left, &mut right);
+    let mut call = Call::set_up(&mut left, &mut old, "1003", 2);
+    assert!(call.relay().0.is_ipv6() && call.relay().1.is_ipv4());
+    call.check_media();
+    call.end_by_caller(&mut left, &mut old);
+}
+
+/// Answers go back the way the request came, whatever its Via says, and a request to a binding goes there too.
+#[test]
+fn a_phone_behind_nat() {
+    let mut server = Server::start(|_| {});
+    let mut left = server.registered("1001");
+    let mut right = server.phone("1002");
+    let contact = "Contact: <sip:1002@203.0.113.9:5062>\r\nExpires: 600\r\n";
+    let to = "<sip:1002@acme.test>";
+    let own = right.local.to_string();
+    let request = right.request("REGISTER", "sip:acme.test", to, contact, "");
+    right.send(&request.replace(&format!("UDP {own}"), "UDP 203.0.113.9:5062"));
+    let challenge = right.final_of(&request);
+    assert!(challenge.must("Via").contains(&format!("received={}", right.local.ip())), "{challenge:#?}");
+    assert!(challenge.must("Via").contains(&format!("rport={}", right.local.port())), "{challenge:#?}");
+    let again = right.with_credentials(&request, &challenge).replace(&format!("UDP {own}"), "UDP 203.0.113.9:5062");
+    right.send(&again);
+    assert_eq!(right.final_of(&again).status(), 200);
+    let mut caller = left.invite("1002", "", &Stream::open(left.local.ip(), 1).sdp("sendrecv"));
+    let invite = right.incoming("INVITE");
+    assert!(invite.request_uri().contains("203.0.113.9:5062"), "{invite:#?}");
+    right.reply(&invite, 486, "", "");
+    left.await_status(&mut caller, 486);
+}
+
+#[test]
+fn calls_behind_one_address_spread_over_all_shards() {
+    const PHONES: usize = 24;
+    let mut server = Server::start(|setup| {
+        setup.shards = 4;
+        setup.crowd = PHONES;
+    });
+    let mut callee = server.registered("1002");
+    // The proxy: one socket for all of them.
+    let mut proxy = server.phone("u0");
+    let mut calls = Vec::new();
+    for index in 0..PHONES {
+        proxy.user = format!("u{index}");
+        assert_eq!(proxy.register(600).status(), 200);
+        calls.push(Call::set_up(&mut proxy, &mut callee, "1002", u32::try_from(index).unwrap()));
+    }
+    let text = server.get("/metrics").unwrap().body;
+    let busy: BTreeSet<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("tipring_calls{") && !line.ends_with(" 0"))
+        .filter_map(|line| line.split("shard=\"").nth(1)?.split('"').next())
+        .collect();
+    assert_eq!(busy.len(), 4, "calls on the shards {busy:?}\n{text}");
+    for call in &mut calls {
+        call.end_by_caller(&mut proxy, &mut callee);
+    }
+}
+
+#[test]
+fn a_retransmission_is_answered_alike() {
+    let mut server = Server::start(|setup| setup.shards = 2);
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let sdp = Stream::open(left.local.ip(), 1).sdp("sendrecv");
+    let mut caller = left.invite("1002", "", &sdp);
+    let invite = right.incoming("INVITE");
+    right.reply(&invite, 486, "", "");
+    right.reply(&invite, 486, "", "");
+    left.await_status(&mut caller, 486);
+    // One call rang once, whatever is sent twice.
+    assert_eq!(right.saw("<- INVITE"), 1);
+    let uri = "sip:1002@acme.test";
+    let options = left.request("OPTIONS", uri, &format!("<{uri}>"), "", "");
+    left.send(&options);
+    let first = left.final_of(&options).status();
+    left.send(&options);
+    assert_eq!(left.final_of(&options).status(), first);
+}
