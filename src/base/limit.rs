@@ -25,6 +25,8 @@ pub const MEDIA_QUEUE_MAX: usize = 4_096;
 pub const PAIRS_PER_SHARD_MAX: usize = 32_768;
 /// Contacts of one address of record.
 pub const BINDINGS_PER_AOR_MAX: usize = 10;
+/// Bytes of one Contact or Path value.
+pub const CONTACT_BYTES_MAX: usize = 1_024;
 /// Bindings of one shard.
 pub const BINDINGS_PER_SHARD_MAX: u32 = 500_000;
 /// Finished server transactions of one shard that wait for retransmissions.

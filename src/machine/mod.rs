@@ -12,6 +12,7 @@ pub mod locator;
 pub mod media;
 pub mod nonce;
 pub mod outbox;
+pub mod registrar;
 pub mod settings;
 pub mod source_limit;
 

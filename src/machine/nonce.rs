@@ -167,9 +167,14 @@ struct Uses {
 pub struct Replayed;
 
 impl NonceUses {
-    /// Nothing issued before `at` is taken: the counts of that time are lost.
-    pub fn from_boot(at: UnixTime) -> Self {
-        Self { used: Vec::new(), floor: Some(Stamp::new(at, u32::MAX)) }
+    /// Nothing issued up to `floor` is taken: its counts are not known.
+    pub fn from_stamp(floor: Option<Stamp>) -> Self {
+        Self { used: Vec::new(), floor }
+    }
+
+    /// The same for counts that were known once: those in here go on, all others of that time do not.
+    pub fn distrust(&mut self, floor: Option<Stamp>) {
+        self.floor = self.floor.max(floor);
     }
 
     /// Records one use; to be called for a right response only.
@@ -321,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_boot_without_counts_takes_only_what_it_issued() {
-        let mut uses = NonceUses::from_boot(START);
+        let mut uses = NonceUses::from_stamp(Some(Stamp::new(START, u32::MAX)));
         assert_eq!(uses.use_once(Validity::Fresh(Stamp::new(START, 3)), 1), Err(Replayed));
         let later = START + Duration::from_secs(1);
         assert_eq!(uses.use_once(Validity::Fresh(Stamp::new(later, 3)), 1), Ok(()));

@@ -29,6 +29,15 @@ pub enum Output {
     Media(MediaCommand),
     /// The relay to its sockets.
     Socket(SocketCommand),
+    /// What must outlive the engine.
+    Store(Stored),
+}
+
+/// A change of the bindings on disk; the last word on a key counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    Put { key: Vec<u8>, value: Vec<u8> },
+    Remove { key: Vec<u8> },
 }
 
 #[derive(Clone, Debug, PartialEq)]

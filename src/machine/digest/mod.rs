@@ -5,6 +5,7 @@
 //! same cost. Counting failures is `source_limit`'s, counting nonces the registrar's.
 
 mod challenge;
+pub mod gate;
 mod response;
 
 #[cfg(test)]

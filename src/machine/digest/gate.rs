@@ -1,0 +1,117 @@
+//! From a request to the phone that sent it: credentials, nonce counts and source limits in one place, for the phone's own shard.
+
+use crate::base::time::Now;
+use crate::machine::Shared;
+use crate::machine::digest;
+use crate::machine::digest::Claim;
+use crate::machine::digest::Reading;
+use crate::machine::flow::Flow;
+use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
+use crate::machine::registrar::Registrar;
+use crate::machine::source_limit;
+use crate::machine::source_limit::SourceLimit;
+use crate::machine::source_limit::Standing;
+use crate::wire::event::Body;
+use crate::wire::link::Phone;
+use crate::wire::sip::Message;
+
+/// What becomes of a request that needs a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission<'a> {
+    /// The phone that sent it.
+    Phone(&'a Phone),
+    /// [`digest::challenge`] it.
+    Challenge { stale: bool },
+    /// 400 with this reason phrase.
+    BadRequest(&'static str),
+    /// Its source is over its limit: drop it.
+    Silence,
+}
+
+/// What of a request can be told by any shard, before anything is allocated or passed on.
+pub fn screen(request: &Message<'_>, flow: &Flow, now: Now, shared: Shared<'_>, limit: &mut SourceLimit) -> Screening {
+    let stale = match digest::read(request, flow.peer.ip(), now.unix, shared) {
+        Reading::Claim(_) => {
+            limit.answered(flow.peer, now.instant, shared);
+            return Screening::Pass;
+        }
+        Reading::Malformed => return Screening::BadRequest("Malformed Authorization"),
+        Reading::Bare => false,
+        Reading::Stale => true,
+    };
+    match limit.challenge(flow.peer, now.instant, shared) {
+        source_limit::Verdict::Pass => Screening::Challenge { stale },
+        source_limit::Verdict::Slow => Screening::Silence,
+    }
+}
+
+/// The outcome of [`screen`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screening {
+    /// It has a nonce of ours: worth the way to the phone's shard, which [`admit`]s it.
+    Pass,
+    Challenge {
+        stale: bool,
+    },
+    BadRequest(&'static str),
+    Silence,
+}
+
+/// Decides on a request whose credentials passed [`screen`]; to be called once per transaction.
+pub fn admit<'a>(
+    request: &Message<'_>,
+    flow: &Flow,
+    now: Now,
+    shared: Shared<'a>,
+    registrar: &mut Registrar,
+    limit: &mut SourceLimit,
+    out: &mut Outbox,
+) -> Admission<'a> {
+    let claim = match digest::read(request, flow.peer.ip(), now.unix, shared) {
+        Reading::Claim(claim) => claim,
+        Reading::Malformed => return Admission::BadRequest("Malformed Authorization"),
+        Reading::Bare => return Admission::Challenge { stale: false },
+        Reading::Stale => return Admission::Challenge { stale: true },
+    };
+    let user = claim.user.as_bytes();
+    let standing = standing(&claim, flow, shared, registrar);
+    if limit.attempt(flow.peer, user, standing, now.instant, shared) == source_limit::Verdict::Slow {
+        return Admission::Silence;
+    }
+    match digest::judge(&claim, request, shared) {
+        digest::Verdict::Right { phone, count } => {
+            limit.succeeded(flow.peer, user, standing, shared);
+            match registrar.use_nonce(phone, claim.nonce, count, now) {
+                Ok(()) => Admission::Phone(phone),
+                Err(_) => Admission::Challenge { stale: true },
+            }
+        }
+        digest::Verdict::OtherUri => Admission::BadRequest("Digest URI Mismatch"),
+        digest::Verdict::Wrong(wrong) => {
+            let bindings = registrar.bindings_of_source(flow.peer.ip());
+            limit.failed(flow.peer, user, standing, bindings, now.instant, shared);
+            push_failed(&claim, flow, wrong.cause(), shared, out);
+            Admission::Challenge { stale: false }
+        }
+    }
+}
+
+fn standing(claim: &Claim<'_>, flow: &Flow, shared: Shared<'_>, registrar: &Registrar) -> Standing {
+    let phone = shared.directory.phone_of_credential(&claim.realm, &claim.user, None);
+    phone.map_or(Standing::Stranger, |phone| registrar.standing(&phone.tenant, &phone.user, flow))
+}
+
+/// The one line that a ban list outside may act on.
+fn push_failed(claim: &Claim<'_>, flow: &Flow, cause: &str, shared: Shared<'_>, out: &mut Outbox) {
+    let phone = shared.directory.phone_of_credential(&claim.realm, &claim.user, None);
+    let tenant = phone.map_or(String::new(), |phone| phone.tenant.clone());
+    let user = claim.user.chars().filter(|letter| !letter.is_control()).take(64).collect();
+    let source = flow.peer.ip().to_canonical().to_string();
+    out.push(Output::Event {
+        tenant,
+        call: None,
+        leg: None,
+        body: Body::AuthenticationFailed { user, source, cause: cause.to_owned() },
+    });
+}

@@ -1,0 +1,429 @@
+//! A REGISTER of an authenticated phone: what it asks for, all of it or nothing, and its answer (RFC 3261 §10.3, RFC 3327).
+
+use std::time::Duration;
+
+use crate::base::limit::BINDINGS_PER_AOR_MAX;
+use crate::base::limit::BINDINGS_PER_SHARD_MAX;
+use crate::base::limit::CONTACT_BYTES_MAX;
+use crate::base::random::Random;
+use crate::base::time::Now;
+use crate::machine::Shared;
+use crate::machine::flow::Flow;
+use crate::machine::outbox::Live;
+use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
+use crate::machine::registrar::Registrar;
+use crate::machine::registrar::binding::Binding;
+use crate::machine::registrar::binding::BindingId;
+use crate::machine::registrar::binding::Parts;
+use crate::machine::registrar::compare::is_same_uri;
+use crate::machine::registrar::date::date;
+use crate::machine::registrar::on_grid;
+use crate::machine::registrar::push_added;
+use crate::machine::registrar::push_removed;
+use crate::machine::settings::RegistrationBounds;
+use crate::wire::link::Phone;
+use crate::wire::sip::Contact;
+use crate::wire::sip::HeaderId;
+use crate::wire::sip::Message;
+use crate::wire::sip::NameAddr;
+use crate::wire::sip::Status;
+use crate::wire::sip::Uri;
+use crate::wire::sip::write;
+
+/// Path values of one request.
+const PATHS_MAX: usize = 8;
+const USER_AGENT_BYTES_MAX: usize = 128;
+/// Longer grants are shortened by up to a tenth, so that phones that began together do not come back together.
+const SPREAD_FROM: Duration = Duration::from_secs(600);
+const SPREAD_PERCENT: u64 = 10;
+/// RFC 3261 §10.3 step 7: only shorter intervals than an hour may be called too brief.
+const BRIEF_BELOW: Duration = Duration::from_secs(3600);
+
+/// Why nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// 400 with this reason phrase.
+    Bad(&'static str),
+    TooBrief,
+    /// RFC 3327 §5.3: a Path from a phone that does not say that it knows Path.
+    PathUnsupported,
+    TooMany,
+    Full,
+}
+
+/// One change that the request asks for.
+struct Change<'m> {
+    contact: &'m str,
+    instance: &'m str,
+    reg_id: u32,
+    q: u16,
+    /// Zero removes.
+    expires: Duration,
+    /// No binding was there when the request came.
+    is_new: bool,
+}
+
+enum Plan<'m> {
+    Fetch,
+    RemoveAll,
+    Changes(Vec<Change<'m>>),
+}
+
+/// What all bindings of one request have in common.
+struct Origin<'m> {
+    flow: Flow,
+    call_id: u64,
+    cseq: u32,
+    user_agent: &'m str,
+    path: Vec<String>,
+    via_is_foreign: bool,
+}
+
+impl Registrar {
+    /// Handles a REGISTER whose To is `phone`'s own, and returns the response.
+    #[expect(clippy::too_many_arguments, reason = "a request, where it came from, and what every machine is given")]
+    pub fn register(
+        &mut self,
+        request: &Message<'_>,
+        flow: Flow,
+        phone: &Phone,
+        now: Now,
+        shared: Shared<'_>,
+        random: &mut Random,
+        out: &mut Outbox,
+    ) -> Vec<u8> {
+        self.counters.registers += 1;
+        let bounds = &shared.settings.registration;
+        let key = self.phone_key(&phone.tenant, &phone.user);
+        let origin = self.origin(request, flow);
+        let tag = format!("{:016x}", random.next_u64());
+        let plan = origin.and_then(|origin| Ok((self.plan(request, key, &origin, bounds)?, origin)));
+        let (plan, origin) = match plan {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                self.counters.refused += 1;
+                return refuse(request, refusal, &tag, flow, bounds);
+            }
+        };
+        match plan {
+            Plan::Fetch => {}
+            Plan::RemoveAll => self.remove_all(key, now, out),
+            Plan::Changes(changes) => {
+                for change in changes {
+                    self.apply(key, phone, &change, &origin, now, random, out);
+                }
+                self.push_stored(key, out);
+                self.forget_later(key, now);
+            }
+        }
+        self.accept(request, key, &origin, &tag, now)
+    }
+
+    fn origin<'m>(&self, request: &Message<'m>, flow: Flow) -> Result<Origin<'m>, Refusal> {
+        let cseq = request.cseq().map_err(|_| Refusal::Bad("Malformed CSeq"))?.number;
+        let path: Vec<String> = request
+            .values(HeaderId::Path)
+            .map(|value| String::from_utf8_lossy(value).replace(['\r', '\n'], " "))
+            .collect();
+        if path.len() > PATHS_MAX || path.iter().any(|value| value.len() > CONTACT_BYTES_MAX) {
+            return Err(Refusal::Bad("Path too long"));
+        }
+        // RFC 3327 §5.3: "The recommended policy is for the registrar to reject the request with a 420".
+        if !path.is_empty() && !request.has_tag(HeaderId::Supported, "path") {
+            return Err(Refusal::PathUnsupported);
+        }
+        let user_agent = request.header(HeaderId::UserAgent).unwrap_or_default();
+        Ok(Origin {
+            flow,
+            call_id: self.key.hash(&[request.call_id()]),
+            cseq,
+            user_agent: text_up_to(user_agent, USER_AGENT_BYTES_MAX),
+            path,
+            via_is_foreign: is_via_foreign(request, &flow),
+        })
+    }
+
+    fn plan<'m>(
+        &self,
+        request: &Message<'m>,
+        key: u64,
+        origin: &Origin<'_>,
+        bounds: &RegistrationBounds,
+    ) -> Result<Plan<'m>, Refusal> {
+        let mut changes = Vec::new();
+        let mut stars = 0;
+        for contact in request.contacts() {
+            match contact.map_err(|_| Refusal::Bad("Malformed Contact"))? {
+                Contact::Star => stars += 1,
+                Contact::Address(address) => changes.push(self.change(request, address, key, origin, bounds)?),
+            }
+            if changes.len() > BINDINGS_PER_AOR_MAX {
+                return Err(Refusal::TooMany);
+            }
+        }
+        if stars > 0 {
+            // RFC 3261 §10.3 step 6: "If the request has additional Contact fields or an expiration time other than zero, the request is
+            // invalid, and the server MUST return a 400".
+            if stars > 1 || !changes.is_empty() || request.uint(HeaderId::Expires) != Some(0) {
+                return Err(Refusal::Bad("Invalid use of Contact *"));
+            }
+            self.bindings_of(key).iter().try_for_each(|binding| in_order(binding, origin))?;
+            return Ok(Plan::RemoveAll);
+        }
+        if changes.is_empty() {
+            return Ok(Plan::Fetch);
+        }
+        let added = changes.iter().filter(|change| change.is_new).count();
+        if self.bindings as usize + added > BINDINGS_PER_SHARD_MAX as usize {
+            return Err(Refusal::Full);
+        }
+        Ok(Plan::Changes(changes))
+    }
+
+    fn change<'m>(
+        &self,
+        request: &Message<'m>,
+        address: NameAddr<'m>,
+        key: u64,
+        origin: &Origin<'_>,
+        bounds: &RegistrationBounds,
+    ) -> Result<Change<'m>, Refusal> {
+        let contact = std::str::from_utf8(address.uri).map_err(|_| Refusal::Bad("Malformed Contact"))?;
+        address.parse_uri().map_err(|_| Refusal::Bad("Malformed Contact"))?;
+        if contact.len() > CONTACT_BYTES_MAX {
+            return Err(Refusal::Bad("Contact too long"));
+        }
+        let instance = text_up_to(address.instance().unwrap_or_default(), CONTACT_BYTES_MAX);
+        let reg_id = address.reg_id().filter(|_| !instance.is_empty()).unwrap_or(0);
+        let old = self.bindings_of(key).iter().find(|old| is_same_binding(old, contact, instance, reg_id));
+        if let Some(old) = old {
+            in_order(old, origin)?;
+        }
+        let expires = asked_expiry(request, address, bounds);
+        // RFC 3261 §10.3 step 7: "If and only if the requested expiration interval is greater than zero AND smaller than one hour AND less
+        // than a registrar-configured minimum, the registrar MAY reject the registration with a response of 423".
+        if !expires.is_zero() && expires < BRIEF_BELOW && expires < bounds.expires_min {
+            return Err(Refusal::TooBrief);
+        }
+        let expires = expires.min(bounds.expires_max);
+        Ok(Change { contact, instance, reg_id, q: address.q().unwrap_or(1000), expires, is_new: old.is_none() })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one change of one request, and what every machine is given")]
+    fn apply(
+        &mut self,
+        key: u64,
+        phone: &Phone,
+        change: &Change<'_>,
+        origin: &Origin<'_>,
+        now: Now,
+        random: &mut Random,
+        out: &mut Outbox,
+    ) {
+        let is_it = |old: &&Binding| is_same_binding(old, change.contact, change.instance, change.reg_id);
+        let old = self.bindings_of(key).iter().find(is_it).map(|old| old.id);
+        if change.expires.is_zero() {
+            if let Some(id) = old {
+                self.take(key, id, Some("unregistered"), out);
+            }
+            return;
+        }
+        let granted = spread(change.expires, random);
+        let expires_unix = now.unix + granted;
+        let parts = Parts {
+            contact: change.contact,
+            instance: change.instance,
+            user_agent: origin.user_agent,
+            path: &origin.path,
+            flow: origin.flow,
+            call_id: origin.call_id,
+            cseq: origin.cseq,
+            reg_id: change.reg_id,
+            q: change.q,
+            behind_nat: is_behind_nat(change.contact, origin),
+            expires: on_grid(now.instant + granted),
+            expires_unix,
+        };
+        let old = old.and_then(|id| self.take(key, id, None, out));
+        let is_refresh = old.as_ref().is_some_and(|old| old.contact() == change.contact);
+        let is_kept_open = old.as_ref().is_some_and(|old| old.behind_nat && parts.behind_nat);
+        // A refresh keeps its id, and with it its place among the keep-alives.
+        let id = match &old {
+            Some(old) if old.behind_nat == parts.behind_nat => old.id,
+            _ => self.take_id(),
+        };
+        let binding = Binding::new(id, &parts);
+        self.make_room(key, out);
+        let registered = self.registered(key, phone);
+        if let Some(old) = old.filter(|_| !is_refresh) {
+            push_removed(registered, &old, "replaced", out);
+        }
+        if !is_refresh {
+            push_added(registered, &binding, out);
+        }
+        out.push(Output::Live(Live::Registered(binding.registration(&phone.tenant, &phone.user))));
+        registered.bindings.reserve_exact(1);
+        registered.bindings.push(binding.clone());
+        self.index(key, &binding, !is_kept_open);
+    }
+
+    /// The oldest binding goes when a phone has too many: one that restarts behind a NAT leaves dead ones at each new port.
+    fn make_room(&mut self, key: u64, out: &mut Outbox) {
+        if self.bindings_of(key).len() < BINDINGS_PER_AOR_MAX {
+            return;
+        }
+        if let Some(id) = self.bindings_of(key).first().map(|binding| binding.id) {
+            self.counters.evicted += 1;
+            self.take(key, id, Some("too many"), out);
+        }
+    }
+
+    fn remove_all(&mut self, key: u64, now: Now, out: &mut Outbox) {
+        let ids: Vec<BindingId> = self.bindings_of(key).iter().map(|binding| binding.id).collect();
+        for id in ids {
+            self.take(key, id, Some("unregistered"), out);
+        }
+        self.push_stored(key, out);
+        self.forget_later(key, now);
+    }
+
+    /// Takes a binding out of all tables; with a cause it is told.
+    fn take(&mut self, key: u64, id: BindingId, cause: Option<&str>, out: &mut Outbox) -> Option<Binding> {
+        let phone = self.phones.get_mut(&key)?;
+        let index = phone.bindings.iter().position(|binding| binding.id == id)?;
+        let binding = phone.bindings.remove(index);
+        if let Some(cause) = cause {
+            push_removed(phone, &binding, cause, out);
+        }
+        self.unindex(key, &binding);
+        Some(binding)
+    }
+
+    fn bindings_of(&self, key: u64) -> &[Binding] {
+        self.phones.get(&key).map_or(&[], |phone| &phone.bindings)
+    }
+
+    /// RFC 3261 §10.3 step 8: "The response MUST contain Contact header field values enumerating all current bindings".
+    fn accept(&self, request: &Message<'_>, key: u64, origin: &Origin<'_>, tag: &str, now: Now) -> Vec<u8> {
+        let mut out = Vec::with_capacity(request.bytes().len() + 128);
+        let mut writer = write::response(&mut out, request, Status::OK, "", Some(tag), origin.flow.peer);
+        for binding in self.bindings_of(key) {
+            let expires = binding.expires_unix.since(now.unix).as_secs();
+            writer.header(HeaderId::Contact, contact_value(binding, expires));
+        }
+        for path in &origin.path {
+            writer.header(HeaderId::Path, path);
+        }
+        writer.header(HeaderId::Date, date(now.unix)).finish();
+        out
+    }
+}
+
+fn contact_value(binding: &Binding, expires: u64) -> String {
+    use std::fmt::Write as _;
+    let mut value = format!("<{}>;expires={expires}", binding.contact());
+    // Writing to a String cannot fail.
+    if binding.q < 1000 {
+        let _ = write!(value, ";q=0.{:03}", binding.q);
+    }
+    if !binding.instance().is_empty() {
+        let _ = write!(value, ";+sip.instance=\"<{}>\"", binding.instance());
+    }
+    if binding.reg_id > 0 {
+        let _ = write!(value, ";reg-id={}", binding.reg_id);
+    }
+    value
+}
+
+fn refuse(request: &Message<'_>, refusal: Refusal, tag: &str, flow: Flow, bounds: &RegistrationBounds) -> Vec<u8> {
+    let (status, reason) = match refusal {
+        Refusal::Bad(reason) => (Status::BAD_REQUEST, reason),
+        Refusal::TooBrief => (Status::INTERVAL_TOO_BRIEF, ""),
+        Refusal::PathUnsupported => (Status::BAD_EXTENSION, ""),
+        Refusal::TooMany => (Status::FORBIDDEN, "Too Many Contacts"),
+        Refusal::Full => (Status::SERVICE_UNAVAILABLE, ""),
+    };
+    let mut out = Vec::new();
+    let mut writer = write::response(&mut out, request, status, reason, Some(tag), flow.peer);
+    match refusal {
+        // RFC 3261 §10.3: "This response MUST contain a Min-Expires header field".
+        Refusal::TooBrief => {
+            writer.uint_header(HeaderId::MinExpires, bounds.expires_min.as_secs());
+        }
+        Refusal::PathUnsupported => {
+            writer.header(HeaderId::Unsupported, "path");
+        }
+        Refusal::Full => {
+            writer.uint_header(HeaderId::RetryAfter, 30u32);
+        }
+        Refusal::Bad(_) | Refusal::TooMany => {}
+    }
+    writer.finish();
+    out
+}
+
+/// RFC 3261 §10.2.1.1: the Contact's own parameter, else the Expires header, else the registrar's choice.
+fn asked_expiry(request: &Message<'_>, address: NameAddr<'_>, bounds: &RegistrationBounds) -> Duration {
+    // RFC 3261 §20.10: "Malformed values SHOULD be treated as equivalent to 3600."
+    let asked = match address.params.has("expires") {
+        true => Some(address.expires().unwrap_or(3600)),
+        false => request.uint(HeaderId::Expires),
+    };
+    asked.map_or(bounds.expires_default, |secs| Duration::from_secs(u64::from(secs)))
+}
+
+fn spread(granted: Duration, random: &mut Random) -> Duration {
+    if granted < SPREAD_FROM {
+        return granted;
+    }
+    let secs = granted.as_secs();
+    Duration::from_secs(secs - random.below(secs * SPREAD_PERCENT / 100 + 1))
+}
+
+/// RFC 5626 §6: the same instance and reg-id replace; else the URIs decide (RFC 3261 §19.1.4).
+fn is_same_binding(old: &Binding, contact: &str, instance: &str, reg_id: u32) -> bool {
+    if reg_id > 0 && old.reg_id > 0 {
+        return old.reg_id == reg_id && old.instance() == instance;
+    }
+    is_same_uri(old.contact(), contact)
+}
+
+/// RFC 3261 §10.3 step 7: "If it does match the Call-ID and the CSeq is lower or equal, the update MUST be aborted and the request fails".
+fn in_order(old: &Binding, origin: &Origin<'_>) -> Result<(), Refusal> {
+    if old.call_id == origin.call_id && origin.cseq <= old.cseq {
+        return Err(Refusal::Bad("CSeq out of order"));
+    }
+    Ok(())
+}
+
+/// The phone calls itself another address than we see.
+fn is_via_foreign(request: &Message<'_>, flow: &Flow) -> bool {
+    let Ok(via) = request.top_via() else { return false };
+    let source = flow.peer.ip().to_canonical();
+    via.host.ip().is_some_and(|ip| ip != source || via.port.unwrap_or(5060) != flow.peer.port())
+}
+
+/// Only UDP mappings need us; what came through a proxy is the proxy's to keep open.
+fn is_behind_nat(contact: &str, origin: &Origin<'_>) -> bool {
+    if origin.flow.is_reliable() || !origin.path.is_empty() {
+        return false;
+    }
+    let source = origin.flow.peer.ip().to_canonical();
+    let contact = Uri::parse(contact.as_bytes()).ok().and_then(Uri::sip);
+    let contact_is_foreign = contact.is_some_and(|uri| {
+        uri.ip().is_some_and(|ip| ip != source || uri.port.unwrap_or(5060) != origin.flow.peer.port())
+    });
+    origin.via_is_foreign || contact_is_foreign
+}
+
+/// As much of it as is text and fits.
+fn text_up_to(bytes: &[u8], bytes_max: usize) -> &str {
+    let bytes = bytes.get(..bytes_max).unwrap_or(bytes);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(fault) => {
+            bytes.get(..fault.valid_up_to()).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+        }
+    }
+}
