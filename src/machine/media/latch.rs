@@ -51,6 +51,12 @@ pub enum Latch {
         source: SocketAddr,
         rank: Rank,
     },
+    /// A new description said the same place, but the latched source was silent: its NAT may have forgotten it (a long
+    /// hold). Media still goes there until somebody vouched for is heard.
+    Reopened {
+        source: SocketAddr,
+        rank: Rank,
+    },
 }
 
 /// What a packet's source is to a latch.
@@ -69,14 +75,14 @@ impl Latch {
     pub fn source(&self) -> Option<SocketAddr> {
         match *self {
             Self::Closed | Self::Learning => None,
-            Self::Tentative { source, .. } | Self::Latched { source, .. } => Some(source),
+            Self::Tentative { source, .. } | Self::Latched { source, .. } | Self::Reopened { source, .. } => Some(source),
         }
     }
 
     pub fn rank(&self) -> Option<Rank> {
         match *self {
             Self::Closed | Self::Learning => None,
-            Self::Tentative { rank, .. } | Self::Latched { rank, .. } => Some(rank),
+            Self::Tentative { rank, .. } | Self::Latched { rank, .. } | Self::Reopened { rank, .. } => Some(rank),
         }
     }
 
@@ -96,6 +102,14 @@ impl Latch {
                     Step::Stranger
                 }
             }
+            Self::Reopened { source: latched, rank } if latched == source => {
+                *self = Self::Latched { source, rank };
+                Step::Known
+            }
+            Self::Reopened { source: latched, .. } => match rank() {
+                Some(rank) => self.take(source, rank, Some(latched), now),
+                None => Step::Stranger,
+            },
             Self::Learning => match rank() {
                 Some(rank) => self.take(source, rank, None, now),
                 None => Step::Stranger,
@@ -130,8 +144,15 @@ impl Latch {
 
     /// The same stream goes on from another port: the caller has seen the proof.
     pub fn relatch(&mut self, to: SocketAddr) {
-        if let Self::Tentative { rank, .. } | Self::Latched { rank, .. } = *self {
+        if let Some(rank) = self.rank() {
             *self = Self::Latched { source: to, rank };
+        }
+    }
+
+    /// A description arrived that names the same place, and the latched source is silent.
+    pub fn reopen(&mut self) {
+        if let (Some(source), Some(rank)) = (self.source(), self.rank()) {
+            *self = Self::Reopened { source, rank };
         }
     }
 }

@@ -81,7 +81,7 @@ impl Pair {
         self.rtcp_source.or_else(|| self.rtcp_first.filter(|_| !guessed))
     }
 
-    /// Takes a description over; true if the party moved and is to be learned anew.
+    /// Takes a description over; true if the party is to be learned anew.
     pub(super) fn expect(
         &mut self,
         expectation: &Expectation,
@@ -113,11 +113,16 @@ impl Pair {
         }
         self.sends = expectation.sends;
         self.receives = expectation.receives;
+        let reopened = !moved && now.since(self.stream.last_at) >= RELATCH_SILENCE_MIN;
         if moved {
             self.latch = Latch::Learning;
+        } else if reopened {
+            self.latch.reopen();
+        }
+        if moved || reopened {
             self.rtcp_source = None;
         }
-        moved
+        moved || reopened
     }
 
     /// The latched source fell silent, and its stream goes on from another port of the same address: a NAT forgot it.

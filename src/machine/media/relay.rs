@@ -162,6 +162,21 @@ impl Relay {
         (0..).zip(&self.pairs).filter(|(_, pair)| pair.owner.is_some()).map(|(index, pair)| (PairId(index), pair))
     }
 
+    /// The record of a pair, to be kept by the engine and given back by [`Relay::restore`].
+    pub fn record(&self, pair: PairId) -> Option<&Pair> {
+        self.pairs.get(pair.0 as usize).filter(|pair| pair.owner.is_some())
+    }
+
+    /// Takes a kept record over into a relay where the pair is not open.
+    pub fn restore(&mut self, id: PairId, record: Pair, now: Now) {
+        let free = self.pairs.get(id.0 as usize).is_some_and(|pair| pair.owner.is_none());
+        if !free || record.owner.is_none() {
+            self.counts.misdirected += 1;
+            return;
+        }
+        self.enter(id, record, now.instant);
+    }
+
     /// How the party's stream on this pair is so far.
     pub fn report(&self, pair: PairId) -> Option<Report> {
         self.pairs.get(pair.0 as usize).filter(|pair| pair.owner.is_some()).map(Pair::report)
@@ -202,7 +217,7 @@ impl Relay {
         let header = Header::parse(packet).map_err(|_| DropReason::Malformed)?;
         let pair = &mut self.pairs[id.0 as usize];
         if !(pair.connected && pair.latch.source() == Some(source)) {
-            self.learn(id, source, &header, now)?;
+            self.learn(id, source, Some(&header), now)?;
         }
         let pair = &mut self.pairs[id.0 as usize];
         let clocks = &pair.clocks;
@@ -221,9 +236,15 @@ impl Relay {
         Ok((to.rtp_slot(), destination))
     }
 
-    /// All that a packet can be but one more of a latched and connected source.
+    /// All that a packet can be but one more of a latched and connected source; RTCP on a shared port has no RTP header.
     #[cold]
-    fn learn(&mut self, id: PairId, source: SocketAddr, header: &Header, now: Instant) -> Result<(), DropReason> {
+    fn learn(
+        &mut self,
+        id: PairId,
+        source: SocketAddr,
+        header: Option<&Header>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let forbidden = self.settings.forbids(source);
         let pair = &mut self.pairs[id.0 as usize];
         let place = pair.place;
@@ -238,7 +259,8 @@ impl Relay {
                 self.on_latched(id, before, source, notice);
             }
             Step::Stranger => {
-                let Some(from) = pair.latch.source().filter(|_| pair.is_continued_by(source, header, now)) else {
+                let continued = header.is_some_and(|header| pair.is_continued_by(source, header, now));
+                let Some(from) = pair.latch.source().filter(|_| continued) else {
                     pair.strangers += 1;
                     return Err(DropReason::Stranger);
                 };
@@ -294,15 +316,17 @@ impl Relay {
         let first = rtcp::first(packet).map_err(|_| DropReason::Malformed)?;
         let forbidden = self.settings.forbids(source);
         let pair = &mut self.pairs[id.0 as usize];
-        let believed = if own_port {
-            !forbidden && pair.takes_rtcp_from(source, first.ssrc, now)
-        } else {
-            pair.mux && pair.latch.source() == Some(source)
-        };
-        if !believed {
+        if !own_port && !pair.mux {
+            return Err(DropReason::Malformed);
+        }
+        if own_port && (forbidden || !pair.takes_rtcp_from(source, first.ssrc, now)) {
             pair.strangers += 1;
             return Err(DropReason::Stranger);
         }
+        if !own_port && pair.latch.source() != Some(source) {
+            self.learn(id, source, None, now)?;
+        }
+        let pair = &mut self.pairs[id.0 as usize];
         pair.rtcp_packets += 1;
         pair.rtcp_at = now;
         let secure = pair.secure;
@@ -357,13 +381,17 @@ impl Relay {
         }
     }
 
-    fn open(&mut self, id: PairId, owner: Owner, local: SocketAddr, now: Instant) {
+    fn enter(&mut self, id: PairId, record: Pair, now: Instant) {
         if self.open_count == 0 {
             self.next_sweep = now + SWEEP_PERIOD;
         }
         self.open_count += 1;
         self.open[id.0 as usize / 64] |= 1 << (id.0 % 64);
-        self.pairs[id.0 as usize] = Pair { owner: Some(owner), is_ipv6: local.is_ipv6(), ..Pair::default() };
+        self.pairs[id.0 as usize] = record;
+    }
+
+    fn open(&mut self, id: PairId, owner: Owner, local: SocketAddr, now: Instant) {
+        self.enter(id, Pair { owner: Some(owner), is_ipv6: local.is_ipv6(), ..Pair::default() }, now);
         self.push(MediaOutput::Socket(SocketCommand::Open { slot: id.rtp_slot() }));
         self.push(MediaOutput::Socket(SocketCommand::Open { slot: id.rtcp_slot() }));
     }
@@ -481,3 +509,6 @@ impl Relay {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
