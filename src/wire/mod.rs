@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod event;
+pub mod hep;
 pub mod link;
 
 pub mod rtcp;

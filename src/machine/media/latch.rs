@@ -75,7 +75,9 @@ impl Latch {
     pub fn source(&self) -> Option<SocketAddr> {
         match *self {
             Self::Closed | Self::Learning => None,
-            Self::Tentative { source, .. } | Self::Latched { source, .. } | Self::Reopened { source, .. } => Some(source),
+            Self::Tentative { source, .. } | Self::Latched { source, .. } | Self::Reopened { source, .. } => {
+                Some(source)
+            }
         }
     }
 

@@ -277,3 +277,6 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
