@@ -1,3 +1,5 @@
+//! What is read and refused, the facts of a description, and that what is read is written and read again.
+
 use proptest::prelude::*;
 
 use super::facts::Described;

@@ -1,3 +1,5 @@
+//! Figures of a stream, against hand-made sequences and a model of a network that loses, doubles and delays.
+
 use proptest::prelude::*;
 
 use super::*;

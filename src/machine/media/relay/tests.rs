@@ -1,3 +1,5 @@
+//! Two phones, a stranger and a virtual clock: latching, bleed, hold, RTCP, silence, and restoring at any step.
+
 use proptest::prelude::*;
 
 use super::*;

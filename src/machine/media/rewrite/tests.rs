@@ -1,3 +1,5 @@
+//! Each rule of the rewriting as a line in and a line out, and the whole as a property over made-up offers.
+
 use proptest::prelude::*;
 
 use super::*;
