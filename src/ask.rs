@@ -37,7 +37,9 @@ pub(crate) fn run(node: &Node, command: &Command) -> u8 {
             failure.code
         }
         Err(failure) => {
-            complain(&format!("tipring: {failure}\n"));
+            // Faults of a file begin with its name.
+            let name = if failure.code == exit::CONFIG { "" } else { "tipring: " };
+            complain(&format!("{name}{failure}\n"));
             failure.code
         }
     }
@@ -56,16 +58,17 @@ fn ask(node: &Node, command: &Command) -> Result<Vec<Vec<u8>>, Failure> {
     };
     let mut stream = UnixStream::connect(&path).map_err(at)?;
     stream.set_read_timeout(Some(ANSWER_TIME_MAX)).map_err(at)?;
-    stream.write_all(&command).map_err(at)?;
+    let closed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe => {
+            Failure::new(exit::FORBIDDEN, "the keeper closed the connection: it answers its own user and root alone")
+        }
+        _ => at(error),
+    };
+    stream.write_all(&command).map_err(closed)?;
     let mut parts = Vec::new();
     loop {
         let mut head = [0; ReplyHead::BYTES];
-        stream.read_exact(&mut head).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
-                Failure::new(exit::FORBIDDEN, "the keeper closed the connection: it answers its own user and root alone")
-            }
-            _ => at(error),
-        })?;
+        stream.read_exact(&mut head).map_err(closed)?;
         let head = ReplyHead::parse(head).map_err(|error| Failure::new(exit::OTHER, error.to_string()))?;
         let mut part = vec![0; head.bytes as usize];
         stream.read_exact(&mut part).map_err(at)?;

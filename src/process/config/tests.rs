@@ -1,3 +1,5 @@
+//! The configuration as people write it, right and wrong.
+
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
