@@ -206,6 +206,6 @@ fn step_json(step: &TraceStep) -> Value {
 }
 
 fn step_text(step: &TraceStep) -> String {
-    let leg = step.leg.map_or("-".to_owned(), |leg| leg.to_string());
+    let leg = step.leg.map_or_else(|| "-".to_owned(), |leg| leg.to_string());
     format!("{} {leg:>3} {} {}\n", rfc3339(step.at), step.rule, step.reason)
 }

@@ -59,9 +59,8 @@ fn prepare(listen: IpAddr) -> Result<(PathBuf, String), Failure> {
         .tempdir()
         .map_err(|error| Failure::from_io("cannot make a folder", &error))?
         .keep();
-    let sip = free_port(listen, 5060, |address| {
-        UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok()
-    })?;
+    let sip =
+        free_port(listen, 5060, |address| UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok())?;
     let http = free_port(listen, 8080, |address| TcpListener::bind(address).is_ok())?;
     let insecure = !listen.is_loopback();
     let config = format!(

@@ -2,6 +2,9 @@
 //!
 //! Every test has a loopback address and a folder of its own, so that they run side by side.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
+
 use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
@@ -295,7 +298,8 @@ fn a_second_node_in_the_same_folder_is_refused() {
 fn every_fault_of_a_configuration_is_named() {
     let site = Site::new("[node]\ndrain = \"soon\"\nshape = 1\n[hep]\naddress = \"x\"");
     let file = site.config().display().to_string();
-    let expect = [format!("{file}:10: node.drain: "), format!("{file}:11: node.shape: "), format!("{file}:13: hep.address: ")];
+    let expect =
+        [format!("{file}:10: node.drain: "), format!("{file}:11: node.shape: "), format!("{file}:13: hep.address: ")];
     let (code, text) = site.fail();
     assert_eq!(code, 78, "{text}");
     let check = Command::new(TIPRING).arg("check").arg("--config").arg(site.config()).output().unwrap();

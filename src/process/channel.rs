@@ -46,8 +46,7 @@ pub enum Wait {
 
 impl Channel {
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self { socket: ours }, Self { socket: theirs }))
     }
 
@@ -105,7 +104,9 @@ impl Channel {
             return Ok(None);
         }
         if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-            return Err(io::Error::other("a frame was cut: the limit of open files is too low, or the frame too large"));
+            return Err(io::Error::other(
+                "a frame was cut: the limit of open files is too low, or the frame too large",
+            ));
         }
         let bytes = bytes.get(..received.bytes).unwrap_or_default();
         Ok(Some((control::parse(bytes).map_err(io::Error::other)?, descriptors)))

@@ -155,7 +155,6 @@ const QUEUE_MAX: usize = 8_192;
 const LINE_BYTES_MAX: usize = 8_192;
 
 /// Makes `tracing` log as the settings say. To be called once, by engine or side.
-#[expect(clippy::disallowed_methods, reason = "the writer is a thread so that no other one waits for a disk")]
 pub fn start(settings: &Log, node: &str, process: &'static str) -> io::Result<()> {
     let (queue, jobs) = sync_channel(QUEUE_MAX);
     let logger = Logger {

@@ -110,7 +110,7 @@ pub fn run(file: Option<&Path>) -> u8 {
 pub fn make(file: Option<&Path>) -> Result<Vec<u8>, Vec<Fault>> {
     let config = Config::load(file)?;
     let fault = |key: &str, message: String| {
-        let file = file.unwrap_or(Path::new("(defaults)")).to_owned();
+        let file = file.unwrap_or_else(|| Path::new("(defaults)")).to_owned();
         vec![Fault { file, line: 0, key: key.to_owned(), message }]
     };
     let plan = plan(&config).map_err(|message| fault("engine.cpus", message))?;
@@ -129,9 +129,8 @@ fn plan(config: &Config) -> Result<Plan, String> {
     let (cpus, housekeeping) = cpus(config.engine.cpus.as_deref(), &allowed_cpus())?;
     let shards = if config.engine.shards == 0 { cpus.len().min(SHARDS_MAX) } else { config.engine.shards.into() };
     let listens = |of: fn(&Interface) -> &[SocketAddr]| {
-        let listen = |(index, interface)| {
-            of(interface).iter().map(move |&address| Listen { interface: index, address })
-        };
+        let listen =
+            |(index, interface)| of(interface).iter().map(move |&address| Listen { interface: index, address });
         (0u8..).zip(&config.interfaces).flat_map(listen).collect()
     };
     let media = (0u8..).zip(&config.interfaces).flat_map(|(index, interface)| {
@@ -187,7 +186,7 @@ fn cpus(wanted: Option<&[u16]>, allowed: &[u16]) -> Result<(Vec<u16>, Option<u16
     if shards.is_empty() {
         return Err("no CPU may be used".to_owned());
     }
-    let housekeeping = allowed.iter().rev().find(|cpu| !shards.contains(cpu)).or(allowed.last());
+    let housekeeping = allowed.iter().rev().find(|cpu| !shards.contains(cpu)).or_else(|| allowed.last());
     Ok((shards, housekeeping.copied()))
 }
 

@@ -28,6 +28,9 @@ pub const FIGURES_BYTES: usize = 32 * 1024;
 /// Where state pages begin.
 pub const STATE_OFFSET: usize = 64 * 1024;
 
+/// Where the keeper, which maps nothing, reads the word that every beat changes.
+pub const HEARTBEAT_OFFSET: u64 = 8 * WORD_HEARTBEAT as u64;
+
 const MAGIC: u64 = u64::from_le_bytes(*b"tipring\0");
 /// Changes whenever a word changes its meaning; appending counters does not change it.
 const FORMAT: u64 = 1;

@@ -35,8 +35,13 @@ pub enum ToChild {
     Drain,
     Undrain,
     /// End. `now`: BYE everywhere at once; else whatever ends by itself within a second may.
-    Stop { now: bool },
-    Query { id: u32, query: Query },
+    Stop {
+        now: bool,
+    },
+    Query {
+        id: u32,
+        query: Query,
+    },
     /// To side: what `/readyz` and the metrics say of the keeper.
     Status(Box<Status>),
 }
@@ -59,12 +64,28 @@ pub enum FromChild {
 /// A descriptor, or two, and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Passed {
-    SipUdp { shard: ShardId, interface: u8, address: SocketAddr },
-    SipTcp { shard: ShardId, interface: u8, address: SocketAddr },
+    SipUdp {
+        shard: ShardId,
+        interface: u8,
+        address: SocketAddr,
+    },
+    SipTcp {
+        shard: ShardId,
+        interface: u8,
+        address: SocketAddr,
+    },
     /// Two descriptors: RTP at `port`, RTCP at the port after it.
-    RtpPair { shard: ShardId, interface: u8, address: IpAddr, port: u16 },
+    RtpPair {
+        shard: ShardId,
+        interface: u8,
+        address: IpAddr,
+        port: u16,
+    },
     /// State memory of a shard.
-    State { shard: ShardId, bytes: u64 },
+    State {
+        shard: ShardId,
+        bytes: u64,
+    },
     /// The listening socket of the link to side.
     Link,
 }

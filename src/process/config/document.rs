@@ -72,7 +72,12 @@ impl Document {
     /// `declared` is the table whose keys these are; `place` is where their values go.
     fn read_table(&mut self, declared: &str, place: &str, keys: &DeTable<'_>) {
         for (name, value) in keys {
-            self.read_key(&format!("{declared}.{}", name.get_ref()), &format!("{place}.{}", name.get_ref()), name.span(), value);
+            self.read_key(
+                &format!("{declared}.{}", name.get_ref()),
+                &format!("{place}.{}", name.get_ref()),
+                name.span(),
+                value,
+            );
         }
     }
 

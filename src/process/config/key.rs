@@ -138,7 +138,13 @@ pub(super) const KEYS: &[Key] = &[
         Reload,
         "A directory file, applied at start and at HUP if its content differs from what was last applied.",
     ),
-    key("hep.address", Kind::Socket, "\"\"", Reload, "host:port of a HEP3 collector for SIP and RTCP. Empty: no mirror."),
+    key(
+        "hep.address",
+        Kind::Socket,
+        "\"\"",
+        Reload,
+        "host:port of a HEP3 collector for SIP and RTCP. Empty: no mirror.",
+    ),
     key("hep.id", Kind::Count { max: 4_294_967_295 }, "2001", Reload, "The capture agent's id in HEP3 packets."),
 ];
 

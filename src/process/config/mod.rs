@@ -169,10 +169,9 @@ impl Config {
         let Some(file) = file else {
             return Self::parse("", Path::new("(defaults)"), Path::new("."));
         };
-        let text = read(file).map_err(|message| {
-            vec![Fault { file: file.to_owned(), line: 0, key: String::new(), message }]
-        })?;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let text = read(file)
+            .map_err(|message| vec![Fault { file: file.to_owned(), line: 0, key: String::new(), message }])?;
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         Self::parse(&text, file, folder)
     }
 

@@ -21,7 +21,9 @@ pub(super) enum Kind {
     Span,
     Roles,
     Cpus,
-    Count { max: u64 },
+    Count {
+        max: u64,
+    },
     Flag,
     Sockets,
     HttpSockets,
@@ -101,10 +103,7 @@ fn count(value: &Spanned<DeValue<'_>>, max: u64) -> Result<u64, Refusal> {
 }
 
 /// A list of strings, each parsed.
-fn each<T>(
-    value: &Spanned<DeValue<'_>>,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Vec<T>, Refusal> {
+fn each<T>(value: &Spanned<DeValue<'_>>, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Refusal> {
     let list = value.get_ref().as_array().ok_or_else(|| expected(value, "a list of strings"))?;
     if list.len() > LIST_MAX {
         return Err((value.span(), format!("at most {LIST_MAX} entries")));
@@ -112,10 +111,7 @@ fn each<T>(
     list.iter().map(|entry| parse(text(entry)?).map_err(|message| (entry.span(), message))).collect()
 }
 
-fn one_or_each<T>(
-    value: &Spanned<DeValue<'_>>,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Vec<T>, Refusal> {
+fn one_or_each<T>(value: &Spanned<DeValue<'_>>, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Refusal> {
     match value.get_ref().as_str() {
         Some(text) => parse(text).map(|one| vec![one]).map_err(|message| (value.span(), message)),
         None => each(value, parse),
@@ -177,7 +173,7 @@ fn parse_cpus(text: &str) -> Result<Option<Vec<u16>>, String> {
     let fault = || format!("{text:?} is neither \"auto\" nor a list of CPUs such as \"0,2-15\"");
     let mut cpus = Vec::new();
     for part in text.split(',') {
-        let (first, last) = part.trim().split_once('-').unwrap_or((part.trim(), part.trim()));
+        let (first, last) = part.trim().split_once('-').unwrap_or_else(|| (part.trim(), part.trim()));
         let first: u16 = first.parse().map_err(|_| fault())?;
         let last: u16 = last.parse().map_err(|_| fault())?;
         if first > last || last >= 1024 {

@@ -11,11 +11,15 @@ use rustix::event::poll;
 
 use crate::process::channel::Wait;
 use crate::process::child;
+use crate::process::clock;
 use crate::process::engine::received::Received;
+use crate::process::engine::received::ShardHandles;
 use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
 use crate::process::plan::EngineSettings;
+use crate::shard::memory::Figures;
+use crate::shard::memory::Phase;
 use crate::wire::control::Answer;
 use crate::wire::control::FromChild;
 use crate::wire::control::Query;
@@ -44,12 +48,12 @@ fn serve(received: &Received) -> Result<(), Failure> {
     log::start(&received.settings.log, &received.start.node, "engine").map_err(lost)?;
     let keeper = &received.keeper;
     keeper.send(&FromChild::Ready).map_err(lost)?;
-    let mut beats: u64 = 0;
+    let figures = |shard: &ShardHandles| {
+        Figures::open(&shard.state, shard.shard).map_err(|error| Failure::new(exit::OTHER, error.to_string()))
+    };
+    let figures: Vec<_> = received.shards.iter().map(figures).collect::<Result<_, _>>()?;
     loop {
-        beats += 1;
-        for shard in &received.shards {
-            let _ = rustix::io::pwrite(&shard.state, &beats.to_ne_bytes(), 0);
-        }
+        figures.iter().for_each(|figures| figures.beat(clock::instant(), Phase::Working));
         let mut descriptors = [PollFd::new(keeper, PollFlags::IN)];
         let nanos = i64::from(BEAT_EVERY.subsec_nanos());
         if poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: nanos })) != Ok(1) {

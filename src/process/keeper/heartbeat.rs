@@ -1,4 +1,4 @@
-//! Whether the engine's shards beat: each counts up a word at the start of its state memory at least twice a second.
+//! Whether the engine's shards beat: each changes a word of its state memory at least twice a second.
 //!
 //! A beat is judged only by ticks of our own that were on time: where we were starved, so were the shards.
 
@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::base::time::Instant;
+use crate::shard::memory::HEARTBEAT_OFFSET;
 
 pub(super) struct Heartbeats {
     shards: Vec<Beat>,
@@ -59,7 +60,7 @@ impl Heartbeats {
 /// A read of the memory file sees what a mapping of it wrote, so the keeper needs no mapping.
 fn read_word(memory: BorrowedFd<'_>) -> u64 {
     let mut bytes = [0; 8];
-    let _ = rustix::io::pread(memory, &mut bytes, 0);
+    let _ = rustix::io::pread(memory, &mut bytes, HEARTBEAT_OFFSET);
     u64::from_ne_bytes(bytes)
 }
 

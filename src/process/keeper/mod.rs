@@ -97,7 +97,7 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
 fn signals() -> std::io::Result<Signals> {
     let (read, write) = UnixStream::pair()?;
     read.set_nonblocking(true)?;
-    SignalDelivery::with_pipe(read, write, SignalOnly::default(), [SIGTERM, SIGINT, SIGHUP, SIGUSR2])
+    SignalDelivery::with_pipe(read, write, SignalOnly, [SIGTERM, SIGINT, SIGHUP, SIGUSR2])
 }
 
 /// Two nodes in one folder would take each other's sockets and files away.
@@ -105,8 +105,7 @@ fn lock(folder: &Path) -> Result<File, Failure> {
     std::fs::create_dir_all(folder).map_err(|error| Failure::from_io(folder.display(), &error))?;
     let path = folder.join("lock");
     let file = File::create(&path).map_err(|error| Failure::from_io(path.display(), &error))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Failure::new(exit::BUSY, format!("{} is in use by another tipring", folder.display()))
-    })?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| Failure::new(exit::BUSY, format!("{} is in use by another tipring", folder.display())))?;
     Ok(file)
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Child;
@@ -47,10 +48,8 @@ impl Planning {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let (output, errors) = (child.stdout.take(), child.stderr.take());
-        for descriptor in [output.as_ref().map(std::os::fd::AsFd::as_fd), errors.as_ref().map(std::os::fd::AsFd::as_fd)] {
-            if let Some(descriptor) = descriptor {
-                rustix::io::ioctl_fionbio(descriptor, true).map_err(|error| failed(error.into()))?;
-            }
+        for pipe in [output.as_ref().map(AsFd::as_fd), errors.as_ref().map(AsFd::as_fd)].into_iter().flatten() {
+            rustix::io::ioctl_fionbio(pipe, true).map_err(|error| failed(error.into()))?;
         }
         let deadline = clock::instant() + TIME_MAX;
         Ok(Self { child, output, errors, plan: Vec::new(), faults: Vec::new(), deadline })

@@ -41,7 +41,9 @@ pub(super) struct Process {
 pub(super) enum Life {
     Up(Running),
     /// To be started at this time.
-    Down { until: Instant },
+    Down {
+        until: Instant,
+    },
     /// Not to be started again: the keeper stops.
     Over,
 }

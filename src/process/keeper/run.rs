@@ -81,9 +81,14 @@ pub(super) struct Settings {
 pub(super) enum Stop {
     No,
     /// After the last call, or at this time.
-    Drained { until: Instant },
+    Drained {
+        until: Instant,
+    },
     /// First the engine, then side; what is left at the second time is killed.
-    Now { engine_until: Instant, until: Instant },
+    Now {
+        engine_until: Instant,
+        until: Instant,
+    },
 }
 
 /// A child that says nothing for so long while it starts will not start.
@@ -321,10 +326,14 @@ impl Keeper {
                 self.begin_stop(self.calls_up != Some(0), now);
             }
             Stop::Now { engine_until, until } => {
-                if now >= engine_until && let Some(running) = self.engine.running() {
+                if now >= engine_until
+                    && let Some(running) = self.engine.running()
+                {
                     running.kill();
                 }
-                if now >= until && let Some(running) = self.side.running() {
+                if now >= until
+                    && let Some(running) = self.side.running()
+                {
                     running.kill();
                 }
             }
@@ -512,7 +521,11 @@ impl Keeper {
 
     fn start_limit(&self, working: Instant) -> Instant {
         // Before `ready` the whole start has one limit, that of the keeper's own start included.
-        if self.ready || working.since(self.started) > START_MAX { working + START_MAX } else { self.started + START_MAX }
+        if self.ready || working.since(self.started) > START_MAX {
+            working + START_MAX
+        } else {
+            self.started + START_MAX
+        }
     }
 
     fn on_slow_start(&mut self, now: Instant) -> Option<Failure> {
@@ -632,8 +645,7 @@ impl Keeper {
     }
 
     fn flush(&mut self, now: Instant) {
-        for (process, handles) in
-            [(&mut self.engine, &self.sockets.handles), (&mut self.side, &self.sockets.readable)]
+        for (process, handles) in [(&mut self.engine, &self.sockets.handles), (&mut self.side, &self.sockets.readable)]
         {
             if let Some(running) = process.running()
                 && running.flush(handles).is_err()

@@ -33,6 +33,7 @@ use crate::process::exit::Failure;
 use crate::process::plan::Listen;
 use crate::process::plan::MediaRange;
 use crate::process::plan::Plan;
+use crate::shard::memory::STATE_OFFSET;
 use crate::wire::control::Passed;
 use crate::wire::control::PortCounts;
 
@@ -48,6 +49,8 @@ pub(super) struct Handle {
     pub(super) passed: Passed,
     pub(super) descriptors: Vec<OwnedFd>,
 }
+
+const _: () = assert!(STATE_BYTES_PER_SHARD >= STATE_OFFSET as u64);
 
 /// DSCP EF (RFC 3246) in the place of the type of service.
 const EXPEDITED: u32 = 46 << 2;
@@ -181,9 +184,7 @@ fn check_free(address: SocketAddr, transport: Transport) -> Result<(), Failure> 
 fn bind_failure(address: SocketAddr, transport: Transport, error: &io::Error) -> Failure {
     let name = transport.name();
     match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            Failure::new(exit::BUSY, format!("{name} {address} is in use by another process"))
-        }
+        io::ErrorKind::AddrInUse => Failure::new(exit::BUSY, format!("{name} {address} is in use by another process")),
         io::ErrorKind::AddrNotAvailable => {
             Failure::new(exit::CONFIG, format!("{name} {address} is not an address of this machine"))
         }
@@ -233,8 +234,7 @@ fn read_only(memory: &OwnedFd) -> io::Result<OwnedFd> {
 fn link_socket(run: &Path) -> Result<OwnedFd, Failure> {
     let path = run.join("link.sock");
     let _ = std::fs::remove_file(&path);
-    let listener =
-        UnixListener::bind(&path).map_err(|error| Failure::from_io(path.display().to_string(), &error))?;
+    let listener = UnixListener::bind(&path).map_err(|error| Failure::from_io(path.display().to_string(), &error))?;
     let _ = listener.set_nonblocking(true);
     Ok(listener.into())
 }
@@ -315,10 +315,74 @@ fn reset_port(descriptor: &OwnedFd) {
     let _ = rustix::net::connect_unspec(descriptor);
     let mut byte = [0u8; 1];
     for _ in 0..STALE_PACKETS_MAX {
-        // An error of the last peer (ICMP) is consumed like a packet.
-        match rustix::net::recv(descriptor, &mut byte, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
-            Err(Errno::WOULDBLOCK) => return,
-            Ok(_) | Err(_) => {}
+        // Any other error is one of the last peer (ICMP) and is consumed like a packet.
+        let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+        if rustix::net::recv(descriptor, &mut byte, flags) == Err(Errno::WOULDBLOCK) {
+            return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// An RTP port as the keeper opens it, and a stranger.
+    fn port() -> (UdpSocket, UdpSocket) {
+        let port = UdpSocket::from(rtp_socket(LOCALHOST, 0).unwrap());
+        (port, UdpSocket::bind((LOCALHOST, 0)).unwrap())
+    }
+
+    fn receives(port: &UdpSocket) -> bool {
+        port.recv(&mut [0; 16]).is_ok()
+    }
+
+    #[test]
+    fn an_idle_port_collects_nothing() {
+        let (port, stranger) = port();
+        let send = || stranger.send_to(b"rtp", port.local_addr().unwrap()).unwrap();
+        send();
+        assert!(!receives(&port));
+        socket2::SockRef::from(&port).detach_filter().unwrap();
+        assert!(!receives(&port));
+        send();
+        assert!(receives(&port));
+        assert_eq!(socket2::SockRef::from(&port).tos_v4().unwrap(), EXPEDITED);
+    }
+
+    #[test]
+    fn a_port_is_as_new_after_its_engine_died() {
+        let (port, peer) = port();
+        let address = port.local_addr().unwrap();
+        socket2::SockRef::from(&port).detach_filter().unwrap();
+        port.connect(peer.local_addr().unwrap()).unwrap();
+        for _ in 0..100 {
+            peer.send_to(b"rtp", address).unwrap();
+        }
+        let descriptor = OwnedFd::from(port);
+        reset_port(&descriptor);
+        let port = UdpSocket::from(descriptor);
+        assert_eq!((port.local_addr().unwrap(), port.peer_addr().is_err()), (address, true));
+        socket2::SockRef::from(&port).detach_filter().unwrap();
+        assert!(!receives(&port));
+        let other = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+        other.send_to(b"rtp", address).unwrap();
+        assert!(receives(&port), "a stranger's packet comes in: there is no peer");
+    }
+
+    #[test]
+    fn pairs_begin_with_an_even_port() {
+        let range = |ports| MediaRange { interface: 0, address: LOCALHOST, ports };
+        let check = |ports, expect: &[u16]| {
+            let pairs: Vec<u16> = pairs_of(&range(ports)).iter().map(|(_, port)| *port).collect();
+            assert_eq!(pairs, expect, "{ports:?}");
+        };
+        check((20_000, 20_003), &[20_000, 20_002]);
+        check((20_001, 20_004), &[20_002]);
+        check((65_532, 65_535), &[65_532, 65_534]);
     }
 }
