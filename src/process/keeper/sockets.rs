@@ -333,7 +333,9 @@ mod tests {
 
     /// An RTP port as the keeper opens it, and a stranger.
     fn port() -> (UdpSocket, UdpSocket) {
-        let port = UdpSocket::from(rtp_socket(LOCALHOST, 0).unwrap());
+        // With a port of the kernel's choice a disconnect would give it up.
+        let free = UdpSocket::bind((LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let port = UdpSocket::from(rtp_socket(LOCALHOST, free.port()).unwrap());
         (port, UdpSocket::bind((LOCALHOST, 0)).unwrap())
     }
 
