@@ -220,6 +220,7 @@ fn says_ready_and_stops_at_term() {
     let mut serving = Serving::start(command);
     let line = serving.wait_for("ready: node");
     assert!(line.contains(&site.sip()), "{line}");
+    assert_eq!(serving.seen.matches("ready").count(), line.matches("ready").count(), "said once:\n{}", serving.seen);
     assert_eq!(received(&socket), "READY=1");
     for (role, name) in [("engine", "tipring engine"), ("side", "tipring side")] {
         let shown = fs::read(format!("/proc/{}/cmdline", site.pid(role))).unwrap();

@@ -55,7 +55,8 @@ pub enum FromChild {
     Ready,
     /// Cannot start; the process ends with this code, and this line says why.
     Failed { code: u8, line: String },
-    /// Calls that are up or being set up.
+    /// Calls that are up or being set up: at once after `Drain`, `Undrain` and a start that drains, and while draining at
+    /// each change.
     CallsUp(u32),
     /// A part of the answer to a query, an [`Answer`] that the keeper does not read.
     Answer { id: u32, part: Vec<u8>, last: bool },
@@ -111,6 +112,7 @@ pub struct Start {
     pub housekeeping: Option<u16>,
     pub data: PathBuf,
     pub run: PathBuf,
+    /// As after [`ToChild::Drain`].
     pub draining: bool,
     /// Settings of the role.
     pub settings: Vec<u8>,

@@ -48,6 +48,9 @@ fn serve(received: &Received) -> Result<(), Failure> {
     log::start(&received.settings.log, &received.start.node, "engine").map_err(lost)?;
     let keeper = &received.keeper;
     keeper.send(&FromChild::Ready).map_err(lost)?;
+    if received.start.draining {
+        keeper.send(&FromChild::CallsUp(0)).map_err(lost)?;
+    }
     let figures = |shard: &ShardHandles| {
         Figures::open(&shard.state, shard.shard).map_err(|error| Failure::new(exit::OTHER, error.to_string()))
     };

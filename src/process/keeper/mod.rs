@@ -5,12 +5,14 @@
 //! text from outside. The configuration is read by `tipring plan`, commands have a fixed size, answers are passed on
 //! unread. If it dies all the same, its children die with it and the next start finds every port free.
 
+mod command;
 mod control;
 mod heartbeat;
 mod log;
 mod notify;
 mod planning;
 mod process;
+mod reload;
 mod run;
 mod sockets;
 

@@ -13,6 +13,10 @@ use std::process::ExitStatus;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::event::poll;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::Signal;
@@ -72,6 +76,8 @@ struct Outgoing {
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Frames that may wait for a child beside the start's.
 const OUTGOING_MAX: usize = 1_024;
+/// How long a killed process may take to end.
+const END_WAIT_NANOS: i64 = 200_000_000;
 /// The keeper's own binary, also after the file was replaced.
 const OURSELVES: &str = "/proc/self/exe";
 
@@ -212,6 +218,12 @@ impl Running {
 
     pub(super) fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// After a kill: so that what it held is free when the keeper has ended.
+    pub(super) fn wait_for_end(&self) {
+        let mut descriptors = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let _ = poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: END_WAIT_NANOS }));
     }
 
     pub(super) fn exit_status(&mut self) -> Option<ExitStatus> {

@@ -32,12 +32,7 @@ use crate::process::keeper::process::Process;
 use crate::process::keeper::process::describe;
 use crate::process::keeper::sockets::Sockets;
 use crate::process::plan::Plan;
-use crate::wire::control;
-use crate::wire::control::Command;
 use crate::wire::control::FromChild;
-use crate::wire::control::ProcessState;
-use crate::wire::control::ProcessStatus;
-use crate::wire::control::Query;
 use crate::wire::control::Role;
 use crate::wire::control::Start;
 use crate::wire::control::Status;
@@ -73,8 +68,8 @@ pub(super) struct Keeper {
 }
 
 pub(super) struct Settings {
-    engine: Vec<u8>,
-    side: Vec<u8>,
+    pub(super) engine: Vec<u8>,
+    pub(super) side: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -146,6 +141,7 @@ impl Keeper {
         for process in [&mut self.engine, &mut self.side] {
             if let Some(running) = process.running() {
                 running.kill();
+                running.wait_for_end();
             }
         }
         let _ = std::fs::remove_file(self.plan.run.join("control.sock"));
@@ -314,7 +310,7 @@ impl Keeper {
         }
     }
 
-    fn set_draining(&mut self, draining: bool) {
+    pub(super) fn set_draining(&mut self, draining: bool) {
         self.draining = draining;
         self.calls_up = None;
         self.engine.tell(if draining { &ToChild::Drain } else { &ToChild::Undrain });
@@ -338,64 +334,6 @@ impl Keeper {
                 }
             }
             Stop::No | Stop::Drained { .. } => {}
-        }
-    }
-
-    fn on_clients(&mut self, now: Instant) {
-        self.control.accept(now);
-        let readers = self.control.clients.iter_mut().filter(|client| client.state == State::Reading);
-        let commands: Vec<_> = readers.filter_map(|client| client.read().map(|command| (client.id, command))).collect();
-        for (id, command) in commands {
-            self.on_command(id, command);
-        }
-    }
-
-    fn on_command(&mut self, id: u32, command: Command) {
-        let stopping = self.stop != Stop::No;
-        match command {
-            Command::Status => {
-                let status = control::emit(&self.status()).unwrap_or_default();
-                self.answer(id, &status);
-            }
-            Command::Drain | Command::Undrain if stopping => {
-                self.fail_client(id, &Failure::new(exit::OTHER, "it is stopping"));
-            }
-            Command::Drain | Command::Undrain => {
-                let draining = command == Command::Drain;
-                self.log.info(if draining { "draining" } else { "undrained" }, "by command");
-                self.set_draining(draining);
-                self.answer(id, &[]);
-            }
-            Command::Reload => {
-                if let Some(client) = self.control.client(id) {
-                    client.state = State::Reloading;
-                }
-                self.reload();
-            }
-            Command::Query(query) => self.ask_engine(id, query),
-        }
-    }
-
-    fn ask_engine(&mut self, id: u32, query: Query) {
-        if !self.engine.is_ready() {
-            self.fail_client(id, &Failure::new(exit::OTHER, "the engine is not up"));
-            return;
-        }
-        self.engine.tell(&ToChild::Query { id, query });
-        if let Some(client) = self.control.client(id) {
-            client.state = State::Waiting;
-        }
-    }
-
-    fn answer(&mut self, id: u32, bytes: &[u8]) {
-        if let Some(client) = self.control.client(id) {
-            client.answer(bytes, true);
-        }
-    }
-
-    fn fail_client(&mut self, id: u32, failure: &Failure) {
-        if let Some(client) = self.control.client(id) {
-            client.fail(failure);
         }
     }
 
@@ -445,7 +383,7 @@ impl Keeper {
         let Some(running) = self.process(role).running() else { return };
         running.ready = true;
         let pid = running.pid();
-        self.log.info("process_ready", &format!("{} is ready, pid {pid}", role.name()));
+        self.log.info("process_up", &format!("{} is up, pid {pid}", role.name()));
         if self.ready || !self.engine.is_ready() || !self.side.is_ready() {
             return;
         }
@@ -508,7 +446,7 @@ impl Keeper {
             let (code, line) = failed.unwrap_or_else(|| {
                 let known = |code: &u8| [exit::CONFIG, exit::FORBIDDEN, exit::BUSY].contains(code);
                 let code = status.code().and_then(|code| u8::try_from(code).ok()).filter(known);
-                (code.unwrap_or(exit::OTHER), format!("it ended {ended} before it was ready"))
+                (code.unwrap_or(exit::OTHER), format!("it ended {ended} while starting"))
             });
             return Some(Failure::new(code, format!("{name}: {line}")));
         }
@@ -534,7 +472,7 @@ impl Keeper {
             if running.ready || now < self.start_limit(running.working) {
                 continue;
             }
-            let line = format!("{} did not get ready within {} ms", role.name(), START_MAX.as_millis());
+            let line = format!("{} did not start within {} ms", role.name(), START_MAX.as_millis());
             if !self.ready {
                 return Some(Failure::new(exit::OTHER, line));
             }
@@ -552,86 +490,6 @@ impl Keeper {
         self.log.error("shard_hung", &format!("shard {shard} does not beat: the engine is killed"));
         if let Some(running) = self.engine.running() {
             running.kill();
-        }
-    }
-
-    fn reload(&mut self) {
-        self.log.reopen();
-        for process in [&mut self.engine, &mut self.side] {
-            process.tell(&ToChild::ReopenLogs);
-        }
-        if self.planning.is_some() {
-            return;
-        }
-        match Planning::start(self.config.as_deref()) {
-            Ok(planning) => self.planning = Some(planning),
-            Err(failure) => self.on_bad_plan(&failure),
-        }
-    }
-
-    fn on_planning(&mut self, now: Instant) {
-        let Some(outcome) = self.planning.as_mut().and_then(|planning| planning.advance(now)) else { return };
-        self.planning = None;
-        match outcome {
-            Ok(plan) => self.on_plan(*plan),
-            Err(failure) => self.on_bad_plan(&failure),
-        }
-    }
-
-    fn on_bad_plan(&mut self, failure: &Failure) {
-        self.reload_success = false;
-        for line in failure.line.lines() {
-            self.log.error("reload_failed", line);
-        }
-        self.control.fail_all(State::Reloading, failure);
-    }
-
-    fn on_plan(&mut self, plan: Plan) {
-        let pinned = &self.plan.pinned;
-        let differs = |(key, digest): &&(String, u64)| !pinned.iter().any(|(k, d)| k == key && d == digest);
-        let gone = |(key, _): &&(String, u64)| !plan.pinned.iter().any(|(other, _)| other == key);
-        let mut changed: Vec<&str> = plan.pinned.iter().filter(differs).map(|(key, _)| key.as_str()).collect();
-        changed.extend(pinned.iter().filter(gone).map(|(key, _)| key.as_str()));
-        let note = match changed.is_empty() {
-            true => String::new(),
-            false => format!("these keys need a restart to change: {}", changed.join(", ")),
-        };
-        self.reload_success = true;
-        self.plan.drain = plan.drain;
-        self.plan.log = plan.log.clone();
-        self.log.set(plan.log);
-        self.log.info("reloaded", "the configuration was read again");
-        if !note.is_empty() {
-            self.log.warn("restart_needed", &note);
-        }
-        self.engine.tell(&ToChild::Settings(plan.engine.clone()));
-        self.side.tell(&ToChild::Settings(plan.side.clone()));
-        self.latest = Some(Settings { engine: plan.engine, side: plan.side });
-        for client in self.control.clients.iter_mut().filter(|client| client.state == State::Reloading) {
-            client.answer(note.as_bytes(), true);
-        }
-    }
-
-    fn status(&self) -> Status {
-        let stopping = matches!(self.stop, Stop::Now { .. });
-        let state = match (stopping, self.ready, self.draining) {
-            (true, ..) => ProcessState::Stopping,
-            (_, false, _) => ProcessState::Starting,
-            (.., true) => ProcessState::Draining,
-            (.., false) => ProcessState::Ready,
-        };
-        let ours = ProcessStatus { role: Role::Keeper, state, generation: 1, pid: std::process::id() };
-        let children = [&self.engine, &self.side].map(|process| process.status(self.draining, stopping));
-        Status {
-            node: self.plan.node.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot: self.boot,
-            draining: self.draining,
-            stopping: self.stop != Stop::No,
-            reload_success: self.reload_success,
-            calls_up: self.calls_up.unwrap_or(0),
-            rtp: self.sockets.ports,
-            processes: [ours].into_iter().chain(children).collect(),
         }
     }
 

@@ -245,24 +245,15 @@ fn open_rtp(plan: &Plan, limit: u64, handles: &mut Vec<Handle>) -> Result<PortCo
     let pairs_max = usize::try_from(limit.saturating_sub(reserve) / 2).unwrap_or(usize::MAX);
     let pairs: Vec<Vec<(MediaRange, u16)>> = plan.media.iter().map(pairs_of).collect();
     let longest = pairs.iter().map(Vec::len).max().unwrap_or(0);
-    let in_turn = (0..longest).flat_map(|index| pairs.iter().filter_map(move |range| range.get(index)));
-    let mut counts = PortCounts::default();
-    let mut shards = (0..plan.shards).map(ShardId).cycle();
-    for (range, port) in in_turn {
-        if counts.open as usize >= pairs_max {
-            counts.cut += 1;
-            continue;
-        }
-        match rtp_pair(range.address, *port) {
-            Ok(descriptors) => {
-                let shard = shards.next().unwrap_or_default();
-                let (interface, address, port) = (range.interface, range.address, *port);
-                handles.push(Handle { passed: Passed::RtpPair { shard, interface, address, port }, descriptors });
-                counts.open += 1;
-            }
-            Err(error) => refuse_pair(range.address, *port, &error, &mut counts)?,
-        }
+    let in_turn = (0..longest).flat_map(|index| pairs.iter().filter_map(move |range| range.get(index)).copied());
+    let mut opening = Opening { handles, shards: plan.shards, pairs_max, counts: PortCounts::default() };
+    let held = opening.open(in_turn)?;
+    if !held.is_empty() {
+        std::thread::sleep(RELEASE_WAIT * 4);
+        opening.counts.held = 0;
+        opening.open(held.into_iter())?;
     }
+    let counts = opening.counts;
     if counts.open == 0 && counts.held > 0 {
         return Err(Failure::new(exit::BUSY, "media.ports: every port is in use by another process"));
     }
@@ -273,18 +264,50 @@ fn open_rtp(plan: &Plan, limit: u64, handles: &mut Vec<Handle>) -> Result<PortCo
     Ok(counts)
 }
 
+struct Opening<'a> {
+    handles: &'a mut Vec<Handle>,
+    shards: u8,
+    pairs_max: usize,
+    counts: PortCounts,
+}
+
+impl Opening<'_> {
+    /// Returns the pairs that others hold.
+    fn open(&mut self, pairs: impl Iterator<Item = (MediaRange, u16)>) -> Result<Vec<(MediaRange, u16)>, Failure> {
+        let mut held = Vec::new();
+        for (range, port) in pairs {
+            let open = self.counts.open as usize;
+            if open >= self.pairs_max {
+                self.counts.cut += 1;
+                continue;
+            }
+            let (interface, address) = (range.interface, range.address);
+            let error = match rtp_pair(address, port) {
+                Ok(descriptors) => {
+                    let shard = ShardId(u8::try_from(open % usize::from(self.shards.max(1))).unwrap_or(0));
+                    let passed = Passed::RtpPair { shard, interface, address, port };
+                    self.handles.push(Handle { passed, descriptors });
+                    self.counts.open += 1;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match error.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::ADDRINUSE) => {
+                    self.counts.held += 1;
+                    held.push((range, port));
+                }
+                Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => self.counts.cut += 1,
+                _ => return Err(bind_failure(SocketAddr::new(address, port), Transport::Udp, &error)),
+            }
+        }
+        Ok(held)
+    }
+}
+
 fn pairs_of(range: &MediaRange) -> Vec<(MediaRange, u16)> {
     let (first, last) = range.ports;
     (first..last).filter(|port| port % 2 == 0).map(|port| (*range, port)).collect()
-}
-
-fn refuse_pair(address: IpAddr, port: u16, error: &io::Error, counts: &mut PortCounts) -> Result<(), Failure> {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::ADDRINUSE) => counts.held += 1,
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => counts.cut += 1,
-        _ => return Err(bind_failure(SocketAddr::new(address, port), Transport::Udp, error)),
-    }
-    Ok(())
 }
 
 fn rtp_pair(address: IpAddr, port: u16) -> io::Result<Vec<OwnedFd>> {
