@@ -146,8 +146,12 @@ pub struct ShardConfig {
     pub batch: u32,
     /// … or when this has passed.
     pub wait_max: Duration,
-    /// How soon glommio's own work interrupts ours.
-    pub preempt: Duration,
+    /// How often a loaded shard lets glommio look after its own work.
+    pub poll_every: Duration,
+    /// More datagrams than these within 20 ms, and waiting in the ring costs less than sleeping and being woken for each.
+    pub loaded_datagrams: u32,
+    /// A sleeping shard shows that often that it lives.
+    pub sleep_max: Duration,
     pub ring: RingConfig,
     /// Take recvmmsg and sendmmsg even where the ring works.
     pub plain: bool,
@@ -160,7 +164,9 @@ impl Default for ShardConfig {
             housekeeping: None,
             batch: 64,
             wait_max: Duration::from_micros(400),
-            preempt: Duration::from_micros(500),
+            poll_every: Duration::from_micros(500),
+            loaded_datagrams: 10,
+            sleep_max: Duration::from_millis(250),
             ring: RingConfig::default(),
             plain: false,
         }
@@ -223,17 +229,18 @@ impl ShardHandle {
     }
 }
 
+/// Never: glommio 0.9 goes to sleep over runnable tasks if its preemption timer fires between arming and running
+/// (`run_task_queues` then says that nothing is runnable). The loop yields by itself instead, see [`let_glommio_poll`].
+const PREEMPT: Duration = Duration::from_secs(3_600);
+/// Longer than [`let_glommio_poll`] takes, so that it never leads to a sleep.
+const SPIN: Duration = Duration::from_micros(20);
 /// Datagrams handed over in one turn.
 const DATAGRAMS_PER_TURN: u32 = 1_024;
 const MESSAGES_PER_TURN: u32 = 256;
 /// The executor's registered memory: nothing here reads files.
 const IO_MEMORY: usize = 64 * 1024;
-/// A sleeping shard shows that it lives.
-const SLEEP_MAX: Duration = Duration::from_millis(250);
 /// All sockets are audited within a second: `DatagramIo::audit` looks at a sixteenth.
 const AUDIT_EVERY: Duration = Duration::from_nanos(1_000_000_000 / 16);
-/// More datagrams than these in the window, and waiting in the ring costs less than sleeping and being woken for each.
-const LOADED_DATAGRAMS: u32 = 10;
 const LOADED_WINDOW: Duration = Duration::from_millis(20);
 /// How long a shard stays loaded after the last full window.
 const LOADED_FOR: Duration = Duration::from_millis(100);
@@ -253,7 +260,8 @@ where
     let mut builder = LocalExecutorBuilder::new(placement)
         .name("shard")
         .io_memory(IO_MEMORY)
-        .preempt_timer(config.preempt);
+        .preempt_timer(PREEMPT)
+        .spin_before_park(SPIN);
     if let Some(cpu) = config.housekeeping
         && let Some(cpus) = glommio::CpuSet::online().ok().map(|set| set.filter(|location| location.cpu == cpu))
     {
@@ -342,7 +350,9 @@ where
 async fn listen(wake: OwnedFd, notice: Rc<Notice>, stop: Arc<AtomicBool>) {
     // SAFETY: the descriptor is open, and the file becomes its only owner.
     let wake = unsafe { BufferedFile::from_raw_fd(wake.into_raw_fd()) };
-    while !stop.load(Acquire) && wake.read_at(0, 8).await.is_ok() {
+    while !stop.load(Acquire) {
+        // An error is no reason to stop listening; the read is asked for again after a turn of the loop.
+        let _ = wake.read_at(0, 8).await;
         notice.give();
     }
 }
@@ -354,10 +364,11 @@ async fn turn_until<Io: DatagramIo, M: ShardMachine>(
     config: &ShardConfig,
 ) {
     let mut due = None;
+    let mut polled = Instant::ZERO;
     while !stop.load(Acquire) {
         let until = {
             let mut core = core.borrow_mut();
-            core.turn(due);
+            core.turn(due, config);
             if core.machine.is_done() {
                 return;
             }
@@ -366,16 +377,23 @@ async fn turn_until<Io: DatagramIo, M: ShardMachine>(
                 None
             } else {
                 due = None;
-                core.prepare_to_sleep()
+                core.prepare_to_sleep(config)
             }
         };
         if let Some(until) = until {
             sleep(notice, until).await;
             core.borrow_mut().wake_up();
-        } else if glommio::executor().need_preempt() {
-            glommio::executor().yield_task_queue_now().await;
+            polled = core.borrow().now.instant;
+        } else if core.borrow().now.instant.since(polled) >= config.poll_every {
+            let_glommio_poll().await;
+            polled = core.borrow().now.instant;
         }
     }
+}
+
+/// glommio looks at its rings only when no task is runnable: so be none for a moment.
+async fn let_glommio_poll() {
+    Timer::new(Duration::from_micros(1)).await;
 }
 
 async fn sleep(notice: &Notice, until: Instant) {
@@ -426,7 +444,7 @@ struct Core<Io, M: ShardMachine> {
 
 impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
     /// `due`: the time at which a wait was to end at the latest.
-    fn turn(&mut self, due: Option<Instant>) {
+    fn turn(&mut self, due: Option<Instant>, config: &ShardConfig) {
         self.now = clock::now();
         let figures = &self.effects.figures;
         figures.beat(self.now.instant, Phase::Working);
@@ -435,7 +453,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
             figures.observe(Histogram::TurnLateness, self.now.instant.since(due), 1);
         }
         let datagrams = self.take_datagrams();
-        self.weigh(datagrams);
+        self.weigh(datagrams, config);
         self.take_messages();
         if self.machine.next_deadline().is_some_and(|deadline| deadline <= self.now.instant) {
             self.machine.handle_timeout(self.now);
@@ -489,13 +507,13 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
     }
 
     /// Decides whether the shard is loaded.
-    fn weigh(&mut self, datagrams: u32) {
+    fn weigh(&mut self, datagrams: u32, config: &ShardConfig) {
         let now = self.now.instant;
         if now.since(self.window.0) > LOADED_WINDOW {
             self.window = (now, 0);
         }
         self.window.1 += datagrams;
-        if self.window.1 >= LOADED_DATAGRAMS {
+        if self.window.1 > config.loaded_datagrams {
             self.loaded_until = now + LOADED_FOR;
         }
     }
@@ -528,7 +546,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
     }
 
     /// Says until when to sleep; none if there is work.
-    fn prepare_to_sleep(&mut self) -> Option<Instant> {
+    fn prepare_to_sleep(&mut self, config: &ShardConfig) -> Option<Instant> {
         if !self.effects.post.prepare_to_sleep() {
             self.effects.io.submit_and_wait(Wait { completions_min: 0, until: self.now.instant });
             return None;
@@ -544,7 +562,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         figures.beat(self.now.instant, Phase::Sleeping);
         figures.add(Counter::BusyNanos, u64::try_from(clock::boottime().since(self.now.instant).as_nanos()).unwrap_or(0));
         let deadline = self.machine.next_deadline().unwrap_or(Instant::NEVER);
-        Some(deadline.min(self.now.instant + SLEEP_MAX))
+        Some(deadline.min(self.now.instant + config.sleep_max))
     }
 
     fn wake_up(&mut self) {
