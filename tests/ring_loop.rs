@@ -26,7 +26,6 @@ use tipring::shard::mesh::Post;
 use tipring::shard::run::Backend;
 use tipring::shard::run::Effects;
 use tipring::shard::run::Flow;
-use tipring::shard::run::Frame;
 use tipring::shard::run::ShardConfig;
 use tipring::shard::run::ShardHandle;
 use tipring::shard::run::ShardMachine;
@@ -107,10 +106,6 @@ impl ShardMachine for Echo {
                 self.returned.fetch_add(1, Relaxed);
             }
         }
-    }
-
-    fn frame(bytes: &[u8]) -> Frame {
-        Frame::Message(bytes.len())
     }
 }
 

@@ -62,6 +62,12 @@ impl<T> Slab<T> {
         if entry.generation == handle.generation { entry.value.as_mut() } else { None }
     }
 
+    /// The handle of whoever is at this place.
+    pub fn handle_at(&self, slot: u32) -> Option<Handle> {
+        let entry = self.entries.get(slot as usize)?;
+        entry.value.as_ref().map(|_| Handle { slot, generation: entry.generation })
+    }
+
     /// Takes the value out but keeps its place, for [`Slab::put_back`].
     pub fn take(&mut self, handle: Handle) -> Option<T> {
         let entry = self.entries.get_mut(handle.slot as usize)?;

@@ -7,4 +7,5 @@ pub mod clock;
 pub mod memory;
 pub mod mesh;
 pub mod run;
+pub mod tcp;
 pub mod udp;

@@ -7,7 +7,6 @@
 #![allow(unsafe_code, reason = "wraps the wake descriptor for glommio")]
 
 use std::cell::Cell;
-use std::cell::RefCell;
 use std::future::Future;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -46,6 +45,9 @@ use crate::shard::mesh::Delivery;
 use crate::shard::mesh::Member;
 use crate::shard::mesh::Post;
 use crate::shard::mesh::signal;
+use crate::shard::tcp::Arrival;
+use crate::shard::tcp::StreamLimits;
+use crate::shard::tcp::Streams;
 use crate::shard::udp::DatagramIo;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
@@ -68,20 +70,8 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     Udp { slot: Slot, peer: SocketAddr },
-    Tcp { connection: Handle, peer: SocketAddr },
-}
-
-/// Where the first message in a stream ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// A whole message of so many bytes.
-    Message(usize),
-    /// Bytes between messages, to be passed over; a double CRLF is answered with one CRLF (RFC 5626 §3.5.1).
-    KeepAlive { len: usize, pong: bool },
-    /// More bytes are needed; so many in all, if that is known.
-    Partial { wanted: Option<usize> },
-    /// This will never be a message.
-    Broken,
+    /// `listener` counts the listeners that the shard was given.
+    Tcp { connection: Handle, peer: SocketAddr, listener: u16 },
 }
 
 /// Everything a machine can have done. Nothing here fails towards the machine but the mesh; failures are counted.
@@ -127,9 +117,6 @@ pub trait ShardMachine: 'static {
     /// Called after each of the above: passes on what is to be done.
     fn drain(&mut self, effects: &mut impl Effects<Self::Message>);
 
-    /// Finds the end of the first message in a stream.
-    fn frame(bytes: &[u8]) -> Frame;
-
     /// The shard's work has ended and its thread may.
     fn is_done(&self) -> bool {
         false
@@ -153,6 +140,7 @@ pub struct ShardConfig {
     /// A sleeping shard shows that often that it lives.
     pub sleep_max: Duration,
     pub ring: RingConfig,
+    pub streams: StreamLimits,
     /// Take recvmmsg and sendmmsg even where the ring works.
     pub plain: bool,
 }
@@ -168,6 +156,7 @@ impl Default for ShardConfig {
             loaded_datagrams: 10,
             sleep_max: Duration::from_millis(250),
             ring: RingConfig::default(),
+            streams: StreamLimits::default(),
             plain: false,
         }
     }
@@ -236,6 +225,7 @@ const PREEMPT: Duration = Duration::from_secs(3_600);
 const SPIN: Duration = Duration::from_micros(20);
 /// Datagrams handed over in one turn.
 const DATAGRAMS_PER_TURN: u32 = 1_024;
+const STREAMS_PER_TURN: u32 = 256;
 const MESSAGES_PER_TURN: u32 = 256;
 /// The executor's registered memory: nothing here reads files.
 const IO_MEMORY: usize = 64 * 1024;
@@ -326,23 +316,24 @@ where
     let now = clock::now();
     let notice = Rc::new(Notice::default());
     let wake = parts.post.wake_fd().try_clone_to_owned()?;
-    let core = Core {
+    let streams = Streams::new(config.streams.clone(), parts.listeners, now.instant, &mut io)?;
+    let mut core = Core {
         machine: make(now),
-        effects: Applied { io, post: parts.post, figures: parts.figures },
+        effects: Applied { io, streams, post: parts.post, figures: parts.figures },
         now,
         lent_since: now.instant,
         loaded_until: Instant::ZERO,
         window: (now.instant, 0),
         audit_due: now.instant,
+        audit_part: 0,
     };
-    let core = Rc::new(RefCell::new(core));
     if backend == Backend::Ring {
         glommio::spawn_local(listen(wake, Rc::clone(&notice), Arc::clone(&stop))).detach();
     }
     // Nobody waits any more only if the owner is gone.
     let _ = ready.send(Ok(backend));
-    turn_until(&core, &notice, &stop, config).await;
-    core.borrow().effects.figures.beat(clock::boottime(), Phase::Stopped);
+    turn_until(&mut core, &notice, &stop, config).await;
+    core.effects.figures.beat(clock::boottime(), Phase::Stopped);
     Ok(())
 }
 
@@ -358,7 +349,7 @@ async fn listen(wake: OwnedFd, notice: Rc<Notice>, stop: Arc<AtomicBool>) {
 }
 
 async fn turn_until<Io: DatagramIo, M: ShardMachine>(
-    core: &RefCell<Core<Io, M>>,
+    core: &mut Core<Io, M>,
     notice: &Notice,
     stop: &AtomicBool,
     config: &ShardConfig,
@@ -366,27 +357,21 @@ async fn turn_until<Io: DatagramIo, M: ShardMachine>(
     let mut due = None;
     let mut polled = Instant::ZERO;
     while !stop.load(Acquire) {
-        let until = {
-            let mut core = core.borrow_mut();
-            core.turn(due, config);
-            if core.machine.is_done() {
-                return;
-            }
-            if core.is_loaded() || !core.effects.io.can_sleep() {
-                due = Some(core.wait(config));
-                None
-            } else {
-                due = None;
-                core.prepare_to_sleep(config)
-            }
-        };
-        if let Some(until) = until {
+        core.turn(due, config);
+        if core.machine.is_done() {
+            return;
+        }
+        due = None;
+        if core.is_loaded() || !core.effects.io.can_sleep() {
+            due = Some(core.wait(config));
+        } else if let Some(until) = core.prepare_to_sleep(config) {
             sleep(notice, until).await;
-            core.borrow_mut().wake_up();
-            polled = core.borrow().now.instant;
-        } else if core.borrow().now.instant.since(polled) >= config.poll_every {
+            core.wake_up();
+            polled = core.now.instant;
+        }
+        if core.now.instant.since(polled) >= config.poll_every {
             let_glommio_poll().await;
-            polled = core.borrow().now.instant;
+            polled = core.now.instant;
         }
     }
 }
@@ -440,6 +425,7 @@ struct Core<Io, M: ShardMachine> {
     /// Begin of the window, and the datagrams in it.
     window: (Instant, u32),
     audit_due: Instant,
+    audit_part: u32,
 }
 
 impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
@@ -454,6 +440,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         }
         let datagrams = self.take_datagrams();
         self.weigh(datagrams, config);
+        self.take_streams();
         self.take_messages();
         if self.machine.next_deadline().is_some_and(|deadline| deadline <= self.now.instant) {
             self.machine.handle_timeout(self.now);
@@ -497,6 +484,60 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         taken
     }
 
+    fn take_streams(&mut self) {
+        let Applied { io, streams, .. } = &mut self.effects;
+        streams.begin_turn(self.now.instant, io);
+        for _ in 0..STREAMS_PER_TURN {
+            let Applied { io, streams, figures, .. } = &mut self.effects;
+            let Some(token) = io.next_ready() else { break };
+            if let Some(connection) = streams.on_ready(token, io, figures) {
+                self.read_stream(connection);
+            }
+        }
+        self.tell_closed();
+    }
+
+    fn read_stream(&mut self, connection: Handle) {
+        for _ in 0..Streams::reads_per_turn() {
+            let Applied { io, streams, figures, .. } = &mut self.effects;
+            let Some(reading) = streams.read(connection, io, figures) else { return };
+            let passed = self.take_frames(connection, &reading.bytes);
+            self.effects.streams.finish(connection, reading, passed);
+        }
+        self.effects.streams.more_next_turn(connection);
+    }
+
+    /// Hands over whole messages; says how many bytes are done with.
+    fn take_frames(&mut self, connection: Handle, bytes: &[u8]) -> usize {
+        let mut passed = 0;
+        while let Some((peer, listener)) = self.effects.streams.ends(connection) {
+            let Applied { io, streams, figures, .. } = &mut self.effects;
+            let (skipped, arrival) = streams.frame(connection, &bytes[passed..], io, figures);
+            passed += skipped;
+            let (len, last) = match arrival {
+                Arrival::Message(len) => (len, false),
+                Arrival::Last(len) => (len, true),
+                Arrival::Nothing => return passed,
+            };
+            let flow = Flow::Tcp { connection, peer, listener };
+            self.machine.on_sip(flow, &bytes[passed..passed + len], self.now);
+            self.machine.drain(&mut self.effects);
+            passed += len;
+            if last {
+                let Applied { io, streams, figures, .. } = &mut self.effects;
+                streams.close_broken(connection, io, figures);
+            }
+        }
+        bytes.len()
+    }
+
+    fn tell_closed(&mut self) {
+        while let Some(connection) = self.effects.streams.closed.pop() {
+            self.machine.on_closed(connection, self.now);
+            self.machine.drain(&mut self.effects);
+        }
+    }
+
     fn take_messages(&mut self) {
         for _ in 0..MESSAGES_PER_TURN {
             let Some((from, message)) = self.effects.post.try_receive() else { break };
@@ -528,6 +569,11 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
             self.audit_due = self.audit_due + AUDIT_EVERY;
             self.effects.io.audit();
             parts += 1;
+            self.audit_part = (self.audit_part + 1) % 16;
+            if self.audit_part == 0 {
+                let Applied { io, streams, figures, .. } = &mut self.effects;
+                streams.sweep(io, figures);
+            }
         }
         if parts > 0 {
             self.audit_due = self.audit_due.max(self.now.instant);
@@ -547,7 +593,8 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
 
     /// Says until when to sleep; none if there is work.
     fn prepare_to_sleep(&mut self, config: &ShardConfig) -> Option<Instant> {
-        if !self.effects.post.prepare_to_sleep() {
+        self.tell_closed();
+        if self.effects.streams.has_work() || !self.effects.post.prepare_to_sleep() {
             self.effects.io.submit_and_wait(Wait { completions_min: 0, until: self.now.instant });
             return None;
         }
@@ -576,6 +623,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
 /// Carries out what a machine wants.
 struct Applied<Io, M> {
     io: Io,
+    streams: Streams,
     post: Post<M>,
     figures: Figures,
 }
@@ -585,14 +633,21 @@ impl<Io: DatagramIo, M: Send> Effects<M> for Applied<Io, M> {
         self.io.send(slot, to, bytes);
     }
 
-    fn send_tcp(&mut self, _connection: Handle, _bytes: &[u8]) -> bool {
-        self.figures.add(Counter::TcpNoConnection, 1);
-        false
+    fn send_tcp(&mut self, connection: Handle, bytes: &[u8]) -> bool {
+        let written = self.streams.write(connection, bytes, &mut self.io, &self.figures);
+        if written {
+            self.figures.add(Counter::TcpWrites, 1);
+        }
+        written
     }
 
-    fn close_tcp(&mut self, _connection: Handle) {}
+    fn close_tcp(&mut self, connection: Handle) {
+        self.streams.close(connection, &mut self.io, &self.figures);
+    }
 
-    fn keep_tcp(&mut self, _connection: Handle) {}
+    fn keep_tcp(&mut self, connection: Handle) {
+        self.streams.keep(connection);
+    }
 
     fn send_mesh(&mut self, to: Member, message: M) -> Result<(), M> {
         match self.post.try_send(to, message) {

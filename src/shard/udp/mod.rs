@@ -3,6 +3,7 @@
 //! Sockets are made and bound by the keeper and come as descriptors with a slot number; nothing is bound here. A received
 //! datagram stays in the buffer that the kernel filled until it is [released](DatagramIo::release) or
 //! [relayed](DatagramIo::relay): an RTP packet is never copied. Bytes of ours are copied once, by [`DatagramIo::send`].
+//! TCP streams are not carried, but watched: the thread must not wait in two places.
 
 mod buffers;
 pub mod plain;
@@ -15,6 +16,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
 use crate::base::time::Instant;
@@ -127,6 +129,19 @@ pub trait DatagramIo {
 
     /// Sends a copy of `bytes`.
     fn send(&mut self, slot: Slot, to: SocketAddr, bytes: &[u8]);
+
+    /// Reports the token whenever the stream may be read, written or accepted from, until it is unwatched: by changes, so read
+    /// until nothing is left.
+    fn watch(&mut self, token: u32, stream: BorrowedFd<'_>) -> Result<(), UdpError>;
+
+    /// To be called before the stream is closed.
+    fn unwatch(&mut self, token: u32);
+
+    /// The next watched stream at which something happened.
+    fn next_ready(&mut self) -> Option<u32>;
+
+    /// Reports the token once more.
+    fn mark_ready(&mut self, token: u32);
 
     /// Gives everything queued to the kernel, and waits for datagrams.
     fn submit_and_wait(&mut self, wait: Wait);

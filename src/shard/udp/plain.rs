@@ -2,6 +2,8 @@
 //! or broken. A shard on it does not sleep deeply: it wakes some times a second, see [`DatagramIo::can_sleep`].
 #![allow(unsafe_code, reason = "recvmmsg and sendmmsg")]
 
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -36,6 +38,8 @@ const EVENTS: usize = 256;
 const AUDIT_PARTS: usize = 16;
 const DRAIN_MAX: u32 = 4_096;
 const WAKE: u64 = u64::MAX;
+/// Marks the tokens of watched streams.
+const STREAM: u64 = 1 << 32;
 
 struct Place {
     socket: OwnedFd,
@@ -60,6 +64,8 @@ pub struct Plain {
     places: Vec<Option<Place>>,
     /// Sockets that had something when last looked at.
     ready: Vec<Slot>,
+    watched: BTreeMap<u32, RawFd>,
+    streams: VecDeque<u32>,
     events: Vec<epoll::Event>,
     received: Vec<Datagram>,
     buffers: Box<[u8]>,
@@ -83,6 +89,8 @@ impl Plain {
             wake,
             places,
             ready: Vec::new(),
+            watched: BTreeMap::new(),
+            streams: VecDeque::new(),
             events: Vec::with_capacity(EVENTS),
             received: Vec::with_capacity(BATCH),
             buffers: vec![0; BUFFERS * BUFFER_BYTES].into(),
@@ -154,6 +162,7 @@ impl Plain {
                     let mut count = [0; 8];
                     let _ = rustix::io::read(&self.wake, &mut count);
                 }
+                token if token & STREAM != 0 => self.streams.push_back(token as u32),
                 slot => self.ready.push(slot as Slot),
             }
         }
@@ -337,9 +346,34 @@ impl DatagramIo for Plain {
         }
     }
 
+    fn watch(&mut self, token: u32, stream: BorrowedFd<'_>) -> Result<(), UdpError> {
+        let events = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        epoll::add(&self.epoll, stream, epoll::EventData::new_u64(STREAM | u64::from(token)), events)
+            .map_err(|e| UdpError::Os("epoll", e.into()))?;
+        self.watched.insert(token, stream.as_raw_fd());
+        Ok(())
+    }
+
+    fn unwatch(&mut self, token: u32) {
+        if let Some(stream) = self.watched.remove(&token) {
+            // SAFETY: the caller closes the stream only after this call.
+            let stream = unsafe { BorrowedFd::borrow_raw(stream) };
+            let _ = epoll::delete(&self.epoll, stream);
+        }
+        self.streams.retain(|ready| *ready != token);
+    }
+
+    fn next_ready(&mut self) -> Option<u32> {
+        self.streams.pop_front()
+    }
+
+    fn mark_ready(&mut self, token: u32) {
+        self.streams.push_back(token);
+    }
+
     fn submit_and_wait(&mut self, wait: Wait) {
         self.flush();
-        let busy = wait.completions_min == 0 || !self.received.is_empty() || !self.ready.is_empty();
+        let busy = wait.completions_min == 0 || !self.streams.is_empty() || !self.received.is_empty() || !self.ready.is_empty();
         let nanos = if busy { 0 } else { wait.until.since(clock::boottime()).as_nanos() as i64 };
         self.poll(&Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 });
     }

@@ -7,10 +7,12 @@
 //! an earlier use of a slot is recognised and dropped.
 #![allow(unsafe_code, reason = "io_uring")]
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::SeqCst;
@@ -22,6 +24,7 @@ use io_uring::cqueue;
 use io_uring::opcode;
 use io_uring::squeue;
 use io_uring::types::CancelBuilder;
+use io_uring::types::Fd;
 use io_uring::types::Fixed;
 use io_uring::types::SubmitArgs;
 use io_uring::types::Timespec;
@@ -88,6 +91,7 @@ const DRAIN_MAX: u32 = 4_096;
 const OP_RECEIVE: u8 = 1;
 const OP_SEND: u8 = 2;
 const OP_CANCEL: u8 = 3;
+const OP_WATCH: u8 = 4;
 const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 fn user_data(op: u8, generation: u32, slot: Slot) -> u64 {
@@ -107,6 +111,14 @@ struct Place {
     ended: bool,
     peer: Option<SocketAddr>,
     kernel_drops: u32,
+}
+
+/// A stream that is watched, or was.
+#[derive(Clone, Copy, Default)]
+struct Watch {
+    stream: Option<RawFd>,
+    generation: u32,
+    ready: bool,
 }
 
 /// A buffer whose send is queued and not yet submitted.
@@ -132,6 +144,8 @@ pub struct Ring {
     arena: Box<[u8]>,
     arena_len: usize,
     rearms: Vec<Slot>,
+    watches: Vec<Watch>,
+    ready: VecDeque<u32>,
     /// A group ran empty: give back before arming again.
     starved: bool,
     audit_part: usize,
@@ -180,6 +194,8 @@ impl Ring {
             arena: vec![0; config.arena_bytes].into(),
             arena_len: 0,
             rearms: Vec::with_capacity(config.slots_max as usize),
+            watches: Vec::new(),
+            ready: VecDeque::new(),
             starved: false,
             audit_part: 0,
             suspended_nanos: clock::suspended_nanos(),
@@ -247,6 +263,31 @@ impl Ring {
         {
             // The audit will try again.
             place.armed = false;
+        }
+    }
+
+    fn push_watch(&mut self, token: u32) {
+        let Some(watch) = self.watches.get_mut(token as usize) else { return };
+        let Some(stream) = watch.stream else { return };
+        watch.generation = (watch.generation + 1) & GENERATION_MASK;
+        let data = user_data(OP_WATCH, watch.generation, token);
+        let events = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
+        let entry = opcode::PollAdd::new(Fd(stream), events as u32).multi(true).build().user_data(data);
+        if !self.push(&entry) {
+            self.tally.enter_errors += 1;
+        }
+    }
+
+    fn on_watched(&mut self, entry: &cqueue::Entry) {
+        let token = entry.user_data() as u32;
+        let generation = (entry.user_data() >> 32) as u32 & GENERATION_MASK;
+        let Some(watch) = self.watches.get(token as usize) else { return };
+        if watch.generation != generation || watch.stream.is_none() {
+            return;
+        }
+        self.mark_ready(token);
+        if !cqueue::more(entry.flags()) {
+            self.push_watch(token);
         }
     }
 
@@ -559,6 +600,7 @@ impl DatagramIo for Ring {
                         return Some(datagram);
                     }
                 }
+                OP_WATCH => self.on_watched(&entry),
                 OP_SEND => self.on_send_failed(entry.result()),
                 // The receive had ended by itself: its own completion says so.
                 _ => {}
@@ -603,11 +645,49 @@ impl DatagramIo for Ring {
         self.push_send(slot, to, start, bytes.len());
     }
 
+    fn watch(&mut self, token: u32, stream: BorrowedFd<'_>) -> Result<(), UdpError> {
+        let index = token as usize;
+        if index >= self.watches.len() {
+            self.watches.resize(index + 1, Watch::default());
+        }
+        self.watches[index].stream = Some(stream.as_raw_fd());
+        self.watches[index].ready = false;
+        self.push_watch(token);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, token: u32) {
+        let Some(watch) = self.watches.get_mut(token as usize) else { return };
+        if watch.stream.take().is_some() {
+            let target = user_data(OP_WATCH, watch.generation, token);
+            self.push_cancel(target);
+        }
+    }
+
+    fn next_ready(&mut self) -> Option<u32> {
+        while let Some(token) = self.ready.pop_front() {
+            let Some(watch) = self.watches.get_mut(token as usize) else { continue };
+            if std::mem::take(&mut watch.ready) && watch.stream.is_some() {
+                return Some(token);
+            }
+        }
+        None
+    }
+
+    fn mark_ready(&mut self, token: u32) {
+        let Some(watch) = self.watches.get_mut(token as usize) else { return };
+        if watch.stream.is_some() && !std::mem::replace(&mut watch.ready, true) {
+            self.ready.push_back(token);
+        }
+    }
+
     fn submit_and_wait(&mut self, wait: Wait) {
         self.rtp.publish();
         self.sip.publish();
         self.rearm();
-        if wait.completions_min == 0 || self.batch_next < self.batch.len() || !self.ring.completion().is_empty() {
+        let at_hand =
+            !self.ready.is_empty() || self.batch_next < self.batch.len() || !self.ring.completion().is_empty();
+        if wait.completions_min == 0 || at_hand {
             self.submit();
             return;
         }
@@ -624,6 +704,7 @@ impl DatagramIo for Ring {
         self.rearm();
         self.submit();
         let idle = self.batch_next == self.batch.len()
+            && self.ready.is_empty()
             && self.rearms.is_empty()
             && self.ring.completion().is_empty()
             && !self.has_deferred_work();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
 use crate::shard::udp::Datagram;
@@ -37,6 +38,7 @@ pub struct Sim {
     lent: BTreeMap<u32, Vec<u8>>,
     buffer_next: u32,
     queued: Vec<Sent>,
+    ready: VecDeque<u32>,
     /// Sent and submitted; the test takes it.
     pub sent: VecDeque<Sent>,
     tally: Tally,
@@ -127,6 +129,23 @@ impl DatagramIo for Sim {
         } else {
             self.tally.send_other += 1;
         }
+    }
+
+    fn watch(&mut self, token: u32, _stream: BorrowedFd<'_>) -> Result<(), UdpError> {
+        self.mark_ready(token);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, token: u32) {
+        self.ready.retain(|ready| *ready != token);
+    }
+
+    fn next_ready(&mut self) -> Option<u32> {
+        self.ready.pop_front()
+    }
+
+    fn mark_ready(&mut self, token: u32) {
+        self.ready.push_back(token);
     }
 
     fn submit_and_wait(&mut self, _wait: Wait) {

@@ -1,0 +1,422 @@
+//! SIP over TCP: connections of a shard, accepted on listeners that the keeper made. One table per shard.
+//!
+//! An idle connection holds no buffer: it is read into one that all share, and only the begin of an unfinished message is kept.
+//! What the peer does not take at once is queued up to a limit; who does not read, says nothing, or is one too many is closed and
+//! counted. Where messages end is [`Framer`]'s knowledge, what they mean the machine's.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use rustix::net::SendFlags;
+use rustix::net::Shutdown;
+use rustix::net::SocketFlags;
+use rustix::net::acceptfrom_with;
+use rustix::net::recv;
+use rustix::net::send;
+use rustix::net::shutdown;
+use rustix::net::sockopt::set_tcp_nodelay;
+
+use crate::base::id::Handle;
+use crate::base::slab::Slab;
+use crate::base::time::Instant;
+use crate::shard::memory::Counter;
+use crate::shard::memory::Figures;
+use crate::shard::udp::DatagramIo;
+use crate::shard::udp::UdpError;
+use crate::wire::sip::Frame;
+use crate::wire::sip::Framer;
+
+/// Bounds of one shard's connections.
+#[derive(Clone)]
+pub struct StreamLimits {
+    pub connections_max: u32,
+    pub per_source_max: u32,
+    /// Bytes queued for one connection that does not read.
+    pub queued_max: usize,
+    /// A stranger's first message must be whole by then.
+    pub first_message: Duration,
+    /// A stranger may be silent that long.
+    pub stranger_idle: Duration,
+    /// Queued bytes must move within this.
+    pub stuck: Duration,
+    /// Sources whose number of connections is not limited.
+    pub trusted: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 32_768,
+            per_source_max: 256,
+            queued_max: 256 * 1024,
+            first_message: Duration::from_secs(10),
+            stranger_idle: Duration::from_secs(60),
+            stuck: Duration::from_secs(30),
+            trusted: Arc::new(|_| false),
+        }
+    }
+}
+
+impl std::fmt::Debug for StreamLimits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamLimits").field("connections_max", &self.connections_max).finish_non_exhaustive()
+    }
+}
+
+/// What a connection's bytes turned out to be.
+pub(super) enum Arrival {
+    /// So many bytes are a message.
+    Message(usize),
+    /// So many bytes are the head of a message behind which the stream cannot be read on.
+    Last(usize),
+    Nothing,
+}
+
+/// Bytes of a connection, in the buffer that all share or in its own.
+pub(super) struct Reading {
+    pub(super) bytes: Vec<u8>,
+    shared: bool,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    peer: SocketAddr,
+    listener: u16,
+    framer: Framer,
+    /// The begin of an unfinished message.
+    partial: Vec<u8>,
+    /// What the peer did not take yet.
+    queued: Vec<u8>,
+    last_message: Instant,
+    moved: Instant,
+    heard: bool,
+    known: bool,
+    /// To be closed when the queue is empty.
+    closing: bool,
+}
+
+/// All connections of a shard.
+pub(super) struct Streams {
+    limits: StreamLimits,
+    listeners: Vec<OwnedFd>,
+    connections: Slab<Connection>,
+    by_source: BTreeMap<IpAddr, u32>,
+    /// Gone, and not yet told to the machine.
+    pub(super) closed: Vec<Handle>,
+    /// Tokens with more to do in the next turn.
+    again: Vec<u32>,
+    scratch: Vec<u8>,
+    now: Instant,
+}
+
+/// Bytes read in one go; a multiple of what a message usually has.
+const SCRATCH_BYTES: usize = 64 * 1024;
+const GROWTH_BYTES: usize = 4 * 1024;
+const ACCEPTS_PER_TURN: usize = 64;
+const READS_PER_TURN: usize = 4;
+/// Tokens below this are listeners, from here on connections.
+const TOKEN_CONNECTIONS: u32 = 64;
+const PONG: &[u8] = b"\r\n";
+
+impl Streams {
+    pub(super) fn new(
+        limits: StreamLimits,
+        listeners: Vec<OwnedFd>,
+        now: Instant,
+        io: &mut impl DatagramIo,
+    ) -> Result<Self, UdpError> {
+        for (token, listener) in (0..TOKEN_CONNECTIONS).zip(&listeners) {
+            io.watch(token, listener.as_fd())?;
+        }
+        let connections = Slab::new(limits.connections_max);
+        Ok(Self {
+            limits,
+            listeners,
+            connections,
+            by_source: BTreeMap::new(),
+            closed: Vec::new(),
+            again: Vec::new(),
+            scratch: Vec::with_capacity(SCRATCH_BYTES),
+            now,
+        })
+    }
+
+    pub(super) fn begin_turn(&mut self, now: Instant, io: &mut impl DatagramIo) {
+        self.now = now;
+        for token in self.again.drain(..) {
+            io.mark_ready(token);
+        }
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.again.is_empty() || !self.closed.is_empty()
+    }
+
+    fn token(connection: Handle) -> u32 {
+        TOKEN_CONNECTIONS + connection.slot
+    }
+
+    /// Accepts if the token is a listener's; else says whose it is.
+    pub(super) fn on_ready(&mut self, token: u32, io: &mut impl DatagramIo, figures: &Figures) -> Option<Handle> {
+        if token < TOKEN_CONNECTIONS {
+            self.accept(token, io, figures);
+            return None;
+        }
+        let connection = self.connections.handle_at(token - TOKEN_CONNECTIONS)?;
+        self.write_queued(connection, io, figures);
+        Some(connection)
+    }
+
+    fn accept(&mut self, token: u32, io: &mut impl DatagramIo, figures: &Figures) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = self.listeners.get(token as usize) else { return };
+            match acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok((socket, Some(peer))) => {
+                    if let Ok(peer) = SocketAddr::try_from(peer) {
+                        self.admit(socket, peer, token as u16, io, figures);
+                    }
+                }
+                Ok((_, None)) | Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => {
+                    // No descriptor or memory left: looked at again when something closes, or by the sweep.
+                    figures.add(Counter::TcpAcceptErrors, 1);
+                    return;
+                }
+            }
+        }
+        self.again.push(token);
+    }
+
+    fn admit(&mut self, socket: OwnedFd, peer: SocketAddr, listener: u16, io: &mut impl DatagramIo, figures: &Figures) {
+        let of_source = self.by_source.get(&peer.ip()).copied().unwrap_or(0);
+        if of_source >= self.limits.per_source_max && !(self.limits.trusted)(peer.ip()) {
+            figures.add(Counter::TcpRefusedSource, 1);
+            return;
+        }
+        if self.connections.is_full() {
+            figures.add(Counter::TcpRefusedTotal, 1);
+            return;
+        }
+        // Failure leaves the peer with Nagle's delays.
+        let _ = set_tcp_nodelay(&socket, true);
+        let connection = Connection {
+            socket,
+            peer,
+            listener,
+            framer: Framer::default(),
+            partial: Vec::new(),
+            queued: Vec::new(),
+            last_message: self.now,
+            moved: self.now,
+            heard: false,
+            known: false,
+            closing: false,
+        };
+        let Ok(handle) = self.connections.insert(connection) else { return };
+        *self.by_source.entry(peer.ip()).or_default() += 1;
+        figures.add(Counter::TcpAccepted, 1);
+        let watched = self.connections.get(handle).map(|c| io.watch(Self::token(handle), c.socket.as_fd()));
+        if !matches!(watched, Some(Ok(()))) {
+            self.remove(handle, Counter::TcpClosedError, io, figures);
+        }
+    }
+
+    /// Reads once: what was unfinished and what has come. None if there is nothing (more) to read.
+    pub(super) fn read(&mut self, handle: Handle, io: &mut impl DatagramIo, figures: &Figures) -> Option<Reading> {
+        let connection = self.connections.get_mut(handle).filter(|c| !c.closing)?;
+        let shared = connection.partial.is_empty();
+        let mut bytes = std::mem::take(if shared { &mut self.scratch } else { &mut connection.partial });
+        let begun = bytes.len();
+        bytes.reserve(if shared { SCRATCH_BYTES } else { GROWTH_BYTES });
+        let result = recv(&connection.socket, rustix::buffer::spare_capacity(&mut bytes), RecvFlags::DONTWAIT);
+        let reading = Reading { bytes, shared };
+        match result {
+            Ok((_, len)) if len > 0 => return Some(reading),
+            Err(Errno::AGAIN | Errno::INTR) => self.finish(handle, reading, if shared { begun } else { 0 }),
+            Ok(_) => self.remove(handle, Counter::TcpClosedPeer, io, figures),
+            Err(_) => self.remove(handle, Counter::TcpClosedError, io, figures),
+        }
+        None
+    }
+
+    /// Keeps what is left behind the first `passed` bytes, and as little memory as that needs.
+    pub(super) fn finish(&mut self, handle: Handle, reading: Reading, passed: usize) {
+        let Reading { mut bytes, shared } = reading;
+        let left = bytes.get(passed..).unwrap_or_default();
+        let connection = self.connections.get_mut(handle).filter(|c| !c.closing && !left.is_empty());
+        if shared {
+            if let Some(connection) = connection {
+                connection.partial = left.to_vec();
+            }
+            bytes.clear();
+            self.scratch = bytes;
+        } else if let Some(connection) = connection {
+            bytes.drain(..passed);
+            connection.partial = bytes;
+        }
+    }
+
+    /// Finds the first message; says how many bytes before it are done with. Keep-alives are answered and passed over.
+    pub(super) fn frame(
+        &mut self,
+        handle: Handle,
+        bytes: &[u8],
+        io: &mut impl DatagramIo,
+        figures: &Figures,
+    ) -> (usize, Arrival) {
+        let mut passed = 0;
+        loop {
+            let Some(connection) = self.connections.get_mut(handle).filter(|c| !c.closing) else {
+                return (bytes.len(), Arrival::Nothing);
+            };
+            match connection.framer.next(&bytes[passed..]) {
+                Frame::Message { len } => {
+                    connection.last_message = self.now;
+                    connection.heard = true;
+                    figures.add(Counter::TcpMessages, 1);
+                    return (passed, Arrival::Message(len));
+                }
+                Frame::KeepAlive { len } => passed += len,
+                Frame::Ping { len } => {
+                    passed += len;
+                    self.write(handle, PONG, io, figures);
+                }
+                Frame::Partial => return (passed, Arrival::Nothing),
+                Frame::Broken { head: 0 } => {
+                    self.close_for(handle, Counter::TcpClosedFraming, io, figures);
+                    return (bytes.len(), Arrival::Nothing);
+                }
+                Frame::Broken { head } => return (passed, Arrival::Last(head)),
+            }
+        }
+    }
+
+    /// Closes after the answer to the last message of a broken stream.
+    pub(super) fn close_broken(&mut self, handle: Handle, io: &mut impl DatagramIo, figures: &Figures) {
+        self.close_for(handle, Counter::TcpClosedFraming, io, figures);
+    }
+
+    pub(super) fn more_next_turn(&mut self, handle: Handle) {
+        self.again.push(Self::token(handle));
+    }
+
+    pub(super) const fn reads_per_turn() -> usize {
+        READS_PER_TURN
+    }
+
+    /// Peer and listener of a connection.
+    pub(super) fn ends(&self, handle: Handle) -> Option<(SocketAddr, u16)> {
+        self.connections.get(handle).map(|c| (c.peer, c.listener))
+    }
+
+    /// Writes now what the socket takes, and queues the rest. False if the connection is gone or is closed for this.
+    pub(super) fn write(&mut self, handle: Handle, bytes: &[u8], io: &mut impl DatagramIo, figures: &Figures) -> bool {
+        let queued_max = self.limits.queued_max;
+        let Some(connection) = self.connections.get_mut(handle).filter(|c| !c.closing) else {
+            figures.add(Counter::TcpNoConnection, 1);
+            return false;
+        };
+        let mut rest = bytes;
+        if connection.queued.is_empty() {
+            match send(&connection.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => rest = &bytes[sent..],
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => {
+                    self.remove(handle, Counter::TcpClosedError, io, figures);
+                    return false;
+                }
+            }
+            connection.moved = self.now;
+        }
+        if connection.queued.len() + rest.len() > queued_max {
+            self.remove(handle, Counter::TcpClosedSlow, io, figures);
+            return false;
+        }
+        connection.queued.extend_from_slice(rest);
+        true
+    }
+
+    fn write_queued(&mut self, handle: Handle, io: &mut impl DatagramIo, figures: &Figures) {
+        let Some(connection) = self.connections.get_mut(handle) else { return };
+        while !connection.queued.is_empty() {
+            match send(&connection.socket, &connection.queued, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    connection.queued.drain(..sent);
+                    connection.moved = self.now;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => {
+                    self.remove(handle, Counter::TcpClosedError, io, figures);
+                    return;
+                }
+            }
+        }
+        connection.queued = Vec::new();
+        if connection.closing {
+            self.remove(handle, Counter::TcpClosedOurs, io, figures);
+        }
+    }
+
+    /// Ends a connection after what is queued for it.
+    pub(super) fn close(&mut self, handle: Handle, io: &mut impl DatagramIo, figures: &Figures) {
+        self.close_for(handle, Counter::TcpClosedOurs, io, figures);
+    }
+
+    fn close_for(&mut self, handle: Handle, reason: Counter, io: &mut impl DatagramIo, figures: &Figures) {
+        let Some(connection) = self.connections.get_mut(handle) else { return };
+        connection.closing = true;
+        if connection.queued.is_empty() {
+            self.remove(handle, reason, io, figures);
+        }
+    }
+
+    pub(super) fn keep(&mut self, handle: Handle) {
+        if let Some(connection) = self.connections.get_mut(handle) {
+            connection.known = true;
+        }
+    }
+
+    fn remove(&mut self, handle: Handle, reason: Counter, io: &mut impl DatagramIo, figures: &Figures) {
+        let Some(connection) = self.connections.remove(handle) else { return };
+        io.unwatch(Self::token(handle));
+        // The watch holds the socket until it is cancelled; the peer shall know at once.
+        let _ = shutdown(&connection.socket, Shutdown::Both);
+        if let Some(count) = self.by_source.get_mut(&connection.peer.ip()) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_source.remove(&connection.peer.ip());
+            }
+        }
+        figures.add(reason, 1);
+        self.closed.push(handle);
+    }
+
+    /// Once a second: closes silent strangers and peers that do not read.
+    pub(super) fn sweep(&mut self, io: &mut impl DatagramIo, figures: &Figures) {
+        let mut overdue = Vec::new();
+        for (handle, connection) in self.connections.iter() {
+            let silent = self.now.since(connection.last_message);
+            let silent_max = if connection.heard { self.limits.stranger_idle } else { self.limits.first_message };
+            if !connection.queued.is_empty() && self.now.since(connection.moved) > self.limits.stuck {
+                overdue.push((handle, Counter::TcpClosedSlow));
+            } else if !connection.known && silent > silent_max {
+                overdue.push((handle, Counter::TcpClosedIdle));
+            }
+        }
+        for (handle, reason) in overdue {
+            self.remove(handle, reason, io, figures);
+        }
+        // A listener that could not be served for lack of descriptors is not reported again by itself.
+        let listeners = self.listeners.len() as u32;
+        self.again.extend((0..listeners).filter(|_| self.connections.len() < self.limits.connections_max as usize));
+    }
+}
