@@ -24,4 +24,5 @@ mod server;
 mod sipp;
 mod survival;
 mod tone;
+mod torture;
 mod transport;

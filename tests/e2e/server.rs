@@ -36,6 +36,8 @@ pub struct Setup {
     pub crowd: usize,
     /// Further tables, as TOML.
     pub more: String,
+    /// In place of the named phones and the crowd.
+    pub directory: Option<String>,
     /// SIP and media on this address instead of a loopback one.
     pub ip: Option<Ipv4Addr>,
 }
@@ -51,6 +53,7 @@ impl Default for Setup {
             ipv6: false,
             crowd: 0,
             more: String::new(),
+            directory: None,
             ip: None,
         }
     }
@@ -89,7 +92,8 @@ impl Server {
         let ip = setup.ip.unwrap_or_else(|| Ipv4Addr::new(network[0], network[1], network[2], 1));
         let mut server = Self { child: None, folder, network, ip: ip.into(), port_v6, next_host: 1, starts: 0 };
         fs::write(server.path("tipring.toml"), server.configuration(&setup)).unwrap();
-        fs::write(server.path("directory.toml"), directory(setup.crowd)).unwrap();
+        let phones = setup.directory.unwrap_or_else(|| directory(setup.crowd));
+        fs::write(server.path("directory.toml"), phones).unwrap();
         server.run();
         server
     }

@@ -1,0 +1,159 @@
+//! The 49 messages of RFC 4475 and the 12 of RFC 5118 over real sockets: the answer, or the silence, that the table asks for,
+//! once from a stranger and once with credentials. The answer has to come the way the message went, whatever its Via names.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use crate::digest::Answer as Credentials;
+use crate::message::Message;
+use crate::message::uri_of;
+use crate::server::Server;
+
+#[path = "../torture/mod.rs"]
+mod table;
+
+use table::Answer;
+use table::Case;
+
+/// The user and domain that `text` says it is from, as its tenant's phone.
+fn sender(message: &Message) -> Option<(String, String)> {
+    let name = if message.method() == "REGISTER" { "To" } else { "From" };
+    let uri = uri_of(message.header(name)?);
+    let (user, host) = uri.split_once(':')?.1.split_once('@')?;
+    let host = host.split([':', ';', '?', '>']).next()?;
+    let user = user.split([';', ':']).next()?;
+    let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+    (plain(user) && plain(host)).then(|| (user.to_ascii_lowercase(), host.to_ascii_lowercase()))
+}
+
+/// The messages of the RFCs as this test reads them; those that it cannot read are refused before anybody is asked who he is.
+fn readable(bytes: &[u8]) -> Option<Message> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let without_length: Vec<&str> = head
+        .split("\r\n")
+        .filter(|line| !line.to_ascii_lowercase().starts_with("content-length") && !line.starts_with("l:"))
+        .collect();
+    Message::parse(format!("{}\r\n\r\n", without_length.join("\r\n")).as_bytes()).map(|(message, _)| message)
+}
+
+/// A tenant for every domain and a phone for everybody that a message is from.
+fn directory() -> String {
+    let senders: BTreeSet<(String, String)> =
+        table::all().filter_map(|case| sender(&readable(&(case.bytes)())?)).collect();
+    let domains: BTreeSet<&str> = senders.iter().map(|(_, domain)| domain.as_str()).chain(["example.com"]).collect();
+    let mut text = String::new();
+    for (index, domain) in domains.iter().enumerate() {
+        text.push_str(&format!("[[tenant]]\nname = \"t{index}\"\ndomain = \"{domain}\"\n"));
+    }
+    for (user, domain) in &senders {
+        let tenant = domains.iter().position(|known| known == domain).unwrap();
+        text.push_str(&format!("[[phone]]\ntenant = \"t{tenant}\"\nuser = \"{user}\"\npassword = \"torture\"\n"));
+    }
+    text
+}
+
+/// The first answer that is not 100.
+fn exchange(socket: &UdpSocket, server: SocketAddr, bytes: &[u8], wait: Duration) -> Option<Message> {
+    socket.send_to(bytes, server).unwrap();
+    socket.set_read_timeout(Some(wait)).unwrap();
+    let mut packet = [0; 65_536];
+    loop {
+        let (len, _) = socket.recv_from(&mut packet).ok()?;
+        let (message, _) = Message::parse(&packet[..len])?;
+        if message.status() > 100 {
+            return Some(message);
+        }
+    }
+}
+
+fn is_right(wanted: Answer, got: Option<u16>) -> bool {
+    match (wanted, got) {
+        (Answer::Silence, None) | (Answer::Challenge, Some(401 | 407)) => true,
+        (Answer::Status(wanted), Some(got)) => wanted == got,
+        (Answer::Served, Some(got)) => ![400, 401, 405, 407, 416, 420, 501, 505].contains(&got),
+        _ => false,
+    }
+}
+
+/// The same message with an answer to the challenge and a branch of its own.
+fn with_credentials(bytes: &[u8], challenge: &Message) -> Option<Vec<u8>> {
+    let message = readable(bytes)?;
+    let (user, _) = sender(&message)?;
+    let (name, value) = match challenge.header("WWW-Authenticate") {
+        Some(value) => ("Authorization", value),
+        None => ("Proxy-Authorization", challenge.header("Proxy-Authenticate")?),
+    };
+    let answer = Credentials {
+        challenge: value,
+        user: &user,
+        password: "torture",
+        method: message.method(),
+        uri: message.request_uri(),
+        nonce_count: 1,
+    };
+    let line = format!("\r\n{name}: {}", answer.value());
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let mut out = bytes.to_vec();
+    out.splice(end..end, line.into_bytes());
+    // An old answer in the message would be read first.
+    let old = out.windows(16).position(|window| window.eq_ignore_ascii_case(b"\r\nAuthorization:"));
+    if let Some(old) = old.filter(|old| *old < end) {
+        out[old + 2..old + 15].copy_from_slice(b"X-Old-One-xx:");
+    }
+    let branch = out.windows(14).position(|window| window == b"branch=z9hG4bK").map(|at| at + 14);
+    if let Some(branch) = branch {
+        out.splice(branch..branch, *b"again");
+    }
+    Some(out)
+}
+
+fn check(server: &mut Server, case: &Case, faults: &mut Vec<String>) {
+    let v6 = case.rfc == 5118;
+    let ip: IpAddr = if v6 { Ipv6Addr::LOCALHOST.into() } else { server.fresh_ip() };
+    let target = if v6 { server.sip_v6() } else { server.sip() };
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    let bytes = (case.bytes)();
+    let wait = |wanted| Duration::from_millis(if wanted == Answer::Silence { 150 } else { 2_000 });
+    let mut fault = |with: &str, wanted, got: Option<Message>| {
+        let got = got.map(|message| message.start);
+        faults.push(format!(
+            "{} (RFC {} §{}) {with}: {wanted:?} wanted, got {got:?}; {}",
+            case.name, case.rfc, case.section, case.because
+        ));
+    };
+    let first = exchange(&socket, target, &bytes, wait(case.without_credentials));
+    if !is_right(case.without_credentials, first.as_ref().map(Message::status)) {
+        return fault("from a stranger", case.without_credentials, first);
+    }
+    let Some(challenge) = first.filter(|_| case.without_credentials == Answer::Challenge) else { return };
+    let Some(again) = with_credentials(&bytes, &challenge) else {
+        return fault("has no sender", case.with_credentials, None);
+    };
+    let second = exchange(&socket, target, &again, wait(case.with_credentials));
+    if !is_right(case.with_credentials, second.as_ref().map(Message::status)) {
+        fault("with credentials", case.with_credentials, second);
+    }
+}
+
+#[test]
+fn every_message_gets_its_answer() {
+    let mut server = Server::start(|setup| {
+        setup.ipv6 = true;
+        setup.digest = "[\"MD5\"]";
+        setup.trusted = "[\"::1/128\"]";
+        setup.directory = Some(directory());
+    });
+    let mut faults = Vec::new();
+    let mut count = 0;
+    for case in table::all() {
+        count += 1;
+        check(&mut server, case, &mut faults);
+    }
+    assert_eq!(count, 61);
+    assert!(faults.is_empty(), "{} of {count}:\n{}", faults.len(), faults.join("\n"));
+}
