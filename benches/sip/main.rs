@@ -1,0 +1,212 @@
+//! SIP by the operation: CPU against Kamailio in the same run, memory per phone and call, TCP phones, an idle night.
+//!
+//! `cargo bench --bench sip -- register call memory tcp idle`; needs two CPUs, taskset (util-linux), and for the
+//! comparisons kamailio and kamailio-extra-modules. The server is on CPU 0, the generator and everything else on CPU 1. On
+//! loopback each side's sends run the other's receive softirq.
+#![allow(unreachable_pub, reason = "a binary of its own")]
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints its figures")]
+
+mod cpu;
+mod load;
+mod relay;
+mod target;
+mod tcp;
+
+use std::time::Duration;
+
+use cpu::Reading;
+use cpu::Spent;
+use load::Generator;
+use load::Kind;
+use load::Load;
+use target::Target;
+
+const USERS: usize = 10_000;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let all: [(&str, fn()); 5] =
+        [("register", registers), ("call", calls), ("memory", memory), ("tcp", tcp_phones), ("idle", idle)];
+    for (name, run) in all {
+        if wanted.iter().any(|word| word == name) {
+            println!("== {name}");
+            run();
+        }
+    }
+    if wanted.is_empty() {
+        println!("one or more of: register call memory tcp idle");
+    }
+}
+
+/// A number of the environment, to try other sizes.
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn idle_cost(target: &Target) -> Spent {
+    let before = Reading::take(0, &target.workers);
+    std::thread::sleep(Duration::from_secs(3));
+    Reading::take(0, &target.workers).since(&before)
+}
+
+/// Runs the load and prints its line; µs of CPU 0 per operation.
+fn measure(target: &Target, generator: &mut Generator, load: &Load) -> f64 {
+    let idle = idle_cost(target);
+    let (before, others) = (Reading::take(0, &target.workers), Reading::take(1, &target.others));
+    let mut outcome = generator.run(load);
+    let spent = Reading::take(0, &target.workers).since(&before);
+    let others = Reading::take(1, &target.others).since(&others);
+    let per = |seconds: f64| seconds * 1e6 / outcome.done.max(1) as f64;
+    let (cost, exact, beside) = (per(spent.above(&idle)), per(spent.processes), per(others.processes));
+    let (p50, p99) = (outcome.percentile(50), outcome.percentile(99));
+    println!(
+        "{:9} {:6}/s asked: {} done, {} lost, {} refused | CPU {cost:.1} µs each, process time {exact:.1}, beside it {beside:.1} | \
+         p50 {p50:.2} ms p99 {p99:.2} ms | CPU 0 busy {:.0} %, idle cost {:.1} % | generator's ceiling {:.0}/s",
+        target.name,
+        load.per_second,
+        outcome.done,
+        outcome.lost,
+        outcome.refused,
+        100.0 * spent.busy / spent.wall,
+        100.0 * idle.busy / idle.wall,
+        outcome.generator_ceiling(),
+    );
+    cost
+}
+
+/// The same load at rising rates against both, in turn; the ratio of each pair.
+fn compare(kind: Kind, config: &str, rates: &[usize], seconds: usize) {
+    let mut costs = Vec::new();
+    for name in ["kamailio", "tipring"] {
+        let target = if name == "kamailio" { Target::kamailio(config, USERS) } else { Target::tipring(USERS, 1, "") };
+        let mut generator = Generator::open(USERS);
+        let all = Load { kind: Kind::Register, users: USERS, operations: USERS, per_second: 1500 };
+        let registered = generator.run(&all);
+        println!("{name:9} {} of {USERS} phones registered, {} lost", registered.done, registered.lost);
+        let own = rates.iter().map(|rate| {
+            let load = Load { kind, users: USERS, operations: rate * seconds, per_second: *rate };
+            measure(&target, &mut generator, &load)
+        });
+        costs.push(own.collect::<Vec<f64>>());
+    }
+    for (index, rate) in rates.iter().enumerate() {
+        println!("ratio at {rate}/s: {:.2}", costs[1][index] / costs[0][index]);
+    }
+}
+
+fn registers() {
+    compare(Kind::Register, "kamailio-register.cfg", &[1000, 2000, 3000], setting("SECONDS", 10));
+}
+
+fn calls() {
+    compare(Kind::Call, "kamailio-call.cfg", &[250, 500, 1000], setting("SECONDS", 10));
+}
+
+struct Memory {
+    resident: u64,
+    kernel: u64,
+}
+
+impl Memory {
+    fn of(target: &Target) -> Self {
+        std::thread::sleep(Duration::from_secs(1));
+        let resident = target.workers.iter().map(|pid| cpu::resident_bytes(*pid)).sum();
+        Self { resident, kernel: cpu::kernel_bytes() }
+    }
+
+    fn print(&self, before: &Self, what: &str, count: usize) -> f64 {
+        let per = |now: u64, then: u64| (now as f64 - then as f64) / count.max(1) as f64;
+        let own = per(self.resident, before.resident);
+        println!("{what}: {own:.0} bytes each of {count}, kernel beside it {:.0}", per(self.kernel, before.kernel));
+        own
+    }
+}
+
+fn memory() {
+    let phones = setting("PHONES", 100_000);
+    {
+        let target = Target::tipring(phones, 1, "");
+        let mut generator = Generator::open(phones);
+        let before = Memory::of(&target);
+        // Slow enough that few transactions linger beside the bindings at the end.
+        let load = Load { kind: Kind::Register, users: phones, operations: phones, per_second: 2000 };
+        let outcome = generator.run(&load);
+        std::thread::sleep(Duration::from_secs(40));
+        Memory::of(&target).print(
+            &before,
+            "registered phone (binding and what is left of its registering)",
+            outcome.done,
+        );
+        println!("engine in all: {} bytes for {phones} phones", Memory::of(&target).resident);
+    }
+    {
+        const FEW: usize = 1_000;
+        let target = Target::tipring(FEW, 1, "");
+        let mut generator = Generator::open(FEW);
+        generator.run(&Load { kind: Kind::Register, users: FEW, operations: FEW, per_second: 1000 });
+        let before = Memory::of(&target);
+        let load = Load { kind: Kind::Register, users: FEW, operations: 100_000, per_second: 4000 };
+        let outcome = generator.run(&load);
+        println!(
+            "{} requests answered in {:.1} s, a response has {} bytes",
+            outcome.done, outcome.seconds, outcome.response_bytes
+        );
+        let each = Memory::of(&target).print(&before, "lingering transaction with its response", outcome.done);
+        println!("beside the bytes of its response: {:.0}", each - outcome.response_bytes as f64);
+    }
+    // Four ports a call: what a limit of 20,000 open files leaves.
+    let calls = setting("CALLS", 4_500);
+    let ports = format!("[media]\naddress = \"127.40.0.1\"\nports = \"20000-{}\"\n", 20_000 + 4 * calls + 999);
+    let users = 2_000;
+    let target = Target::tipring(users, 1, &ports);
+    let mut generator = Generator::open(users);
+    generator.run(&Load { kind: Kind::Register, users, operations: users, per_second: 1000 });
+    std::thread::sleep(Duration::from_secs(40));
+    let before = Memory::of(&target);
+    let load = Load { kind: Kind::CallAndStay, users, operations: calls, per_second: 200 };
+    let outcome = generator.run(&load);
+    println!("{} calls up, {} refused, {} lost", outcome.done, outcome.refused, outcome.lost);
+    std::thread::sleep(Duration::from_secs(40));
+    Memory::of(&target).print(&before, "call", outcome.done);
+}
+
+fn idle() {
+    for shards in [1, 2] {
+        let target = Target::tipring(USERS, shards, "");
+        let mut generator = Generator::open(USERS);
+        let load = Load { kind: Kind::Register, users: USERS, operations: USERS, per_second: 1500 };
+        let outcome = generator.run(&load);
+        std::thread::sleep(Duration::from_secs(45));
+        let seconds = setting("SECONDS", 30);
+        let engine = target.workers[0];
+        let before = (Reading::take(0, &target.workers), cpu::wake_ups(engine, ""));
+        std::thread::sleep(Duration::from_secs(seconds as u64));
+        let spent = Reading::take(0, &target.workers).since(&before.0);
+        let (threads, after) = cpu::wake_ups(engine, "");
+        println!(
+            "{} phones, {shards} shards: CPU 0 busy {:.2} %, engine ran {:.2} % of a core, {:.1} wake-ups a second in all of its {threads} threads",
+            outcome.done,
+            100.0 * spent.busy / spent.wall,
+            100.0 * spent.processes / spent.wall,
+            (after - before.1.1) as f64 / spent.wall
+        );
+    }
+}
+
+/// Every phone a connection of its own; one call's packets meanwhile, to see whether they come later.
+fn tcp_phones() {
+    let phones = setting("PHONES", 15_000);
+    let target = Target::tipring(phones + 2, 1, "[media]\naddress = \"127.40.0.1\"\nports = \"20000-20099\"\n");
+    let mut call = relay::Call::set_up(phones);
+    println!("one call, no connections: {}", call.lateness(20));
+    let before = Memory::of(&target);
+    let connections = tcp::connect(phones);
+    let (own, alive) = (Memory::of(&target), connections.len());
+    own.print(&before, "phone on TCP", alive);
+    println!("one call, {alive} connections: {}", call.lateness(20));
+    let idle = idle_cost(&target);
+    println!("CPU 0 busy {:.1} % with them", 100.0 * idle.busy / idle.wall);
+    let again = tcp::refresh(connections);
+    println!("{again} of {alive} still answer");
+}
