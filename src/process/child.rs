@@ -66,6 +66,14 @@ pub fn tie_to_keeper() -> io::Result<()> {
     Ok(())
 }
 
+/// Leaves the shards' CPUs to the shards; threads made later inherit it, and shards pin themselves.
+pub fn keep_to_housekeeping(start: &Start) {
+    let Some(cpu) = start.housekeeping else { return };
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(usize::from(cpu));
+    let _ = rustix::thread::sched_setaffinity(None, &set);
+}
+
 fn take(
     handles: &mut Vec<(Passed, Vec<OwnedFd>)>,
     passed: &[Passed],

@@ -73,7 +73,7 @@ pub(super) fn parse(kind: Kind, value: &Spanned<DeValue<'_>>) -> Result<Value, R
         Kind::Count { max } => count(value, max).map(Value::Count),
         Kind::Flag => value.get_ref().as_bool().map(Value::Flag).ok_or_else(|| expected(value, "true or false")),
         Kind::Sockets => each(value, parse_socket).map(Value::Sockets),
-        Kind::HttpSockets => one_or_each(value, parse_socket).map(Value::Sockets),
+        Kind::HttpSockets => one_or_each(value, parse_any_socket).map(Value::Sockets),
         Kind::Socket => parse_optional(text(value)?, parse_socket).map(Value::Sockets).map_err(refuse),
         Kind::HostPort => parse_host_port(text(value)?).map(Value::Text).map_err(refuse),
         Kind::Prefixes => each(value, parse_prefix).map(Value::Prefixes),
@@ -190,11 +190,17 @@ fn parse_cpus(text: &str) -> Result<Option<Vec<u16>>, String> {
 }
 
 fn parse_socket(text: &str) -> Result<SocketAddr, String> {
-    match text.parse::<SocketAddr>() {
-        Ok(address) if address.port() == 0 => Err(format!("{text:?}: the port must be from 1 to 65535")),
-        Ok(address) => Ok(address),
-        Err(_) => Err(format!("{text:?} is not an address with a port such as \"192.0.2.1:5060\" or \"[::1]:5060\"")),
+    let address = parse_any_socket(text)?;
+    if address.port() == 0 {
+        return Err(format!("{text:?}: the port must be from 1 to 65535"));
     }
+    Ok(address)
+}
+
+/// Port 0 is one of the kernel's choice.
+fn parse_any_socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address with a port such as \"192.0.2.1:5060\" or \"[::1]:5060\""))
 }
 
 fn parse_host_port(text: &str) -> Result<String, String> {
