@@ -287,6 +287,27 @@ fn rtp_ports_of_others_are_left_out_and_counted() {
 }
 
 #[test]
+fn ipv6_beside_ipv4() {
+    let site = Site::new("");
+    let port = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap().port();
+    let (ipv4, ipv6) = (site.sip(), format!("[::1]:{port}"));
+    let text = fs::read_to_string(site.config()).unwrap();
+    let text = text.replace(&format!("[\"{ipv4}\"]"), &format!("[\"{ipv4}\", \"{ipv6}\"]"));
+    let text =
+        text.replace(&format!("address = \"{}\"", site.address), &format!("address = [\"{}\", \"::1\"]", site.address));
+    fs::write(site.config(), text).unwrap();
+    let mut serving = site.serve();
+    let line = serving.wait_for("ready: node");
+    assert!(line.contains(&ipv6), "{line}");
+    for address in [ipv4, ipv6] {
+        assert!(UdpSocket::bind(&address).is_err(), "{address} is open over UDP");
+        assert!(std::net::TcpStream::connect(&address).is_ok(), "{address} is open over TCP");
+    }
+    let ports = site.status()["rtp_port_pairs"].clone();
+    assert_eq!(ports["open"].as_u64().unwrap() + ports["held"].as_u64().unwrap(), 20);
+}
+
+#[test]
 fn a_second_node_in_the_same_folder_is_refused() {
     let site = Site::new("");
     let _serving = site.serve_until_ready();

@@ -365,4 +365,34 @@ mod tests {
             assert!(!text.chars().any(char::is_control), "{text:?}");
         }
     }
+
+    /// The logger is one for the process, so this is one test.
+    #[test]
+    fn lines_go_to_the_file_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let mut settings = Log { level: Level::Info, format: LogFormat::Json, file: Some(path.clone()) };
+        start(&settings, "n1", "side").unwrap();
+        set_shard(ShardId(2));
+        tracing::info!(event = "call_ended", call = "c1", "gone");
+        tracing::debug!("not at this level");
+        tracing::info!(target: "sqlx::query", "not ours");
+        flush();
+        std::fs::rename(&path, &moved).unwrap();
+        reopen();
+        settings.level = Level::Debug;
+        set(&settings);
+        tracing::debug!("at this level");
+        flush();
+        let read = |path| -> Vec<serde_json::Value> {
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let (old, new) = (read(&moved), read(&path));
+        assert_eq!((old.len(), new.len()), (1, 1));
+        assert_eq!((&old[0]["event"], &old[0]["call"]), (&"call_ended".into(), &"c1".into()));
+        assert_eq!((&old[0]["shard"], &old[0]["process"]), (&2.into(), &"side".into()));
+        assert_eq!((&new[0]["message"], &new[0]["level"]), (&"at this level".into(), &"debug".into()));
+        assert_eq!(lost(), 0);
+    }
 }
