@@ -6,6 +6,8 @@
 
 pub mod digest;
 pub mod directory;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod flow;
 pub mod lingering;
 pub mod locator;
