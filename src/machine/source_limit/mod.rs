@@ -46,6 +46,11 @@ const BINDINGS_PER_FAILURE: i64 = 10;
 /// What strangers behind an address over its limit may still try.
 const STRANGERS: Budget = Budget { burst: 4, forget: Duration::from_secs(1) };
 
+/// What a port may try for a user whom others behind its address guess at: the phone itself, started anew.
+const NEWCOMER: Budget = Budget { burst: 1, forget: Duration::from_secs(600) };
+/// All such ports of one address and user together.
+const NEWCOMERS: Budget = Budget { burst: 2, forget: Duration::from_secs(60) };
+
 const BAN_MIN: Duration = Duration::from_secs(2);
 const BAN_MAX: Duration = Duration::from_secs(300);
 /// A source without failures for so long begins anew.
@@ -108,6 +113,8 @@ enum Kind {
     UserOfPort = 5,
     Source = 6,
     Strangers = 7,
+    Newcomer = 8,
+    Newcomers = 9,
 }
 
 impl SourceLimit {
@@ -178,13 +185,33 @@ impl SourceLimit {
             return Verdict::Pass;
         }
         let verdict = if self.is_banned(user_key(shared, source, user, standing), now) {
-            Verdict::Slow
+            self.newcomer(source, user, standing, now, shared)
         } else if standing != Standing::Stranger || !self.is_banned(key(shared, Kind::Source, source, &[]), now) {
             Verdict::Pass
         } else {
             self.spend(key(shared, Kind::Strangers, source, &[]), &STRANGERS, 0, now)
         };
         self.count(verdict)
+    }
+
+    /// A user is being guessed at from this address: a port that has not tried yet may.
+    fn newcomer(
+        &mut self,
+        source: SocketAddr,
+        user: &[u8],
+        standing: Standing,
+        now: Instant,
+        shared: Shared<'_>,
+    ) -> Verdict {
+        if standing == Standing::SameFlow {
+            return Verdict::Slow;
+        }
+        let secret = &shared.settings.secrets.hash;
+        let port = key_of(secret, Kind::Newcomer, source, &[&source.port().to_be_bytes(), user]);
+        if self.spend(port, &NEWCOMER, 0, now) == Verdict::Slow {
+            return Verdict::Slow;
+        }
+        self.spend(key_of(secret, Kind::Newcomers, source, &[user]), &NEWCOMERS, 0, now)
     }
 
     /// The credentials were wrong. `bindings`: live ones from this address.
@@ -205,9 +232,9 @@ impl SourceLimit {
         self.spend(key(shared, Kind::Source, source, &[]), &SOURCE, earned, now);
     }
 
-    /// The credentials were right.
+    /// The credentials were right. What others behind the address guessed for this user stays counted.
     pub fn succeeded(&mut self, source: SocketAddr, user: &[u8], standing: Standing, shared: Shared<'_>) {
-        if !self.accounts.is_empty() {
+        if standing == Standing::SameFlow && !self.accounts.is_empty() {
             self.accounts.remove(&user_key(shared, source, user, standing));
         }
     }
