@@ -73,7 +73,11 @@ fn verdicts() {
     check(&|text| text, 200, false);
     check(&|text| text.replace("Digest username", "digest USERNAME"), 200, false);
     check(&|text| text.replace("algorithm=SHA-256", "algorithm=\"sha-256\""), 200, false);
-    check(&|text| text.replace("Authorization: Digest", "Authorization: Bearer x\r\nAuthorization: Digest"), 200, false);
+    check(
+        &|text| text.replace("Authorization: Digest", "Authorization: Bearer x\r\nAuthorization: Digest"),
+        200,
+        false,
+    );
     // Another user's, an unknown user's, and wrong responses look alike.
     check(&|text| text.replace("username=\"1000\"", "username=\"1001\""), 401, false);
     check(&|text| text.replace("username=\"1000\"", "username=\"nobody\""), 401, false);
@@ -165,7 +169,8 @@ fn unknown_users_cost_what_wrong_passwords_cost() {
             text.lines().map(|line| line.split("nonce=").next().unwrap().to_owned()).collect::<Vec<_>>()
         };
         let (first, second) = (shape(first), shape(second));
-        let without_tag = |lines: &[String]| lines.iter().filter(|line| !line.starts_with("To:")).cloned().collect::<Vec<_>>();
+        let without_tag =
+            |lines: &[String]| lines.iter().filter(|line| !line.starts_with("To:")).cloned().collect::<Vec<_>>();
         (HASHES.with(std::cell::Cell::get), without_tag(&first), without_tag(&second))
     };
     for algorithm in ["MD5", "SHA-256"] {
@@ -184,7 +189,8 @@ fn a_challenge_offers_what_is_configured_within_three_times_the_request() {
     let offers = |world: &mut World, text: &str| {
         let response = world.handle(text, Caller::new("1000", PEER).flow).unwrap();
         assert!(response.len() <= 3 * text.len(), "{} for {}", response.len(), text.len());
-        let lines: Vec<String> = response.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: ").map(str::to_owned)).collect();
+        let lines: Vec<String> =
+            response.lines().filter_map(|line| line.strip_prefix("WWW-Authenticate: ").map(str::to_owned)).collect();
         let nonce = |line: &String| Challenge::parse(line.as_bytes()).unwrap().unwrap().nonce.to_vec();
         assert!(lines.iter().all(|line| nonce(line) == nonce(&lines[0])));
         let algorithm = |line: &String| {
@@ -249,5 +255,8 @@ fn failures_are_told_once_each() {
             _ => None,
         })
         .collect();
-    assert_eq!(told, [("acme", "1000", "198.51.100.7", "wrong password"), ("", "nobody", "198.51.100.7", "unknown user")]);
+    assert_eq!(
+        told,
+        [("acme", "1000", "198.51.100.7", "wrong password"), ("", "nobody", "198.51.100.7", "unknown user")]
+    );
 }

@@ -20,14 +20,16 @@ fn caller(user: usize, port: usize) -> Caller {
 fn guess(world: &mut World, user: &str, port: usize, attempts: usize) -> usize {
     let mut guesser = Caller::new(user, &format!("{OFFICE}:{port}"));
     guesser.password = "guess".into();
-    (0..attempts).filter(|_| {
-        let contact = guesser.contact();
-        let has_nonce = guesser.nonce.is_some();
-        let request = guesser.request(&contact);
-        let response = world.handle(&request, guesser.flow);
-        assert_ne!(status(&response), 200);
-        guesser.learn(&response) && has_nonce
-    }).count()
+    (0..attempts)
+        .filter(|_| {
+            let contact = guesser.contact();
+            let has_nonce = guesser.nonce.is_some();
+            let request = guesser.request(&contact);
+            let response = world.handle(&request, guesser.flow);
+            assert_ne!(status(&response), 200);
+            guesser.learn(&response) && has_nonce
+        })
+        .count()
 }
 
 #[test]
@@ -149,7 +151,9 @@ fn garbage_shuts_a_stranger_out_but_not_an_office() {
     assert_eq!(status(&caller(1000, 5060).register(&mut world)), 200);
     let mut limit = std::mem::take(&mut world.limit);
     let (now, shared) = (world.now.instant, world.shared());
-    let answered = |limit: &mut SourceLimit, source| (0..1_000).filter(|_| limit.garbage(source, now, shared) == Verdict::Pass).count();
+    let answered = |limit: &mut SourceLimit, source| {
+        (0..1_000).filter(|_| limit.garbage(source, now, shared) == Verdict::Pass).count()
+    };
     assert_eq!(answered(&mut limit, stranger), 50);
     assert_eq!(answered(&mut limit, office), 50);
     assert!(limit.is_shut(stranger, now, shared));
