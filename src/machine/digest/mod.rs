@@ -42,6 +42,7 @@ const ALGORITHMS_MAX: usize = 3;
 
 /// What a request says about its sender, before anything is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "lives on the stack for one request")]
 pub enum Reading<'m> {
     /// Nothing for us: challenge it.
     Bare,

@@ -413,8 +413,8 @@ impl Script {
         assert_eq!(registrar.sources.values().sum::<u32>() as usize, bindings);
         assert_eq!(registrar.ends.iter().filter(|(.., id)| *id != NO_BINDING).count(), bindings);
         let stored = disk(&self.world.outputs);
-        let outliving = |phone: &&Box<Registered>| phone.bindings.iter().any(|binding| !binding.flow.is_reliable());
-        assert_eq!(stored.len(), registrar.phones.values().filter(outliving).count());
+        let outliving = |phone: &Registered| phone.bindings.iter().any(|binding| !binding.flow.is_reliable());
+        assert_eq!(stored.len(), registrar.phones.values().filter(|phone| outliving(phone)).count());
     }
 }
 
