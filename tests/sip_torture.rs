@@ -56,7 +56,13 @@ fn every_verdict_is_right() {
     for case in torture::all() {
         let bytes = (case.bytes)();
         if verdict(&bytes, Transport::Udp) != case.verdict {
-            wrong.push(format!("{} §{}: {:?}, wanted {:?}", case.name, case.section, scan(&bytes, Transport::Udp), case.verdict));
+            wrong.push(format!(
+                "{} §{}: {:?}, wanted {:?}",
+                case.name,
+                case.section,
+                scan(&bytes, Transport::Udp),
+                case.verdict
+            ));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -92,7 +98,10 @@ fn a_short_tortuous_invite_is_read() {
     assert_eq!((from.tag(), from.display_text()), (Some(&b"98asjd8"[..]), &br#"J Rosenberg \\\""#[..]));
     let vias: Vec<_> = message.values(HeaderId::Via).map(|via| tipring::wire::sip::Via::parse(via).unwrap()).collect();
     assert_eq!(vias.iter().map(|via| via.transport).collect::<Vec<_>>(), [&b"UDP"[..], b"TCP", b"UDP"]);
-    assert_eq!(vias.iter().map(|via| via.branch().unwrap()).collect::<Vec<_>>(), [&b"390skdjuw"[..], b"z9hG4bK9ikj8", b"z9hG4bK30239"]);
+    assert_eq!(
+        vias.iter().map(|via| via.branch().unwrap()).collect::<Vec<_>>(),
+        [&b"390skdjuw"[..], b"z9hG4bK9ikj8", b"z9hG4bK30239"]
+    );
     assert!(!vias[0].has_magic_cookie() && vias[1].has_magic_cookie());
     assert_eq!(message.header(HeaderId::Subject), Some(&b""[..]));
     assert_eq!(message.other("unknownheaderwithunusualvalue"), Some(&b";;,,;;,;"[..]));
@@ -112,7 +121,10 @@ fn odd_characters_are_kept() {
     assert_eq!(uri.password, Some(&b"&it+has=1,weird!*pas$wo~d_too.(doesn't-it)"[..]));
     assert_eq!(message.from().unwrap().tag(), Some(&b"_token~1'+`*%!-."[..]));
     assert_eq!(message.to().unwrap().display_text(), b"BEL:\\\x07 NUL:\\\0 DEL:\\\x7f");
-    assert_eq!(message.other("extensionHeader-!.%*+_`'~"), Some(&b"\xef\xbb\xbf\xe5\xa4\xa7\xe5\x81\x9c\xe9\x9b\xbb"[..]));
+    assert_eq!(
+        message.other("extensionHeader-!.%*+_`'~"),
+        Some(&b"\xef\xbb\xbf\xe5\xa4\xa7\xe5\x81\x9c\xe9\x9b\xbb"[..])
+    );
 }
 
 #[test]

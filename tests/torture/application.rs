@@ -15,7 +15,8 @@ pub(crate) const APPLICATION: &[Case] = &[
         with_credentials: Answer::Status(200),
         because: "A branch that is the cookie alone is treated as RFC 2543 has it.",
         sha256: Some("cb049c727f16b5ec49e822f9e8b7d0ee20ca2d20ffb50baecd0b411a5e64fa7d"),
-        bytes: || b"OPTIONS sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@example.com SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:caller@example.org;tag=33242\r\n\
 Max-Forwards: 3\r\n\
@@ -25,7 +26,8 @@ Call-ID: badbranch.sadonfo23i420jv0as0derf3j3n\r\n\
 CSeq: 8 OPTIONS\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "insuf",
@@ -37,7 +39,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(400),
         because: "Ideally answered with 400 although Call-ID, From and To are missing.",
         sha256: Some("1e3efd9f3b238c6351ba12bc7eb46d843f2761b5d4a6b82b63bffdf07f2c5aee"),
-        bytes: || b"INVITE sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com SIP/2.0\r\n\
 CSeq: 193942 INVITE\r\n\
 Via: SIP/2.0/UDP 192.0.2.95;branch=z9hG4bKkdj.insuf\r\n\
 Content-Type: application/sdp\r\n\
@@ -51,7 +54,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "unkscm",
@@ -63,7 +67,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(416),
         because: "Unknown URI scheme.",
         sha256: Some("81be1a6a566c7ab52fe1c58c4a75440dfd697ad04c5e09fa71340de7da7b8bbb"),
-        bytes: || b"OPTIONS nobodyKnowsThisScheme:totallyopaquecontent SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS nobodyKnowsThisScheme:totallyopaquecontent SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:caller@example.net;tag=384\r\n\
 Max-Forwards: 3\r\n\
@@ -72,7 +77,8 @@ CSeq: 3923423 OPTIONS\r\n\
 Via: SIP/2.0/TCP host9.example.com;branch=z9hG4bKkdjuw39234\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "novelsc",
@@ -84,7 +90,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Status(416),
         because: "The scheme is registered, but not supported here.",
         sha256: Some("9a50a7343fcf685e77c4d0f477138a28f32a41c75aa566d200f3df210b01e648"),
-        bytes: || b"OPTIONS soap.beep://192.0.2.103:3002 SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS soap.beep://192.0.2.103:3002 SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:caller@example.net;tag=384\r\n\
 Max-Forwards: 3\r\n\
@@ -93,7 +100,8 @@ CSeq: 3923423 OPTIONS\r\n\
 Via: SIP/2.0/TCP host9.example.com;branch=z9hG4bKkdjuw39234\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "unksm2",
@@ -105,7 +113,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Status(400),
         because: "A registrar wants a SIP or SIPS URI in To.",
         sha256: Some("f6914409ced613ef5eb56e264d2f096dac26ab9e397d6a638934d2027f1f6acb"),
-        bytes: || b"REGISTER sip:example.com SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:example.com SIP/2.0\r\n\
 To: isbn:2983792873\r\n\
 From: <http://www.example.com>;tag=3234233\r\n\
 Call-ID: unksm2.daksdj@hyphenated-host.example.com\r\n\
@@ -115,7 +124,8 @@ Via: SIP/2.0/UDP 192.0.2.21:5060;branch=z9hG4bKkdjuw\r\n\
 Contact: <name:John_Smith>\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "bext01",
@@ -127,7 +137,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(420),
         because: "Required extensions are not supported; a UAS ignores Proxy-Require.",
         sha256: Some("57181987c02c4f5752b7aa8c2847311f6184216ce7621e40303015949e70761c"),
-        bytes: || b"OPTIONS sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@example.com SIP/2.0\r\n\
 To: sip:j_user@example.com\r\n\
 From: sip:caller@example.net;tag=242etr\r\n\
 Max-Forwards: 6\r\n\
@@ -138,7 +149,8 @@ CSeq: 8 OPTIONS\r\n\
 Via: SIP/2.0/TLS fold-and-staple.example.com;branch=z9hG4bKkdjuw\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "invut",
@@ -150,7 +162,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Status(415),
         because: "The body has an unknown type, which is looked at after authentication.",
         sha256: Some("9b39e824947df46f90f824cd308fb3c118f548d94637f581101e355b381a0d92"),
-        bytes: || b"INVITE sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com SIP/2.0\r\n\
 Contact: <sip:caller@host5.example.net>\r\n\
 To: sip:j.user@example.com\r\n\
 From: sip:caller@example.net;tag=8392034\r\n\
@@ -164,7 +177,8 @@ Content-Length: 40\r\n\
 <audio>\r\n\
 \x20<pcmu port=\"443\"/>\r\n\
 </audio>\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "regaut01",
@@ -176,7 +190,8 @@ Content-Length: 40\r\n\
         with_credentials: Answer::Served,
         because: "Credentials of an unknown scheme are as good as none.",
         sha256: Some("885ba0488872cfc04a3c7622854b8381955a5ee890745d6010834e3731a73faa"),
-        bytes: || b"REGISTER sip:example.com SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:example.com SIP/2.0\r\n\
 To: sip:j.user@example.com\r\n\
 From: sip:j.user@example.com;tag=87321hj23128\r\n\
 Max-Forwards: 8\r\n\
@@ -186,7 +201,8 @@ Via: SIP/2.0/TCP 192.0.2.253;branch=z9hG4bKkdjuw\r\n\
 Authorization: NoOneKnowsThisScheme opaque-data=here\r\n\
 Content-Length:0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "multi01",
@@ -198,7 +214,8 @@ Content-Length:0\r\n\
         with_credentials: Answer::Status(400),
         because: "Call-ID, CSeq, From, To and Max-Forwards stand twice.",
         sha256: Some("d156ab12105b4bfd8a6498de6f7195087058162b8cda1606169855b722411791"),
-        bytes: || b"INVITE sip:user@company.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@company.com SIP/2.0\r\n\
 Contact: <sip:caller@host25.example.net>\r\n\
 Via: SIP/2.0/UDP 192.0.2.25;branch=z9hG4bKkdjuw\r\n\
 Max-Forwards: 70\r\n\
@@ -224,7 +241,8 @@ m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "mcl01",
@@ -236,7 +254,8 @@ a=rtpmap:31 LPC\r\n\
         with_credentials: Answer::Status(400),
         because: "Two lengths that differ.",
         sha256: Some("887191619bf003b7e87399200b5cf4c3b5397344dbf70288ad5e23bd157b7fe4"),
-        bytes: || b"OPTIONS sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@example.com SIP/2.0\r\n\
 Via: SIP/2.0/UDP host5.example.net;branch=z9hG4bK293423\r\n\
 To: sip:user@example.com\r\n\
 From: sip:other@example.net;tag=3923942\r\n\
@@ -249,7 +268,8 @@ Content-Type: text/plain\r\n\
 \r\n\
 There's no way to know how many octets are supposed to be here.\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "bcast",
@@ -261,7 +281,8 @@ There's no way to know how many octets are supposed to be here.\r\n\
         with_credentials: Answer::Silence,
         because: "A response is never answered, and never sent to the broadcast address.",
         sha256: Some("073637c63597199179cf5fc91b980b2d530c066a0048ea3b908772def57b4c36"),
-        bytes: || b"SIP/2.0 200 OK\r\n\
+        bytes: || {
+            b"SIP/2.0 200 OK\r\n\
 Via: SIP/2.0/UDP 192.0.2.198;branch=z9hG4bK1324923\r\n\
 Via: SIP/2.0/UDP 255.255.255.255;branch=z9hG4bK1saber23\r\n\
 Call-ID: bcast.0384840201234ksdfak3j2erwedfsASdf\r\n\
@@ -280,7 +301,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "zeromf",
@@ -292,7 +314,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(200),
         because: "An endpoint answers it; only what forwards says 483.",
         sha256: Some("50954ef47acca4f9f5263ded06246d06dee4e2ee508a8d284191795d7fddf365"),
-        bytes: || b"OPTIONS sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@example.com SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:caller@example.net;tag=3ghsd41\r\n\
 Call-ID: zeromf.jfasdlfnm2o2l43r5u0asdfas\r\n\
@@ -301,7 +324,8 @@ Via: SIP/2.0/UDP host1.example.com;branch=z9hG4bKkdjuw2349i\r\n\
 Max-Forwards: 0\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "cparam01",
@@ -313,7 +337,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Served,
         because: "The parameter belongs to the header.",
         sha256: Some("dfa6b5cdb289adc694b9b7e103ebfa7a2167335c46e5dc9de67055021910ae1c"),
-        bytes: || b"REGISTER sip:example.com SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:example.com SIP/2.0\r\n\
 Via: SIP/2.0/UDP saturn.example.com:5060;branch=z9hG4bKkdjuw\r\n\
 Max-Forwards: 70\r\n\
 From: sip:watson@example.com;tag=DkfVgjkrtMwaerKKpe\r\n\
@@ -323,7 +348,8 @@ CSeq: 2 REGISTER\r\n\
 Contact: sip:+19725552222@gw1.example.net;unknownparam\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "cparam02",
@@ -335,7 +361,8 @@ l: 0\r\n\
         with_credentials: Answer::Served,
         because: "The parameter belongs to the URI.",
         sha256: Some("e93574215bd1d804bb46cc15ca6176b567def7ea1b15f72ab2c2dcf598af465a"),
-        bytes: || b"REGISTER sip:example.com SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:example.com SIP/2.0\r\n\
 Via: SIP/2.0/UDP saturn.example.com:5060;branch=z9hG4bKkdjuw\r\n\
 Max-Forwards: 70\r\n\
 From: sip:watson@example.com;tag=838293\r\n\
@@ -345,7 +372,8 @@ CSeq: 3 REGISTER\r\n\
 Contact: <sip:+19725552222@gw1.example.net;unknownparam>\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "regescrt",
@@ -357,7 +385,8 @@ l: 0\r\n\
         with_credentials: Answer::Served,
         because: "Well formed; the registrar stores the URI with its header.",
         sha256: Some("dab4087c133348b06fd7b3c4c7ef15094f8754e265e4e8c2137bb3ecda2ef477"),
-        bytes: || b"REGISTER sip:example.com SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:example.com SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:user@example.com;tag=8\r\n\
 Max-Forwards: 70\r\n\
@@ -367,7 +396,8 @@ Via: SIP/2.0/UDP host5.example.com;branch=z9hG4bKkdjuw\r\n\
 M: <sip:user@example.com?Route=%3Csip:sip.example.com%3E>\r\n\
 L:0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "sdp01",
@@ -379,7 +409,8 @@ L:0\r\n\
         with_credentials: Answer::Status(406),
         because: "Nothing that the sender accepts can be answered with.",
         sha256: Some("497c5f1ced6c7b579b48075e2dca919ce9b819a735964128a6e744a3a0b9e57f"),
-        bytes: || b"INVITE sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com SIP/2.0\r\n\
 To: sip:j_user@example.com\r\n\
 Contact: <sip:caller@host15.example.net>\r\n\
 From: sip:caller@example.net;tag=234\r\n\
@@ -399,7 +430,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "inv2543",
@@ -411,7 +443,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Served,
         because: "Legal before RFC 3261: no branch, no From tag, no Max-Forwards, no Content-Length.",
         sha256: Some("76fac8afe22dee49ea696b511621946694897ac7030fc5d07f57c8b487ce0521"),
-        bytes: || b"INVITE sip:UserB@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:UserB@example.com SIP/2.0\r\n\
 Via: SIP/2.0/UDP iftgw.example.com\r\n\
 From: <sip:+13035551111@ift.client.example.net;user=phone>\r\n\
 Record-Route: <sip:UserB@example.com;maddr=ss1.example.com>\r\n\
@@ -426,6 +459,7 @@ s=-\r\n\
 c=IN IP4 192.0.2.5\r\n\
 t=0 0\r\n\
 m=audio 49217 RTP/AVP 0\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
 ];

@@ -15,7 +15,8 @@ pub(crate) const INVALID: &[Case] = &[
         with_credentials: Answer::Status(400),
         because: "Empty parameters and values in Via and Contact are malformed.",
         sha256: Some("9ee2b88f2e0b5a9eeb9bf729b6177f0a0c7d0b5e6c84be593e0480d7962f3ab8"),
-        bytes: || b"INVITE sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com SIP/2.0\r\n\
 To: sip:j.user@example.com\r\n\
 From: sip:caller@example.net;tag=134161461246\r\n\
 Max-Forwards: 7\r\n\
@@ -34,7 +35,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "clerr",
@@ -46,7 +48,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(400),
         because: "Over UDP the body ends too soon: an error.",
         sha256: Some("d9da629086a38df433438fb0fb19a8730f34516f049a5520dd0cac3285485290"),
-        bytes: || b"INVITE sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com SIP/2.0\r\n\
 Max-Forwards: 80\r\n\
 To: sip:j.user@example.com\r\n\
 From: sip:caller@example.net;tag=93942939o2\r\n\
@@ -65,7 +68,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "ncl",
@@ -77,7 +81,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(400),
         because: "No number is negative in the grammar.",
         sha256: Some("7ea6538edc1f054fdb6cd1c821040460cffca3cb682fa2e8e2a502d92170b4c2"),
-        bytes: || b"INVITE sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com SIP/2.0\r\n\
 Max-Forwards: 254\r\n\
 To: sip:j.user@example.com\r\n\
 From: sip:caller@example.net;tag=32394234\r\n\
@@ -96,7 +101,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "scalar02",
@@ -108,7 +114,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(400),
         because: "CSeq is beyond 2^31.",
         sha256: Some("53158177326568e9964bce5dcfac27a2bf8a90953bbc03f6c5e2775864a97e4b"),
-        bytes: || b"REGISTER sip:example.com SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:example.com SIP/2.0\r\n\
 Via: SIP/2.0/TCP host129.example.com;branch=z9hG4bK342sdfoi3\r\n\
 To: <sip:user@example.com>\r\n\
 From: <sip:user@example.com>;tag=239232jh3\r\n\
@@ -120,7 +127,8 @@ Contact: <sip:user@host129.example.com>\r\n\
 \x20 ;expires=280297596632815\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "scalarlg",
@@ -132,7 +140,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Silence,
         because: "A faulty response is discarded.",
         sha256: Some("0957eca31737e3592eb1418bb41e9f5219278a78ff420111620d7fb60175b551"),
-        bytes: || b"SIP/2.0 503 Service Unavailable\r\n\
+        bytes: || {
+            b"SIP/2.0 503 Service Unavailable\r\n\
 Via: SIP/2.0/TCP host129.example.com;branch=z9hG4bKzzxdiwo34sw;received=192.0.2.129\r\n\
 To: <sip:user@example.com>\r\n\
 From: <sip:other@example.net>;tag=2easdjfejw\r\n\
@@ -142,7 +151,8 @@ Retry-After: 949302838503028349304023988\r\n\
 Warning: 1812 overture \"In Progress\"\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "quotbal",
@@ -154,7 +164,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Status(400),
         because: "The quote is never closed.",
         sha256: Some("e61978a2ea359fc666f0336fe4dbc623447532280e3273ea98119b3d3f788c84"),
-        bytes: || b"INVITE sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com SIP/2.0\r\n\
 To: \"Mr. J. User <sip:j.user@example.com>\r\n\
 From: sip:caller@example.net;tag=93334\r\n\
 Max-Forwards: 10\r\n\
@@ -173,7 +184,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "ltgtruri",
@@ -185,7 +197,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(400),
         because: "A Request-URI has no brackets.",
         sha256: Some("bcacb2dc17610e8cc8f9b8b0e3d6ee65ab473f93787a03bbd33579e1cea473df"),
-        bytes: || b"INVITE <sip:user@example.com> SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE <sip:user@example.com> SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:caller@example.net;tag=39291\r\n\
 Max-Forwards: 23\r\n\
@@ -204,7 +217,8 @@ t=3149328700 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "lwsruri",
@@ -216,7 +230,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(400),
         because: "A Request-URI has no white space.",
         sha256: Some("3e22ceeca585ad23cc180208e2dad94e0a5aa4bb877a61cac443aa927f758b9e"),
-        bytes: || b"INVITE sip:user@example.com; lr SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com; lr SIP/2.0\r\n\
 To: sip:user@example.com;tag=3xfe-9921883-z9f\r\n\
 From: sip:caller@example.net;tag=231413434\r\n\
 Max-Forwards: 5\r\n\
@@ -235,7 +250,8 @@ t=3149328700 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "lwsstart",
@@ -247,7 +263,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(400),
         because: "The grammar has exactly one SP there.",
         sha256: Some("f884e5626c6c5b1210cfc4a3540b8a28bd52939cff092f3f0c5c971e032adb0e"),
-        bytes: || b"INVITE  sip:user@example.com  SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE  sip:user@example.com  SIP/2.0\r\n\
 Max-Forwards: 8\r\n\
 To: sip:user@example.com\r\n\
 From: sip:caller@example.net;tag=8814\r\n\
@@ -266,7 +283,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "trws",
@@ -278,7 +296,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(400),
         because: "The grammar has CR LF right behind the version.",
         sha256: Some("64ae20694026e28c10746b57386b7fd1276de02b6f8d42d418070e87d6f4499f"),
-        bytes: || b"OPTIONS sip:remote-target@example.com SIP/2.0  \r\n\
+        bytes: || {
+            b"OPTIONS sip:remote-target@example.com SIP/2.0  \r\n\
 Via: SIP/2.0/TCP host1.examle.com;branch=z9hG4bK299342093\r\n\
 To: <sip:remote-target@example.com>\r\n\
 From: <sip:local-resource@example.com>;tag=329429089\r\n\
@@ -288,7 +307,8 @@ CSeq: 238923 OPTIONS\r\n\
 Max-Forwards: 70\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "escruri",
@@ -300,7 +320,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Status(400),
         because: "A Request-URI has no headers (RFC 3261 §19.1.1).",
         sha256: Some("c3cf30af13a9d107829cc105effd79355f1139c6ecc683a048b4c27951f8f416"),
-        bytes: || b"INVITE sip:user@example.com?Route=%3Csip:example.com%3E SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com?Route=%3Csip:example.com%3E SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:caller@example.net;tag=341518\r\n\
 Max-Forwards: 7\r\n\
@@ -319,7 +340,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "baddate",
@@ -331,7 +353,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(400),
         because: "GMT is the only time zone of a SIP date.",
         sha256: Some("1208a6e3e0c8a8c33a06a1f3733d158413cb72e58c379d094c4ecea11e9d4c28"),
-        bytes: || b"INVITE sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:caller@example.net;tag=2234923\r\n\
 Max-Forwards: 70\r\n\
@@ -351,7 +374,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "regbadct",
@@ -363,7 +387,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(400),
         because: "A URI with a question mark needs brackets in Contact.",
         sha256: Some("575d27530275814c1c98be164808fac89a0e2b4fc899dadcd97e6ba499437bda"),
-        bytes: || b"REGISTER sip:example.com SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:example.com SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:user@example.com;tag=998332\r\n\
 Max-Forwards: 70\r\n\
@@ -373,7 +398,8 @@ Via: SIP/2.0/UDP 135.180.130.133:5060;branch=z9hG4bKkdjuw\r\n\
 Contact: sip:user@example.com?Route=%3Csip:sip.example.com%3E\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "badaspec",
@@ -385,7 +411,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(400),
         because: "A URI has no white space.",
         sha256: Some("f8f6e2f4247287b0be6adb5ac222a6db4759395e44d27d2ddb9b39393e94867e"),
-        bytes: || b"OPTIONS sip:user@example.org SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@example.org SIP/2.0\r\n\
 Via: SIP/2.0/UDP host4.example.com:5060;branch=z9hG4bKkdju43234\r\n\
 Max-Forwards: 70\r\n\
 From: \"Bell, Alexander\" <sip:a.g.bell@example.com>;tag=433423\r\n\
@@ -395,7 +422,8 @@ Accept: application/sdp\r\n\
 CSeq: 3923239 OPTIONS\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "baddn",
@@ -407,7 +435,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(400),
         because: "A comma in a display name needs quotes.",
         sha256: Some("4768517cb1c40f60f215ac45f4fc5653ee53b0bf2df37e06c6543e874be4a7f9"),
-        bytes: || b"OPTIONS sip:t.watson@example.org SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:t.watson@example.org SIP/2.0\r\n\
 Via:     SIP/2.0/UDP c.example.com:5060;branch=z9hG4bKkdjuw\r\n\
 Max-Forwards:      70\r\n\
 From:    Bell, Alexander <sip:a.g.bell@example.com>;tag=43\r\n\
@@ -417,7 +446,8 @@ Accept: application/sdp\r\n\
 CSeq:    3923239 OPTIONS\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "badvers",
@@ -429,7 +459,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(505),
         because: "Version 7.0 is answered with 505.",
         sha256: Some("037d702d19e934bfeebbd2609050d7d54928d590cf90c78f3914522771dd8e03"),
-        bytes: || b"OPTIONS sip:t.watson@example.org SIP/7.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:t.watson@example.org SIP/7.0\r\n\
 Via:     SIP/7.0/UDP c.example.com;branch=z9hG4bKkdjuw\r\n\
 Max-Forwards:     70\r\n\
 From:    A. Bell <sip:a.g.bell@example.com>;tag=qweoiqpe\r\n\
@@ -438,7 +469,8 @@ Call-ID: badvers.31417@c.example.com\r\n\
 CSeq:    1 OPTIONS\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "mismatch01",
@@ -450,7 +482,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(400),
         because: "CSeq must name the method of the request line.",
         sha256: Some("a2c285636e451e75420da0cc62ee55ca3e398827008418befbfb078726bf0793"),
-        bytes: || b"OPTIONS sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@example.com SIP/2.0\r\n\
 To: sip:j.user@example.com\r\n\
 From: sip:caller@example.net;tag=34525\r\n\
 Max-Forwards: 6\r\n\
@@ -459,7 +492,8 @@ CSeq: 8 INVITE\r\n\
 Via: SIP/2.0/UDP host.example.com;branch=z9hG4bKkdjuw\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "mismatch02",
@@ -471,7 +505,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(501),
         because: "400 is allowed, 501 is preferred as the method is unknown.",
         sha256: Some("01b287f9a9c492f7f57405c36c8a2af0e2393896ed2d25fb92b502f2a6722bc4"),
-        bytes: || b"NEWMETHOD sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"NEWMETHOD sip:user@example.com SIP/2.0\r\n\
 To: sip:j.user@example.com\r\n\
 From: sip:caller@example.net;tag=34525\r\n\
 Max-Forwards: 6\r\n\
@@ -488,7 +523,8 @@ c=IN IP4 192.0.2.1\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "bigcode",
@@ -500,7 +536,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Silence,
         because: "A response code beyond 699 is discarded.",
         sha256: Some("f79450070975da54c3525c9a5cbe75bae3c9d8cb92eba609772c26f66f225c2e"),
-        bytes: || b"SIP/2.0 4294967301 better not break the receiver\r\n\
+        bytes: || {
+            b"SIP/2.0 4294967301 better not break the receiver\r\n\
 Via: SIP/2.0/UDP 192.0.2.105;branch=z9hG4bK2398ndaoe\r\n\
 Call-ID: bigcode.asdof3uj203asdnf3429uasdhfas3ehjasdfas9i\r\n\
 CSeq: 353494 INVITE\r\n\
@@ -509,6 +546,7 @@ To: <sip:user@example.edu>;tag=902jndnke3\r\n\
 Content-Length: 0\r\n\
 Contact: <sip:user@host105.example.com>\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
 ];

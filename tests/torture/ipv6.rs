@@ -15,7 +15,8 @@ pub(crate) const IPV6: &[Case] = &[
         with_credentials: Answer::Served,
         because: "Well formed.",
         sha256: None,
-        bytes: || b"REGISTER sip:[2001:db8::10] SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:[2001:db8::10] SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:user@example.com;tag=81x2\r\n\
 Via: SIP/2.0/UDP [2001:db8::9:1];branch=z9hG4bKas3-111\r\n\
@@ -25,7 +26,8 @@ Contact: \"Caller\" <sip:caller@[2001:db8::1]>\r\n\
 CSeq: 98176 REGISTER\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "ipv6-bad",
@@ -37,7 +39,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Status(400),
         because: "An IPv6 address in a URI needs brackets.",
         sha256: None,
-        bytes: || b"REGISTER sip:2001:db8::10 SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:2001:db8::10 SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:user@example.com;tag=81x2\r\n\
 Via: SIP/2.0/UDP [2001:db8::9:1];branch=z9hG4bKas3-111\r\n\
@@ -47,7 +50,8 @@ Contact: \"Caller\" <sip:caller@[2001:db8::1]>\r\n\
 CSeq: 98176 REGISTER\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "port-ambiguous",
@@ -59,7 +63,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Served,
         because: "Well formed: 5070 is the last part of the address.",
         sha256: None,
-        bytes: || b"REGISTER sip:[2001:db8::10:5070] SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:[2001:db8::10:5070] SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:user@example.com;tag=81x2\r\n\
 Via: SIP/2.0/UDP [2001:db8::9:1];branch=z9hG4bKas3-111\r\n\
@@ -69,7 +74,8 @@ Max-Forwards: 70\r\n\
 CSeq: 98176 REGISTER\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "port-unambiguous",
@@ -81,7 +87,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Served,
         because: "Well formed.",
         sha256: None,
-        bytes: || b"REGISTER sip:[2001:db8::10]:5070 SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:[2001:db8::10]:5070 SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:user@example.com;tag=81x2\r\n\
 Via: SIP/2.0/UDP [2001:db8::9:1];branch=z9hG4bKas3-111\r\n\
@@ -91,7 +98,8 @@ Max-Forwards: 70\r\n\
 CSeq: 98176 REGISTER\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "via-received-param-with-delim",
@@ -103,7 +111,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Status(481),
         because: "Not in the grammar, but robust elements read it; the dialog of this BYE does not exist.",
         sha256: None,
-        bytes: || b"BYE sip:[2001:db8::10] SIP/2.0\r\n\
+        bytes: || {
+            b"BYE sip:[2001:db8::10] SIP/2.0\r\n\
 To: sip:user@example.com;tag=bd76ya\r\n\
 From: sip:user@example.com;tag=81x2\r\n\
 Via: SIP/2.0/UDP [2001:db8::9:1];received=[2001:db8::9:255];branch=z9hG4bKas3-111\r\n\
@@ -112,7 +121,8 @@ Max-Forwards: 70\r\n\
 CSeq: 321 BYE\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "via-received-param-no-delim",
@@ -124,7 +134,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Status(200),
         because: "Well formed.",
         sha256: None,
-        bytes: || b"OPTIONS sip:[2001:db8::10] SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:[2001:db8::10] SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:user@example.com;tag=81x2\r\n\
 Via: SIP/2.0/UDP [2001:db8::9:1];received=2001:db8::9:255;branch=z9hG4bKas3\r\n\
@@ -134,7 +145,8 @@ Contact: \"Caller\" <sip:caller@[2001:db8::9:1]>\r\n\
 CSeq: 921 OPTIONS\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "ipv6-in-sdp",
@@ -146,7 +158,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Served,
         because: "Well formed. The RFC prints Content-Length 268 for a body of 251 bytes; here it is 251.",
         sha256: None,
-        bytes: || b"INVITE sip:user@[2001:db8::10] SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@[2001:db8::10] SIP/2.0\r\n\
 To: sip:user@[2001:db8::10]\r\n\
 From: sip:user@example.com;tag=81x2\r\n\
 Via: SIP/2.0/UDP [2001:db8::20];branch=z9hG4bKas3-111\r\n\
@@ -166,7 +179,8 @@ m=audio 6000 RTP/AVP 2\r\n\
 a=rtpmap:2 G726-32/8000\r\n\
 m=video 6024 RTP/AVP 107\r\n\
 a=rtpmap:107 H263-1998/90000\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "mult-ip-in-header",
@@ -178,7 +192,8 @@ a=rtpmap:107 H263-1998/90000\r\n"
         with_credentials: Answer::Status(481),
         because: "Well formed; the dialog of this BYE does not exist.",
         sha256: None,
-        bytes: || b"BYE sip:user@host.example.net SIP/2.0\r\n\
+        bytes: || {
+            b"BYE sip:user@host.example.net SIP/2.0\r\n\
 Via: SIP/2.0/UDP [2001:db8::9:1]:6050;branch=z9hG4bKas3-111\r\n\
 Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKjhja8781hjuaij65144\r\n\
 Via: SIP/2.0/TCP [2001:db8::9:255];branch=z9hG4bK451jj;received=192.0.2.200\r\n\
@@ -189,7 +204,8 @@ To: sip:user@example.net;tag=9817--94\r\n\
 From: sip:user@example.com;tag=81x2\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "mult-ip-in-sdp",
@@ -201,7 +217,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Served,
         because: "Well formed; the RFC counts line ends as one byte, so that the body loses its last letters.",
         sha256: None,
-        bytes: || b"INVITE sip:user@[2001:db8::10] SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@[2001:db8::10] SIP/2.0\r\n\
 To: sip:user@[2001:db8::10]\r\n\
 From: sip:user@example.com;tag=81x2\r\n\
 Via: SIP/2.0/UDP [2001:db8::9:1];branch=z9hG4bKas3-111\r\n\
@@ -221,7 +238,8 @@ c=IN IP4 192.0.2.1\r\n\
 m=video 6024 RTP/AVP 107\r\n\
 c=IN IP6 2001:db8::1\r\n\
 a=rtpmap:107 H263-1998/90000\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "ipv4-mapped-ipv6",
@@ -233,7 +251,8 @@ a=rtpmap:107 H263-1998/90000\r\n"
         with_credentials: Answer::Served,
         because: "Well formed; the RFC counts line ends as one byte, so that the body loses its last letters.",
         sha256: None,
-        bytes: || b"INVITE sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:user@example.com SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: sip:user@east.example.com;tag=81x2\r\n\
 Via: SIP/2.0/UDP [::ffff:192.0.2.10]:19823;branch=z9hG4bKbh19\r\n\
@@ -254,7 +273,8 @@ m=audio 6000 RTP/AVP 2\r\n\
 a=rtpmap:2 G726-32/8000\r\n\
 m=video 6024 RTP/AVP 107\r\n\
 a=rtpmap:107 H263-1998/90000\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "ipv6-bug-abnf-3-colons",
@@ -266,7 +286,8 @@ a=rtpmap:107 H263-1998/90000\r\n"
         with_credentials: Answer::Status(200),
         because: "Robust elements ignore the third colon.",
         sha256: None,
-        bytes: || b"OPTIONS sip:user@[2001:db8:::192.0.2.1] SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@[2001:db8:::192.0.2.1] SIP/2.0\r\n\
 To: sip:user@[2001:db8:::192.0.2.1]\r\n\
 From: sip:user@example.com;tag=810x2\r\n\
 Via: SIP/2.0/UDP lab1.east.example.com;branch=z9hG4bKas3-111\r\n\
@@ -275,7 +296,8 @@ CSeq: 689 OPTIONS\r\n\
 Max-Forwards: 70\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "ipv6-correct-abnf-2-colons",
@@ -287,7 +309,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Status(200),
         because: "Well formed.",
         sha256: None,
-        bytes: || b"OPTIONS sip:user@[2001:db8::192.0.2.1] SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@[2001:db8::192.0.2.1] SIP/2.0\r\n\
 To: sip:user@[2001:db8::192.0.2.1]\r\n\
 From: sip:user@example.com;tag=810x2\r\n\
 Via: SIP/2.0/UDP lab1.east.example.com;branch=z9hG4bKas3-111\r\n\
@@ -296,6 +319,7 @@ CSeq: 689 OPTIONS\r\n\
 Max-Forwards: 70\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
 ];

@@ -56,5 +56,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
 
 /// The message of this name.
 pub(crate) fn bytes(name: &str) -> Vec<u8> {
-    all().find(|case| case.name == name).map(|case| (case.bytes)()).unwrap_or_else(|| panic!("no torture message {name}"))
+    all()
+        .find(|case| case.name == name)
+        .map(|case| (case.bytes)())
+        .unwrap_or_else(|| panic!("no torture message {name}"))
 }

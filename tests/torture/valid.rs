@@ -15,7 +15,8 @@ pub(crate) const VALID: &[Case] = &[
         with_credentials: Answer::Status(481),
         because: "Well formed; its To tag names a dialog that does not exist (RFC 3261 §12.2.2).",
         sha256: Some("d6f6cdee99cd0a1f8e3d9a0fdd67c877700e19ab86d8186dada06f61260e3e61"),
-        bytes: || b"INVITE sip:vivekg@chair-dnrc.example.com;unknownparam SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:vivekg@chair-dnrc.example.com;unknownparam SIP/2.0\r\n\
 TO :\r\n\
 \x20sip:vivekg@chair-dnrc.example.com ;   tag    = 1918181833n\r\n\
 from   : \"J Rosenberg \\\\\\\"\"       <sip:jdrosen@example.com>\r\n\
@@ -52,7 +53,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "intmeth",
@@ -64,7 +66,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Status(501),
         because: "Endpoints answer an unknown method with 501 and list their methods in Allow.",
         sha256: Some("b957a8292c1c0a9851fe94705b90f94320738f43aacde64998e401f742ef688d"),
-        bytes: || b"!interesting-Method0123456789_*+`.%indeed'~ sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*:&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"!interesting-Method0123456789_*+`.%indeed'~ sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*:&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com SIP/2.0\r\n\
 Via: SIP/2.0/TCP host1.example.com;branch=z9hG4bK-.!%66*_+`'~\r\n\
 To: \"BEL:\\\x07 NUL:\\\x00 DEL:\\\x7f\" <sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*@example.com>\r\n\
 From: token1~` token2'+_ token3*%!.- <sip:mundane@example.com>;fromParam''~+*_!.-%=\"\xd1\x80\xd0\xb0\xd0\xb1\xd0\xbe\xd1\x82\xd0\xb0\xd1\x8e\xd1\x89\xd0\xb8\xd0\xb9\";ta\
@@ -75,7 +78,8 @@ Max-Forwards: 255\r\n\
 extensionHeader-!.%*+_`'~:\xef\xbb\xbf\xe5\xa4\xa7\xe5\x81\x9c\xe9\x9b\xbb\r\n\
 Content-Length: 0\r\n\
 \r\n"
-            .to_vec(),
+            .to_vec()
+        },
     },
     Case {
         name: "esc01",
@@ -87,7 +91,8 @@ Content-Length: 0\r\n\
         with_credentials: Answer::Served,
         because: "Well formed; escapes stand for what they encode, once.",
         sha256: Some("be3a316d4ce5f69cad474646191e390dd4b50fc8371e44b5197fe1237781973e"),
-        bytes: || b"INVITE sip:sips%3Auser%40example.com@example.net SIP/2.0\r\n\
+        bytes: || {
+            b"INVITE sip:sips%3Auser%40example.com@example.net SIP/2.0\r\n\
 To: sip:%75se%72@example.com\r\n\
 From: <sip:I%20have%20spaces@example.net>;tag=938\r\n\
 Max-Forwards: 87\r\n\
@@ -107,7 +112,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "escnull",
@@ -119,7 +125,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Served,
         because: "Well formed; the user must not end at the escaped null.",
         sha256: Some("263fe2ecd12a5ccbb6c67b3174e9211d11da9b600e7d69666a86d2ee42873e90"),
-        bytes: || b"REGISTER sip:example.com SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:example.com SIP/2.0\r\n\
 To: sip:null-%00-null@example.com\r\n\
 From: sip:null-%00-null@example.com;tag=839923423\r\n\
 Max-Forwards: 70\r\n\
@@ -130,7 +137,8 @@ Contact: <sip:%00@host5.example.com>\r\n\
 Contact: <sip:%00%00@host5.example.com>\r\n\
 L:0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "esc02",
@@ -142,7 +150,8 @@ L:0\r\n\
         with_credentials: Answer::Status(501),
         because: "The method is unknown: % is no escape in it.",
         sha256: Some("9a9c59449f00327b02071feafc8e5c2a261c98c818044167894cc17809a12199"),
-        bytes: || b"RE%47IST%45R sip:registrar.example.com SIP/2.0\r\n\
+        bytes: || {
+            b"RE%47IST%45R sip:registrar.example.com SIP/2.0\r\n\
 To: \"%Z%45\" <sip:resource@example.com>\r\n\
 From: \"%Z%45\" <sip:resource@example.com>;tag=f232jadfj23\r\n\
 Call-ID: esc02.asdfnqwo34rq23i34jrjasdcnl23nrlknsdf\r\n\
@@ -154,7 +163,8 @@ C%6Fntact: <sip:alias2@host2.example.com>\r\n\
 Contact: <sip:alias3@host3.example.com>\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "lwsdisp",
@@ -166,7 +176,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(200),
         because: "The missing white space is a bug of the grammar; elements should accept it.",
         sha256: Some("d1b36b6316c12824f6f04bf6b1fd1f021cade9b74871693b9c3474cd9fa7f4e6"),
-        bytes: || b"OPTIONS sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@example.com SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: caller<sip:caller@example.com>;tag=323\r\n\
 Max-Forwards: 70\r\n\
@@ -175,7 +186,8 @@ CSeq: 60 OPTIONS\r\n\
 Via: SIP/2.0/UDP funky.example.com;branch=z9hG4bKkdjuw\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "longreq",
@@ -199,7 +211,8 @@ l: 0\r\n\
         with_credentials: Answer::Served,
         because: "What follows the body of a datagram is ignored.",
         sha256: Some("a6be48426565c2a705389c4ce2ea17e57b891cb13f80490a2cb9392c797b46ef"),
-        bytes: || b"REGISTER sip:example.com SIP/2.0\r\n\
+        bytes: || {
+            b"REGISTER sip:example.com SIP/2.0\r\n\
 To: sip:j.user@example.com\r\n\
 From: sip:j.user@example.com;tag=43251j3j324\r\n\
 Max-Forwards: 8\r\n\
@@ -229,7 +242,8 @@ m=audio 49217 RTP/AVP 0 12\r\n\
 m =video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "semiuri",
@@ -241,7 +255,8 @@ a=rtpmap:31 LPC\r\n\
         with_credentials: Answer::Status(200),
         because: "The semicolon belongs to the user.",
         sha256: Some("87bbaed6b4b354dbd3c5c7a20e66686303c63e43a0aa19b89de1ac75231611a2"),
-        bytes: || b"OPTIONS sip:user;par=u%40example.net@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user;par=u%40example.net@example.com SIP/2.0\r\n\
 To: sip:j_user@example.com\r\n\
 From: sip:caller@example.org;tag=33242\r\n\
 Max-Forwards: 3\r\n\
@@ -253,7 +268,8 @@ Accept: application/sdp, application/pkcs7-mime,\r\n\
 Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKkdjuw\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "transports",
@@ -265,7 +281,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(200),
         because: "Unknown transports in Via are legal.",
         sha256: Some("33b4553a3b9418121b099ff07882535151edd6a1e81898c63a916aad2cbf90bc"),
-        bytes: || b"OPTIONS sip:user@example.com SIP/2.0\r\n\
+        bytes: || {
+            b"OPTIONS sip:user@example.com SIP/2.0\r\n\
 To: sip:user@example.com\r\n\
 From: <sip:caller@example.com>;tag=323\r\n\
 Max-Forwards: 70\r\n\
@@ -279,7 +296,8 @@ Via: SIP/2.0/UNKNOWN t4.example.com;branch=z9hG4bKasd0f3en\r\n\
 Via: SIP/2.0/TCP t5.example.com;branch=z9hG4bK0a9idfnee\r\n\
 l: 0\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
     Case {
         name: "mpart01",
@@ -291,7 +309,8 @@ l: 0\r\n\
         with_credentials: Answer::Status(405),
         because: "Well formed with a binary body; MESSAGE is known and not built.",
         sha256: Some("92147c8e24997bac59629e1b163767697d0d6d499af87f89e325d69968bec3ba"),
-        bytes: || b"MESSAGE sip:kumiko@example.org SIP/2.0\r\n\
+        bytes: || {
+            b"MESSAGE sip:kumiko@example.org SIP/2.0\r\n\
 Via: SIP/2.0/UDP 127.0.0.1:5070;branch=z9hG4bK-d87543-4dade06d0bdb11ee-1--d87543-;rport\r\n\
 Max-Forwards: 70\r\n\
 Route: <sip:127.0.0.1:5080>\r\n\
@@ -325,7 +344,8 @@ California1\x110\x0f\x06\x03U\x04\x07\x13\x08San Jose1\x0e0\x0c\x06\x03U\x04\n\
 h\xce\xff\xae<\xbd+\xff\x16u\xdd\xd5d\x8eY=\xd6G(\xf2b \xf7\xe9At\x9e3\r\x9a\x15\xed\xab\xdb\x93\xd1\x0cB\x10.{r\x89\xd2\x9c\xc0\xc9\xae.\xfb\xc7\xc0\xcf\xf9\x17/;\x02~O\
 \xc0'\xe1Tm\xe4\xb6\xaa:\xbb>f\xcc\xcb]\xd6\xc6K\x83\x83\x14\x9c\xb8\xe6\xff\x18-\x94O\xe5{e\xbc\x99\xd0\x05\r\n\
 --7a9cbec02ceef655--\r\n"
-            .to_vec(),
+            .to_vec()
+        },
     },
     Case {
         name: "unreason",
@@ -337,7 +357,8 @@ h\xce\xff\xae<\xbd+\xff\x16u\xdd\xd5d\x8eY=\xd6G(\xf2b \xf7\xe9At\x9e3\r\x9a\x15
         with_credentials: Answer::Silence,
         because: "A response is never answered; its phrase is UTF-8.",
         sha256: Some("4f939d6ebf4817eea70f011d3209e83732872ffc20ffd304b244084dc392f4d7"),
-        bytes: || b"SIP/2.0 200 = 2**3 * 5**2 \xd0\xbd\xd0\xbe \xd1\x81\xd1\x82\xd0\xbe \xd0\xb4\xd0\xb5\xd0\xb2\xd1\x8f\xd0\xbd\xd0\xbe\xd1\x81\xd1\x82\xd0\xbe \xd0\xb4\xd0\xb5\xd0\xb2\xd1\
+        bytes: || {
+            b"SIP/2.0 200 = 2**3 * 5**2 \xd0\xbd\xd0\xbe \xd1\x81\xd1\x82\xd0\xbe \xd0\xb4\xd0\xb5\xd0\xb2\xd1\x8f\xd0\xbd\xd0\xbe\xd1\x81\xd1\x82\xd0\xbe \xd0\xb4\xd0\xb5\xd0\xb2\xd1\
 \x8f\xd1\x82\xd1\x8c - \xd0\xbf\xd1\x80\xd0\xbe\xd1\x81\xd1\x82\xd0\xbe\xd0\xb5\r\n\
 Via: SIP/2.0/UDP 192.0.2.198;branch=z9hG4bK1324923\r\n\
 Call-ID: unreason.1234ksdfak3j2erwedfsASdf\r\n\
@@ -356,7 +377,8 @@ t=0 0\r\n\
 m=audio 49217 RTP/AVP 0 12\r\n\
 m=video 3227 RTP/AVP 31\r\n\
 a=rtpmap:31 LPC\r\n"
-            .to_vec(),
+            .to_vec()
+        },
     },
     Case {
         name: "noreason",
@@ -368,7 +390,8 @@ a=rtpmap:31 LPC\r\n"
         with_credentials: Answer::Silence,
         because: "A response is never answered; its phrase may be empty.",
         sha256: Some("07e11e470a69fffa3674de805e5165d1351a9439a91045ee70c9570ea24ab4fe"),
-        bytes: || b"SIP/2.0 100 \r\n\
+        bytes: || {
+            b"SIP/2.0 100 \r\n\
 Via: SIP/2.0/UDP 192.0.2.105;branch=z9hG4bK2398ndaoe\r\n\
 Call-ID: noreason.asndj203insdf99223ndf\r\n\
 CSeq: 35 INVITE\r\n\
@@ -377,7 +400,8 @@ To: <sip:user@example.edu>;tag=902jndnke3\r\n\
 Content-Length: 0\r\n\
 Contact: <sip:user@host105.example.com>\r\n\
 \r\n"
-            .to_vec(),
+                .to_vec()
+        },
     },
 ];
 
@@ -402,14 +426,22 @@ fn longreq() -> Vec<u8> {
     text.push_str(&format!("F: sip:{user}@example.net;{from_params};unknownValueless{}\r\n", "paramname".repeat(10)));
     text.push_str(&format!("Call-ID: longreq.one{}longcallid\r\nCSeq: 3882340 INVITE\r\n", "really".repeat(20)));
     text.push_str(&format!("Unknown-{}-Name: unknown-{}-value;", "Long".repeat(20), "long".repeat(20)));
-    text.push_str(&format!(" unknown-{}-parameter-name = unknown-{}-parameter-value\r\n", "long".repeat(20), "long".repeat(20)));
+    text.push_str(&format!(
+        " unknown-{}-parameter-name = unknown-{}-parameter-value\r\n",
+        "long".repeat(20),
+        "long".repeat(20)
+    ));
     let forms = [
-        "Via:", "v:", "V:", "Via:", "ViA:", "VIa:", "VIA:", "via:", "viA:", "vIa:", "vIA:", "V : ", "v : ", "V  :", "v  :", "Via :", "Via  :",
+        "Via:", "v:", "V:", "Via:", "ViA:", "VIa:", "VIA:", "via:", "viA:", "vIa:", "vIA:", "V : ", "v : ", "V  :",
+        "v  :", "Via :", "Via  :",
     ];
     for (form, hop) in forms.into_iter().chain(std::iter::repeat("Via:")).zip((1..=33).rev()) {
         text.push_str(&format!("{form} SIP/2.0/TCP sip{hop}.example.com\r\n"));
     }
-    text.push_str(&format!("Via: SIP/2.0/TCP host.example.com;received=192.0.2.5;branch=very{}branchvalue\r\n", "long".repeat(50)));
+    text.push_str(&format!(
+        "Via: SIP/2.0/TCP host.example.com;received=192.0.2.5;branch=very{}branchvalue\r\n",
+        "long".repeat(50)
+    ));
     text.push_str(&format!("Max-Forwards: 70\r\nContact: <sip:{user}@host5.example.net>\r\n"));
     text.push_str("Content-Type: application/sdp\r\nl: 150\r\n\r\n");
     text.push_str("v=0\r\no=mhandley 29739 7272939 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n");

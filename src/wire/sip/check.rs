@@ -82,7 +82,9 @@ pub(crate) fn verdict(mut message: Message<'_>, found: Option<Fault>, transport:
         (Some(fault), StartLine::Response(_)) => Scan::Drop(DropReason::Response(fault)),
         // RFC 3261 §17.1.1.3: an ACK is never answered.
         (Some(fault), StartLine::Request(Request { method: Method::Ack, .. })) => Scan::Drop(DropReason::Ack(fault)),
-        (Some(fault), StartLine::Request(_)) if is_answerable(&message) => Scan::Answerable { status: fault.status(), fault, message },
+        (Some(fault), StartLine::Request(_)) if is_answerable(&message) => {
+            Scan::Answerable { status: fault.status(), fault, message }
+        }
         (Some(fault), StartLine::Request(_)) => Scan::Drop(DropReason::Unanswerable(fault)),
     }
 }
@@ -103,7 +105,9 @@ fn cut_body(message: &mut Message<'_>, transport: Transport) -> Result<(), Fault
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Fault::Malformed(HeaderId::ContentLength));
     }
-    let length = syntax::decimal(value).and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= SIP_MESSAGE_BYTES_MAX);
+    let length = syntax::decimal(value)
+        .and_then(|length| usize::try_from(length).ok())
+        .filter(|length| *length <= SIP_MESSAGE_BYTES_MAX);
     let length = length.ok_or_else(|| if transport.is_stream() { Fault::BodyTooLong } else { Fault::BodyTooShort })?;
     let (body, rest) = message.body.split_at_checked(length).ok_or(Fault::BodyTooShort)?;
     let whole = message.bytes.len().saturating_sub(rest.len());
@@ -139,14 +143,12 @@ fn required<'a>(message: &Message<'a>, id: HeaderId) -> Result<&'a [u8], Fault> 
 }
 
 fn faulty_address(message: &Message<'_>, id: HeaderId) -> Result<(), Fault> {
-    let value = required(message, id)?;
-    match (id, NameAddr::parse(value).and_then(NameAddr::parse_uri)) {
-        (_, Ok(Uri::Sip(_))) => Ok(()),
-        // RFC 3261 §10.2: the To of a REGISTER "MUST be a SIP URI or SIPS URI".
-        (HeaderId::To, Ok(_)) if message.method() == Method::Register => Err(Fault::Malformed(id)),
-        (_, Ok(_)) => Ok(()),
-        (_, Err(_)) => Err(Fault::Malformed(id)),
-    }
+    let address = NameAddr::parse(required(message, id)?).map_err(|_| Fault::Malformed(id))?;
+    let uri = address.parse_uri().map_err(|_| Fault::Malformed(id))?;
+    // RFC 3261 §10.2: the To of a REGISTER "MUST be a SIP URI or SIPS URI".
+    let is_addressable = id != HeaderId::To || uri.sip().is_some() || message.method() != Method::Register;
+    let has_whole_tag = address.tag().is_some() || !address.params.has("tag");
+    if is_addressable && has_whole_tag { Ok(()) } else { Err(Fault::Malformed(id)) }
 }
 
 fn faulty_cseq(message: &Message<'_>) -> Result<(), Fault> {

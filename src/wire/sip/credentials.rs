@@ -123,8 +123,20 @@ impl<'a> Challenge<'a> {
     }
 }
 
-const CREDENTIAL_NAMES: &[&str] =
-    &["username", "username*", "realm", "nonce", "uri", "response", "algorithm", "cnonce", "opaque", "qop", "nc", "userhash"];
+const CREDENTIAL_NAMES: &[&str] = &[
+    "username",
+    "username*",
+    "realm",
+    "nonce",
+    "uri",
+    "response",
+    "algorithm",
+    "cnonce",
+    "opaque",
+    "qop",
+    "nc",
+    "userhash",
+];
 const CHALLENGE_NAMES: &[&str] = &["realm", "nonce", "algorithm", "opaque", "qop", "domain", "stale", "userhash"];
 
 /// Which known parameters have been read: a second one could be read differently by two readers.
@@ -133,7 +145,9 @@ struct Seen(u32);
 
 impl Seen {
     fn mark(&mut self, name: &[u8], names: &[&str]) -> Result<(), Malformed> {
-        let Some(at) = names.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name)) else { return Ok(()) };
+        let Some(at) = names.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name)) else {
+            return Ok(());
+        };
         let bit = 1u32.wrapping_shl(u32::try_from(at).unwrap_or(0));
         if self.0 & bit != 0 {
             return Err(Malformed::Credentials);
@@ -143,7 +157,10 @@ impl Seen {
     }
 
     fn has(&self, name: &str, names: &[&str]) -> bool {
-        names.iter().position(|known| *known == name).is_some_and(|at| self.0 & 1u32.wrapping_shl(u32::try_from(at).unwrap_or(0)) != 0)
+        names
+            .iter()
+            .position(|known| *known == name)
+            .is_some_and(|at| self.0 & 1u32.wrapping_shl(u32::try_from(at).unwrap_or(0)) != 0)
     }
 }
 
@@ -182,7 +199,11 @@ impl<'a> AuthParams<'a> {
             _ => self.cursor.take_while(|byte| byte > b' ' && byte != b',' && byte != b'"'),
         };
         self.cursor.skip_space();
-        if self.cursor.is_empty() || self.cursor.peek() == Some(b',') { Ok(Some((name, value))) } else { Err(Malformed::Credentials) }
+        if self.cursor.is_empty() || self.cursor.peek() == Some(b',') {
+            Ok(Some((name, value)))
+        } else {
+            Err(Malformed::Credentials)
+        }
     }
 }
 

@@ -143,7 +143,8 @@ impl HeaderId {
             [letter] => return COMPACT.get(usize::from(letter.to_ascii_lowercase())).copied().unwrap_or(Self::Other),
             _ => TABLE.get(slot(name)).copied().unwrap_or(Self::Other),
         };
-        if id.name().as_bytes().eq_ignore_ascii_case(name) { id } else { Self::Other }
+        let known = id.name().as_bytes();
+        if known == name || known.eq_ignore_ascii_case(name) { id } else { Self::Other }
     }
 
     /// At most one line with one value is allowed in a message.
@@ -171,7 +172,9 @@ const MULTIPLIER: u32 = 0x2F97_8D87;
 const fn slot(name: &[u8]) -> usize {
     let length = name.len();
     let letters = [letter(name, 0), letter(name, 1), letter(name, length / 2), letter(name, length.wrapping_sub(1))];
-    let mixed = u32::from_le_bytes(letters) ^ (length as u32).wrapping_mul(0x0101_6B4F) ^ (letter(name, length.wrapping_sub(3)) as u32).wrapping_mul(0x0003_1D51);
+    let mixed = u32::from_le_bytes(letters)
+        ^ (length as u32).wrapping_mul(0x0101_6B4F)
+        ^ (letter(name, length.wrapping_sub(3)) as u32).wrapping_mul(0x0003_1D51);
     (mixed.wrapping_mul(MULTIPLIER) >> 22) as usize
 }
 
@@ -182,7 +185,11 @@ const fn letter(name: &[u8], at: usize) -> u8 {
     }
 }
 
-#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler only; a fault stops the build")]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "evaluated by the compiler only; a fault stops the build"
+)]
 const fn hash_table() -> [HeaderId; SLOTS] {
     let mut table = [HeaderId::Other; SLOTS];
     let mut at = 0;
@@ -196,7 +203,11 @@ const fn hash_table() -> [HeaderId; SLOTS] {
     table
 }
 
-#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler only; a fault stops the build")]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "evaluated by the compiler only; a fault stops the build"
+)]
 const fn compact_table() -> [HeaderId; 256] {
     let mut table = [HeaderId::Other; 256];
     let mut at = 0;

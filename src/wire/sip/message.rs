@@ -270,6 +270,10 @@ fn split_list(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
 
 impl std::fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Message").field("start", &self.start).field("headers", &self.spans.len()).field("body", &self.body.len()).finish()
+        f.debug_struct("Message")
+            .field("start", &self.start)
+            .field("headers", &self.spans.len())
+            .field("body", &self.body.len())
+            .finish()
     }
 }

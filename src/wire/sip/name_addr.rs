@@ -120,7 +120,7 @@ impl<'a> NameAddr<'a> {
 }
 
 /// Tokens and white space; UTF-8 without quotes is not in the grammar, but many phones write names so.
-const fn is_display(byte: u8) -> bool {
+fn is_display(byte: u8) -> bool {
     syntax::is_token(byte) || syntax::is_space(byte) || byte >= 0x80
 }
 

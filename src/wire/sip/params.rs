@@ -96,7 +96,7 @@ fn parameter<'a>(cursor: &mut Cursor<'a>) -> Option<Param<'a>> {
     if !cursor.eat_spaced(b';') {
         return None;
     }
-    let name = cursor.take_while(is_name);
+    let name = cursor.take_while(syntax::is_param_name);
     if name.is_empty() {
         return None;
     }
@@ -104,7 +104,7 @@ fn parameter<'a>(cursor: &mut Cursor<'a>) -> Option<Param<'a>> {
         return is_at_end(cursor).then_some(Param { name, value: None, quoted: false });
     }
     let quoted = cursor.peek() == Some(b'"');
-    let value = if quoted { cursor.quoted()? } else { cursor.take_while(is_value) };
+    let value = if quoted { cursor.quoted()? } else { cursor.take_while(syntax::is_param_value) };
     is_at_end(cursor).then_some(Param { name, value: Some(value), quoted })
 }
 
@@ -116,16 +116,6 @@ fn is_at_end(cursor: &mut Cursor<'_>) -> bool {
         *cursor = ahead;
     }
     ahead.is_empty() || ahead.peek() == Some(b';')
-}
-
-/// URI parameter names have letters that tokens lack.
-const fn is_name(byte: u8) -> bool {
-    syntax::is_token(byte) || matches!(byte, b'[' | b']' | b'/' | b':' | b'&' | b'$' | b'(' | b')')
-}
-
-/// Wider than a token: hosts with brackets, and what phones write without quotes.
-const fn is_value(byte: u8) -> bool {
-    !matches!(byte, b';' | b',' | b'"' | b'<' | b'>' | 0x7F) && byte > b' '
 }
 
 /// A comma or semicolon list of words, trimmed: option tags, methods, `rfc3329` mechanisms.

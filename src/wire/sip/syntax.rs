@@ -7,10 +7,16 @@ const SPACE: u8 = 2;
 const HOST: u8 = 4;
 const USER: u8 = 8;
 const URI_PARAM: u8 = 16;
+const PARAM_NAME: u8 = 32;
+const PARAM_VALUE: u8 = 64;
 
 static CLASS: [u8; 256] = classes();
 
-#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler only; a fault stops the build")]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "evaluated by the compiler only; a fault stops the build"
+)]
 const fn classes() -> [u8; 256] {
     let mut table = [0; 256];
     let mut at = 0;
@@ -34,8 +40,15 @@ const fn classes() -> [u8; 256] {
         if byte > b' ' && byte != 0x7F && !matches!(byte, b'"' | b'<' | b'>' | b'@' | b'\\') {
             class |= USER;
         }
-        if byte > b' ' && byte < 0x7F && !matches!(byte, b'"' | b'<' | b'>' | b'@' | b'\\' | b';' | b'?' | b'=' | b',') {
+        if byte > b' ' && byte < 0x7F && !matches!(byte, b'"' | b'<' | b'>' | b'@' | b'\\' | b';' | b'?' | b'=' | b',')
+        {
             class |= URI_PARAM;
+        }
+        if class & TOKEN != 0 || matches!(byte, b'[' | b']' | b'/' | b':' | b'&' | b'$' | b'(' | b')') {
+            class |= PARAM_NAME;
+        }
+        if byte > b' ' && !matches!(byte, b';' | b',' | b'"' | b'<' | b'>' | 0x7F) {
+            class |= PARAM_VALUE;
         }
         table[at] = class;
         at += 1;
@@ -43,33 +56,48 @@ const fn classes() -> [u8; 256] {
     table
 }
 
-const fn is(byte: u8, class: u8) -> bool {
-    match CLASS.as_slice().split_at_checked(byte as usize) {
-        Some((_, [found, ..])) => *found & class != 0,
-        _ => false,
-    }
+#[inline]
+fn is(byte: u8, class: u8) -> bool {
+    CLASS.get(usize::from(byte)).is_some_and(|found| found & class != 0)
 }
 
 /// A letter of a token.
-pub(crate) const fn is_token(byte: u8) -> bool {
+#[inline]
+pub(crate) fn is_token(byte: u8) -> bool {
     is(byte, TOKEN)
 }
 
 /// SP, HT or part of a fold.
-pub(crate) const fn is_space(byte: u8) -> bool {
+#[inline]
+pub(crate) fn is_space(byte: u8) -> bool {
     is(byte, SPACE)
 }
 
-pub(crate) const fn is_host(byte: u8) -> bool {
+#[inline]
+pub(crate) fn is_host(byte: u8) -> bool {
     is(byte, HOST)
 }
 
-pub(crate) const fn is_user(byte: u8) -> bool {
+#[inline]
+pub(crate) fn is_user(byte: u8) -> bool {
     is(byte, USER)
 }
 
-pub(crate) const fn is_uri_param(byte: u8) -> bool {
+#[inline]
+pub(crate) fn is_uri_param(byte: u8) -> bool {
     is(byte, URI_PARAM)
+}
+
+/// A letter of a parameter name: URI parameters have some that tokens lack.
+#[inline]
+pub(crate) fn is_param_name(byte: u8) -> bool {
+    is(byte, PARAM_NAME)
+}
+
+/// A letter of an unquoted parameter value: wider than a token, for hosts with brackets and what phones write without quotes.
+#[inline]
+pub(crate) fn is_param_value(byte: u8) -> bool {
+    is(byte, PARAM_VALUE)
 }
 
 /// `bytes` is one token.

@@ -183,7 +183,9 @@ impl<'a> TelUri<'a> {
         let (number, params) = rest.split_at_checked(semicolon)?;
         let params = Params::new(params);
         let is_number = number.iter().any(u8::is_ascii_alphanumeric)
-            && number.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'+' | b'-' | b'.' | b'(' | b')' | b'*' | b'#'));
+            && number
+                .iter()
+                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'+' | b'-' | b'.' | b'(' | b')' | b'*' | b'#'));
         (is_number && are_uri_params(params)).then_some(Self { number, params })
     }
 }

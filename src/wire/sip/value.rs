@@ -158,5 +158,8 @@ pub fn word_and_params(bytes: &[u8]) -> Result<(&[u8], Params<'_>), Malformed> {
 #[must_use]
 pub fn is_media_type(value: &[u8], wanted: &str) -> bool {
     let main = value.split(|byte| *byte == b';').next().unwrap_or_default();
-    main.iter().filter(|byte| !syntax::is_space(**byte)).map(u8::to_ascii_lowercase).eq(wanted.bytes().map(|byte| byte.to_ascii_lowercase()))
+    main.iter()
+        .filter(|byte| !syntax::is_space(**byte))
+        .map(u8::to_ascii_lowercase)
+        .eq(wanted.bytes().map(|byte| byte.to_ascii_lowercase()))
 }

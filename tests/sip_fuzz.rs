@@ -1,0 +1,118 @@
+//! The fuzz properties of `wire::sip` over a corpus (`tests/corpus/sip`, the torture messages) and over seeded mutations of it.
+//!
+//! `TIPRING_FUZZ_ROUNDS` and `TIPRING_FUZZ_SEED` widen the search; a failure prints the bytes, which belong into the corpus.
+
+use std::panic::catch_unwind;
+
+use tipring::base::random::Random;
+use tipring::wire::sip::Frame;
+use tipring::wire::sip::Framer;
+
+#[path = "fuzz/targets/sip.rs"]
+mod targets;
+mod torture;
+
+fn corpus() -> Vec<Vec<u8>> {
+    let mut corpus: Vec<_> = torture::all().map(|case| (case.bytes)()).collect();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/sip");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "the corpus is there");
+    corpus.extend(files.iter().map(|file| std::fs::read(file).unwrap()));
+    corpus
+}
+
+fn check(bytes: &[u8], what: &str) {
+    let outcome = catch_unwind(|| targets::all(bytes));
+    assert!(outcome.is_ok(), "{what}: \"{}\"", bytes.escape_ascii());
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn the_corpus_holds() {
+    for bytes in corpus() {
+        check(&bytes, "corpus");
+        // A stream of it, twice and with keep-alives between.
+        check(&[&bytes[..], b"\r\n\r\n", &bytes[..], b"\r\n"].concat(), "corpus, twice");
+    }
+}
+
+#[test]
+fn every_prefix_holds() {
+    for name in ["wsinv", "intmeth", "badinv01", "regescrt"] {
+        let bytes = torture::bytes(name);
+        (0..bytes.len()).for_each(|end| check(&bytes[..end], name));
+    }
+}
+
+#[test]
+fn mutations_hold() {
+    let corpus = corpus();
+    let mut random = Random::new(number("TIPRING_FUZZ_SEED", 0x5EED));
+    for round in 0..number("TIPRING_FUZZ_ROUNDS", 4_000) {
+        let mut bytes = pick(&corpus, &mut random).clone();
+        for _ in 0..=random.below(4) {
+            mutate(&mut bytes, &corpus, &mut random);
+        }
+        check(&bytes, &format!("round {round}"));
+    }
+}
+
+/// Pieces that the grammar gives a meaning.
+const PIECES: &[&[u8]] = &[
+    b"\r\n", b"\n", b"\r", b"\r\n ", b"\0", b"\"", b"\\", b"<", b">", b";", b",", b"=", b":", b"@", b"%", b"[", b"]", b"?", b" ", b"\t", b"\xff",
+    b"SIP/2.0", b"Content-Length: 5\r\n", b"l:0\r\n", b"Via: ", b"sip:", b"%00", b";tag=", b";rport", b"::", b"4294967296", b"\r\n\r\n", b"*",
+];
+
+fn pick<'a, T>(from: &'a [T], random: &mut Random) -> &'a T {
+    &from[random.below(from.len() as u64) as usize]
+}
+
+fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
+    let mut place = |bytes: &[u8]| random.below(bytes.len() as u64 + 1) as usize;
+    let (a, b) = (place(bytes), place(bytes));
+    let (a, b) = (a.min(b), a.max(b));
+    match random.below(6) {
+        0 => drop(bytes.splice(a..a, pick(PIECES, random).iter().copied())),
+        1 => drop(bytes.splice(a..b.min(a + 8), pick(PIECES, random).iter().copied())),
+        2 => drop(bytes.drain(a..b.min(a + 32))),
+        3 => bytes.extend_from_within(a..b),
+        4 => {
+            let other = pick(corpus, random);
+            let cut = random.below(other.len() as u64 + 1) as usize;
+            bytes.truncate(a);
+            bytes.extend_from_slice(&other[cut..]);
+        }
+        _ => {
+            if let Some(byte) = bytes.get_mut(a) {
+                *byte ^= 1 << random.below(8);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_that_comes_byte_by_byte_is_searched_once() {
+    let mut stream = b"OPTIONS sip:a SIP/2.0\r\nX: ".to_vec();
+    stream.resize(tipring::base::limit::SIP_HEAD_BYTES_MAX - 64, b'a');
+    stream.extend_from_slice(b"\r\nl: 3\r\n\r\nabc");
+    let mut framer = Framer::default();
+    for end in 0..stream.len() {
+        assert_eq!(framer.next(&stream[..end]), Frame::Partial);
+        // The state survives being written down and read again.
+        framer = postcard::from_bytes(&postcard::to_stdvec(&framer).unwrap()).unwrap();
+    }
+    assert_eq!(framer.next(&stream), Frame::Message { len: stream.len() });
+    assert_eq!(framer, Framer::default());
+}
+
+#[test]
+fn a_head_without_end_breaks_the_stream() {
+    let mut stream = b"OPTIONS sip:a SIP/2.0\r\n".to_vec();
+    stream.resize(70_000, b'a');
+    assert_eq!(Framer::default().next(&stream), Frame::Broken { head: 0 });
+    assert_eq!(Framer::default().next(b"\x16\x03\x01"), Frame::Broken { head: 0 });
+}
