@@ -31,7 +31,12 @@ pub fn message(bytes: &[u8]) {
             Scan::Ok(message) => {
                 lies_inside(&message, bytes);
                 assert_eq!(put_together(&message), message.bytes(), "the parts are the whole");
-                assert!(message.top_via().is_ok() && message.from().is_ok() && message.to().is_ok() && message.cseq().is_ok());
+                assert!(
+                    message.top_via().is_ok()
+                        && message.from().is_ok()
+                        && message.to().is_ok()
+                        && message.cseq().is_ok()
+                );
                 assert!(!message.call_id().is_empty());
                 is_the_same_again(&message, transport);
                 if message.is_request() {
@@ -58,7 +63,8 @@ pub fn values(bytes: &[u8]) {
         inside(address.uri, bytes);
         inside(address.display, bytes);
         inside(address.params.raw(), bytes);
-        let _ = (address.parse_uri(), address.tag(), address.q(), address.expires(), address.instance(), address.reg_id());
+        let _ =
+            (address.parse_uri(), address.tag(), address.q(), address.expires(), address.instance(), address.reg_id());
     }
     if let Ok(via) = Via::parse(bytes) {
         inside(via.transport, bytes);
@@ -68,8 +74,15 @@ pub fn values(bytes: &[u8]) {
         inside(credentials.response, bytes);
         inside(credentials.nonce, bytes);
     }
-    let _ = (Challenge::parse(bytes), Contact::parse(bytes), RAck::parse(bytes), SessionExpires::parse(bytes), ReasonValue::parse(bytes));
-    let _ = (value::Replaces::parse(bytes), value::word_and_params(bytes), value::is_media_type(bytes, "application/sdp"));
+    let _ = (
+        Challenge::parse(bytes),
+        Contact::parse(bytes),
+        RAck::parse(bytes),
+        SessionExpires::parse(bytes),
+        ReasonValue::parse(bytes),
+    );
+    let _ =
+        (value::Replaces::parse(bytes), value::word_and_params(bytes), value::is_media_type(bytes, "application/sdp"));
     assert!(tipring::wire::sip::uri::unescaped(bytes).count() <= bytes.len());
 }
 
@@ -85,7 +98,11 @@ pub fn stream(bytes: &[u8]) {
 pub fn written(bytes: &[u8]) {
     let (name, value) = bytes.split_at(bytes.len() / 3);
     let mut out = Vec::new();
-    write::request(&mut out, bytes, bytes).header(HeaderId::Subject, value).header(name, value).display_header("X", String::from_utf8_lossy(value)).end(value);
+    write::request(&mut out, bytes, bytes)
+        .header(HeaderId::Subject, value)
+        .header(name, value)
+        .display_header("X", String::from_utf8_lossy(value))
+        .end(value);
     let head = &out[..out.len() - value.len()];
     assert_eq!(head.iter().filter(|byte| **byte == b'\n').count(), 6, "four fields, a start line and the empty line");
     assert_eq!(head.iter().filter(|byte| **byte == b'\r').count(), 6);
@@ -124,7 +141,10 @@ fn lies_inside(message: &Message<'_>, bytes: &[u8]) {
 }
 
 fn put_together(message: &Message<'_>) -> Vec<u8> {
-    let head = message.all_headers().next().map_or(0, |field| field.line.as_ptr() as usize - message.bytes().as_ptr() as usize);
+    let head = message
+        .all_headers()
+        .next()
+        .map_or(0, |field| field.line.as_ptr() as usize - message.bytes().as_ptr() as usize);
     let mut out = message.bytes()[..head].to_vec();
     message.all_headers().for_each(|field| out.extend_from_slice(field.line));
     out.extend_from_slice(b"\r\n");
