@@ -2,6 +2,8 @@
 //!
 //! `TIPRING_FUZZ_ROUNDS` and `TIPRING_FUZZ_SEED` widen the search; a failure prints the bytes, which belong into the corpus.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::panic::catch_unwind;
 
 use tipring::base::random::Random;

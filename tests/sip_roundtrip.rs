@@ -1,5 +1,7 @@
 //! What is written is read again: messages built from generated values, scanned, and compared value by value.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::IpAddr;
 use std::net::SocketAddr;
 

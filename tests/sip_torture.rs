@@ -1,5 +1,7 @@
 //! The scanner's verdict on every torture message, and what its readers make of some of them. The answers on the wire are another test.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use sha2::Digest as _;
 use sha2::Sha256;
 use tipring::wire::sip::Frame;

@@ -1,6 +1,8 @@
 //! Properties of `wire::sip` over any bytes, as plain functions: `tests/sip_fuzz.rs` replays a corpus and mutations of it,
 //! `tests/fuzz/` gives the same functions to libFuzzer.
 
+#![allow(dead_code, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::SocketAddr;
 
 use tipring::wire::sip::Challenge;
@@ -25,7 +27,7 @@ use tipring::wire::sip::value;
 use tipring::wire::sip::write;
 
 /// Everything that is lent lies in the input, an untouched message is put together again byte for byte, and it can be answered.
-pub fn message(bytes: &[u8]) {
+pub(crate) fn message(bytes: &[u8]) {
     for transport in [Transport::Udp, Transport::Tcp] {
         match scan(bytes, transport) {
             Scan::Ok(message) => {
@@ -54,7 +56,7 @@ pub fn message(bytes: &[u8]) {
 }
 
 /// No view panics, and none lends what is not its own.
-pub fn values(bytes: &[u8]) {
+pub(crate) fn values(bytes: &[u8]) {
     if let Ok(uri) = Uri::parse(bytes) {
         uri.params().iter().for_each(|param| inside(param.name, bytes));
         uri.user().into_iter().for_each(|user| inside(user, bytes));
@@ -87,7 +89,7 @@ pub fn values(bytes: &[u8]) {
 }
 
 /// A stream is cut the same way however it comes, and every frame but the last is consumed once.
-pub fn stream(bytes: &[u8]) {
+pub(crate) fn stream(bytes: &[u8]) {
     let whole = frames(bytes, bytes.len().max(1));
     for step in [1, 2, 3, 5, 64, 1000] {
         assert_eq!(frames(bytes, step), whole, "in steps of {step}");
@@ -95,7 +97,7 @@ pub fn stream(bytes: &[u8]) {
 }
 
 /// Nothing that is written with these bytes breaks the message.
-pub fn written(bytes: &[u8]) {
+pub(crate) fn written(bytes: &[u8]) {
     let (name, value) = bytes.split_at(bytes.len() / 3);
     let mut out = Vec::new();
     write::request(&mut out, bytes, bytes)
@@ -109,7 +111,7 @@ pub fn written(bytes: &[u8]) {
 }
 
 /// All of them.
-pub fn all(bytes: &[u8]) {
+pub(crate) fn all(bytes: &[u8]) {
     message(bytes);
     values(bytes);
     stream(bytes);
