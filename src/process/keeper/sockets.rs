@@ -34,6 +34,7 @@ use crate::process::plan::Listen;
 use crate::process::plan::MediaRange;
 use crate::process::plan::Plan;
 use crate::shard::memory::STATE_OFFSET;
+use crate::shard::udp::socket::is_deaf;
 use crate::wire::control::Passed;
 use crate::wire::control::PortCounts;
 
@@ -102,7 +103,8 @@ impl Sockets {
         Ok(Self { handles, readable, ports })
     }
 
-    /// Before another engine gets them: no RTP port has a peer or a packet of the last one's calls.
+    /// Before another engine gets them: no RTP port has a peer or a packet of the last one's calls. A port that is deaf was
+    /// idle, and was drained before it could hear.
     pub(super) fn reset_rtp(&self) {
         for handle in &self.handles {
             if matches!(handle.passed, Passed::RtpPair { .. }) {
@@ -333,6 +335,9 @@ fn rtp_socket(address: IpAddr, port: u16) -> io::Result<OwnedFd> {
 const DROP_ALL: [SockFilter; 1] = [SockFilter::new(0x06, 0, 0, 0)];
 
 fn reset_port(descriptor: &OwnedFd) {
+    if is_deaf(descriptor.as_fd()) {
+        return;
+    }
     let socket = socket2::SockRef::from(descriptor);
     let _ = socket.attach_filter(&DROP_ALL);
     let _ = rustix::net::connect_unspec(descriptor);
@@ -371,8 +376,9 @@ mod tests {
         let (port, stranger) = port();
         let send = || stranger.send_to(b"rtp", port.local_addr().unwrap()).unwrap();
         send();
-        assert!(!receives(&port));
+        assert!(!receives(&port) && is_deaf(port.as_fd()));
         socket2::SockRef::from(&port).detach_filter().unwrap();
+        assert!(!is_deaf(port.as_fd()));
         assert!(!receives(&port));
         send();
         assert!(receives(&port));

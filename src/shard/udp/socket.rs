@@ -95,6 +95,18 @@ pub fn undeafen(socket: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Whether [`deafen`] is in force. Costs far less than to deafen again, which compiles the filter.
+pub fn is_deaf(socket: BorrowedFd<'_>) -> bool {
+    // With room for no instruction the kernel writes none and returns how many there are (SO_GET_FILTER is this name too).
+    let mut instructions: libc::socklen_t = 0;
+    // SAFETY: the length says that nothing may be written.
+    let result = unsafe {
+        let name = libc::SO_ATTACH_FILTER;
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, std::ptr::null_mut(), &raw mut instructions)
+    };
+    result == 0 && instructions > 0
+}
+
 /// Throws away what is queued, at most `datagrams_max`; says how many.
 pub fn drain(socket: BorrowedFd<'_>, datagrams_max: u32) -> u32 {
     let mut drained = 0;
