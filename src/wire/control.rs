@@ -49,7 +49,7 @@ pub enum ToChild {
 /// From engine or side to the keeper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromChild {
-    /// Starting takes long, but goes on.
+    /// Starting takes long, but goes on: said once a second, until `Ready`.
     Working,
     /// Everything listens.
     Ready,

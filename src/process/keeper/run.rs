@@ -88,6 +88,8 @@ pub(super) enum Stop {
 
 /// A child that says nothing for so long while it starts will not start.
 const START_MAX: Duration = Duration::from_millis(4_700);
+/// A child whose start takes long says so at least once a second.
+const WORKING_MAX: Duration = Duration::from_millis(1_500);
 const STOP_MAX: Duration = Duration::from_millis(4_700);
 const ENGINE_STOP_MAX: Duration = Duration::from_millis(3_700);
 /// Frames taken from one child in one turn.
@@ -458,12 +460,8 @@ impl Keeper {
     }
 
     fn start_limit(&self, working: Instant) -> Instant {
-        // Before `ready` the whole start has one limit, that of the keeper's own start included.
-        if self.ready || working.since(self.started) > START_MAX {
-            working + START_MAX
-        } else {
-            self.started + START_MAX
-        }
+        // Before `ready` the whole start has one limit, which only signs of life move.
+        if self.ready { working + START_MAX } else { (self.started + START_MAX).max(working + WORKING_MAX) }
     }
 
     fn on_slow_start(&mut self, now: Instant) -> Option<Failure> {
