@@ -50,3 +50,75 @@ pub fn user_text(user: &[u8]) -> Cow<'_, str> {
     }
     String::from_utf8_lossy(user)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::fixture::World;
+    use crate::machine::fixture::phone;
+    use crate::machine::fixture::tenant;
+    use crate::wire::link::DirectoryPart;
+    use crate::wire::sip::Uri;
+
+    fn world(tenants: &[&str]) -> World {
+        let mut world = World::new(0);
+        let part = DirectoryPart {
+            tenants: tenants.iter().map(|name| tenant(name)).collect(),
+            phones: tenants.iter().map(|name| phone(name, "10%1")).collect(),
+            tenants_removed: vec!["acme".into()],
+            ..DirectoryPart::default()
+        };
+        world.directory.apply(2, part);
+        world
+    }
+
+    #[test]
+    fn who_an_address_means() {
+        let (one, two) = (world(&["acme"]), world(&["acme", "globex"]));
+        for (host, of_one, of_two) in [
+            ("acme.test", Some("acme"), Some("acme")),
+            ("ACME.TEST.", Some("acme"), Some("acme")),
+            ("globex.test", None, Some("globex")),
+            ("192.0.2.250", Some("acme"), None),
+            ("SIP.example.net", Some("acme"), None),
+            ("192.0.2.251", None, None),
+            ("[2001:db8::1]", None, None),
+            ("nobody.test", None, None),
+        ] {
+            let name = |world: &World| {
+                let host = Host::parse(host.as_bytes()).unwrap();
+                tenant_of_host(world.shared(), host).map(|tenant| tenant.name.clone())
+            };
+            assert_eq!((name(&one).as_deref(), name(&two).as_deref()), (of_one, of_two), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_listener_owns_every_address_of_its_family() {
+        let mut world = world(&["acme"]);
+        world.settings.listeners[0].local = "0.0.0.0:5060".parse().unwrap();
+        let is_ours = |host: &str| is_ours(&world.settings, Host::parse(host.as_bytes()).unwrap());
+        assert!(is_ours("203.0.113.9"));
+        assert!(!is_ours("[2001:db8::1]"));
+        assert!(!is_ours("acme.test"));
+    }
+
+    #[test]
+    fn a_phone_speaks_for_itself_only() {
+        let world = world(&["acme", "globex"]);
+        let own = world.directory.phone("acme", "10%1").unwrap();
+        for (uri, expected) in [
+            ("sip:10%251@acme.test", true),
+            ("sips:10%251@Acme.test:5061;x=y", true),
+            ("sip:10%251@globex.test", false),
+            ("sip:1001@acme.test", false),
+            ("sip:acme.test", false),
+            ("sip:10%251@192.0.2.250", false),
+        ] {
+            let uri_of = Uri::parse(uri.as_bytes()).unwrap().sip().unwrap();
+            assert_eq!(is_own(world.shared(), own, uri_of), expected, "{uri}");
+        }
+        assert_eq!(user_text(b"10%251"), "10%1");
+        assert_eq!(user_text(b"1001"), "1001");
+    }
+}

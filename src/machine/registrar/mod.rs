@@ -65,7 +65,7 @@ pub struct Registrar {
     ends: BTreeSet<(Instant, u64, BindingId)>,
     keepalive: KeepAlive,
     /// Flows that are gone, with bindings left to remove.
-    closed: Vec<Flow>,
+    closed: BTreeSet<Flow>,
     next_id: BindingId,
     bindings: u32,
     /// Uses of older nonces are not known.
@@ -106,7 +106,7 @@ impl Registrar {
             sources: BTreeMap::new(),
             ends: BTreeSet::new(),
             keepalive: KeepAlive::new(),
-            closed: Vec::new(),
+            closed: BTreeSet::new(),
             next_id: NO_BINDING + 1,
             bindings: 0,
             nonces_from: None,
@@ -182,10 +182,17 @@ impl Registrar {
 
     /// A connection ended, or a UDP flow is known to be dead: nothing on it can be reached.
     pub fn flow_closed(&mut self, flow: &Flow, now: Now, out: &mut Outbox) {
-        if self.binding_on(flow).is_some() && !self.closed.contains(flow) {
-            self.closed.push(*flow);
+        if self.binding_on(flow).is_some() {
+            self.closed.insert(*flow);
             self.remove_closed(now, out);
         }
+    }
+
+    /// All connections ended: another process has taken over, which has the state and the UDP sockets but not them.
+    pub fn connections_lost(&mut self, now: Now, out: &mut Outbox) {
+        let flows = self.phones.values().flat_map(|phone| &phone.bindings).map(|binding| binding.flow);
+        self.closed.extend(flows.filter(Flow::is_reliable));
+        self.remove_closed(now, out);
     }
 
     /// A phone that the directory no longer has.
@@ -239,7 +246,7 @@ impl Registrar {
             match self.binding_on(&flow) {
                 Some((key, id)) => self.end(key, id, "flow closed", now, out),
                 None => {
-                    self.closed.pop();
+                    self.closed.remove(&flow);
                 }
             }
         }

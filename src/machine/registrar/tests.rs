@@ -272,6 +272,24 @@ fn a_closed_connection_takes_all_its_bindings_along() {
 }
 
 #[test]
+fn a_takeover_keeps_udp_flows_and_loses_connections() {
+    let mut world = World::new(400);
+    for n in 0..400 {
+        let mut caller = Caller::new(&(1000 + n).to_string(), PEER);
+        if n % 2 == 0 {
+            caller.flow = tcp(n, PEER);
+        }
+        assert_eq!(status(&caller.register(&mut world)), 200);
+    }
+    let mut out = Outbox::new();
+    let now = world.now;
+    world.registrar.connections_lost(now, &mut out);
+    assert_eq!((located(&world, "1398").len(), located(&world, "1001").len()), (0, 1));
+    world.wait(Duration::from_millis(1));
+    assert_eq!(world.registrar.len(), 200);
+}
+
+#[test]
 fn a_removed_phone_cannot_be_reached() {
     let mut world = World::new(2);
     Caller::new("1000", PEER).register(&mut world);
