@@ -264,8 +264,9 @@ impl SourceLimit {
         Verdict::Slow
     }
 
+    /// Only who was challenged has an account: phones that go on with their nonce leave no trace here.
     fn earn(&mut self, key: u64, budget: &Budget, now: Instant) {
-        let account = self.account(key, now);
+        let Some(account) = self.accounts.get_mut(&key) else { return };
         account.refill(budget, now);
         account.level = (account.level - 2 * UNIT).max(-CHALLENGES_EARNED_MAX * UNIT);
         if account.level < budget.burst * UNIT / 2 {
