@@ -56,6 +56,18 @@ pub const ALIASES_PER_TENANT_MAX: usize = 32;
 pub const NUMBERS_PER_PHONE_MAX: usize = 64;
 /// A directory file.
 pub const DIRECTORY_FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Registrations that the side process shows.
+pub const MIRRORED_REGISTRATIONS_MAX: usize = 4_000_000;
+/// Calls that the side process shows.
+pub const MIRRORED_CALLS_MAX: usize = 1_000_000;
+/// Refusals of the API that one minute adds to the audit; further ones are only counted.
+pub const AUDITED_REFUSALS_PER_MINUTE_MAX: u32 = 120;
+/// Connections of the HTTP API.
+pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
+/// Live event streams among them.
+pub const EVENT_STREAMS_MAX: usize = 128;
+/// Request line and headers of one HTTP request.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 
 const _: () = assert!(SIP_MESSAGE_BYTES_MAX <= u16::MAX as usize, "offsets into a message are u16");
 const _: () = assert!(SIP_HEAD_BYTES_MAX <= SIP_MESSAGE_BYTES_MAX);

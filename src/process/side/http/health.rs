@@ -1,0 +1,37 @@
+//! Is it alive, does it take calls, and what has it counted. Without a token: it listens on loopback unless told.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use crate::process::side::http::Api;
+use crate::process::side::http::page::NoParams;
+use crate::process::side::http::page::Params;
+use crate::process::side::mirror::Readiness;
+
+/// The side process is alive.
+#[utoipa::path(get, path = "/healthz", tag = "node", responses((status = 200, description = "Alive")), security(()))]
+pub(super) async fn alive(_: Params<NoParams>) -> &'static str {
+    "alive\n"
+}
+
+/// The node takes new calls.
+#[utoipa::path(get, path = "/readyz", tag = "node", security(()), responses(
+    (status = 200, description = "Takes new calls"),
+    (status = 503, description = "Starting, draining, or the engine is down")))]
+pub(super) async fn ready(State(api): State<Api>, _: Params<NoParams>) -> (StatusCode, &'static str) {
+    match api.mirror.readiness() {
+        Readiness::Ready => (StatusCode::OK, "ready\n"),
+        Readiness::Down => (StatusCode::SERVICE_UNAVAILABLE, "engine down\n"),
+        Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    }
+}
+
+/// Figures of engine and side in the Prometheus text format.
+#[utoipa::path(get, path = "/metrics", tag = "node", responses((status = 200, description = "Prometheus text")), security(()))]
+pub(super) async fn metrics(State(api): State<Api>, _: Params<NoParams>) -> impl IntoResponse {
+    let text = api.metrics.render(&api.mirror);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}

@@ -1,0 +1,92 @@
+//! The HTTP API: what may be asked of the node, by whom. Handlers by subject; serving connections is [`serve`]'s.
+
+mod audit;
+mod calls;
+mod cdrs;
+mod events;
+mod guard;
+mod health;
+mod openapi;
+mod page;
+mod problem;
+mod registrations;
+pub(crate) mod serve;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use axum::Router;
+use axum::middleware;
+use axum::routing::get;
+use tokio::sync::watch;
+
+use crate::process::side::audit::RefusalBudget;
+use crate::process::side::link::LinkHandle;
+use crate::process::side::metrics::Metrics;
+use crate::process::side::mirror::Mirror;
+use crate::process::side::store::Store;
+
+/// What every handler may use.
+#[derive(Clone)]
+pub(crate) struct Api(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) node: String,
+    pub(crate) store: Store,
+    pub(crate) mirror: Arc<Mirror>,
+    pub(crate) link: LinkHandle,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Position of the newest committed event.
+    pub(crate) newest_event: watch::Receiver<i64>,
+    refusals: RefusalBudget,
+    streams: AtomicUsize,
+}
+
+impl std::ops::Deref for Api {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Api {
+    pub(crate) fn new(
+        node: String,
+        store: Store,
+        mirror: Arc<Mirror>,
+        link: LinkHandle,
+        metrics: Arc<Metrics>,
+        newest_event: watch::Receiver<i64>,
+    ) -> Self {
+        let refusals = RefusalBudget::default();
+        Self(Arc::new(Shared { node, store, mirror, link, metrics, newest_event, refusals, streams: AtomicUsize::new(0) }))
+    }
+}
+
+pub(crate) fn router(api: Api) -> Router {
+    let v1 = Router::new()
+        .route("/registrations", get(registrations::list))
+        .route("/calls", get(calls::list))
+        .route("/calls/{call}", axum::routing::delete(calls::hang_up))
+        .route("/calls/{call}/trace", get(calls::trace))
+        .route("/cdrs", get(cdrs::list))
+        .route("/events", get(events::stream))
+        .route("/audit", get(audit::list))
+        .route("/openapi.json", get(openapi::document))
+        .fallback(problem::no_such_path)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(middleware::from_fn_with_state(api.clone(), guard::authenticate));
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .nest("/v1", v1)
+        .fallback(problem::no_such_path)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(middleware::from_fn_with_state(api.clone(), guard::bound))
+        .with_state(api)
+}
