@@ -30,6 +30,11 @@ pub enum FromEngine {
     Trace { request: u32, steps: Option<Vec<TraceStep>> },
     Done { request: u32, found: bool },
     Draining(bool),
+    /// After [`FromEngine::SnapshotEnd`]: all events that were waiting when it was sent have been sent. A call that began
+    /// before, did not end in them and is not in the snapshot has died with its engine.
+    SpoolEnd,
+    /// The decisions about a call that has just ended, to be kept for `[retain] trace`.
+    CallTrace { call: CallId, tenant: String, steps: Vec<TraceStep> },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

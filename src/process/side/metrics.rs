@@ -8,6 +8,7 @@ use crate::base::time::UnixTime;
 use crate::process::side::clock;
 use crate::process::side::mirror::Mirror;
 use crate::process::side::mirror::Readiness;
+use crate::process::side::record::ingest::Committed;
 
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -50,6 +51,14 @@ impl Metrics {
     pub(crate) fn on_response(&self, status: u16) {
         let class = usize::from(status / 100).saturating_sub(1).min(4);
         self.responses[class].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_commit(&self, done: &Committed) {
+        self.events.fetch_add(done.events, Relaxed);
+        self.duplicates.fetch_add(done.duplicates, Relaxed);
+        self.records.fetch_add(done.records, Relaxed);
+        // Wraps like the sum of signed numbers: what fills a gap is less than what made it.
+        self.events_missing.fetch_add(done.missing.cast_unsigned(), Relaxed);
     }
 
     pub(crate) fn on_refusal(&self) {

@@ -2,11 +2,17 @@
 //!
 //! It may be dead for an hour: the engine goes on, and events wait in the engine's spool. Nothing here is on a call's path.
 
+mod audit;
 mod clock;
 pub mod directory;
+mod http;
+mod link;
+mod metrics;
+mod mirror;
 mod record;
 mod run;
 mod seal;
 mod store;
+mod token;
 
 pub use run::run;

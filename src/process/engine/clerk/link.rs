@@ -40,6 +40,8 @@ struct Connection {
     out: Vec<u8>,
     written: usize,
     cursor: Cursor,
+    /// The snapshot is sent; what waits in the spool is not.
+    owes_spool_end: bool,
 }
 
 /// What became of a look at the sockets.
@@ -87,6 +89,7 @@ impl Link {
     /// Sends a live change or an answer; nothing if side is not there.
     pub fn send(&mut self, message: &FromEngine) {
         let Some(connection) = &mut self.connection else { return };
+        connection.owes_spool_end |= *message == FromEngine::SnapshotEnd;
         let emitted = link::emit(message, &mut connection.out);
         if emitted.is_err() || connection.out.len() - connection.written > OUT_BYTES_MAX {
             self.faults += 1;
@@ -100,7 +103,14 @@ impl Link {
         while let Ok((stream, _)) = self.listener.accept() {
             if stream.set_nonblocking(true).is_ok() {
                 let cursor = Cursor::default();
-                self.connection = Some(Connection { stream, received: Vec::new(), out: Vec::new(), written: 0, cursor });
+                self.connection = Some(Connection {
+                    stream,
+                    received: Vec::new(),
+                    out: Vec::new(),
+                    written: 0,
+                    cursor,
+                    owes_spool_end: false,
+                });
                 accepted = true;
             }
         }
@@ -135,9 +145,19 @@ impl Connection {
             if self.out.len() - self.written >= EVENTS_OUT_BYTES_MAX {
                 return Ok(());
             }
-            let Some((boot, events)) = self.cursor.next(spool, EVENTS_PER_FRAME_MAX)? else { return Ok(()) };
+            let Some((boot, events)) = self.cursor.next(spool, EVENTS_PER_FRAME_MAX)? else {
+                return self.end_spool();
+            };
             link::emit(&FromEngine::Events { boot, events }, &mut self.out).map_err(invalid)?;
         }
+    }
+
+    fn end_spool(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.owes_spool_end) {
+            link::emit(&FromEngine::SpoolEnd, &mut self.out).map_err(invalid)?;
+            self.write()?;
+        }
+        Ok(())
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -225,6 +245,35 @@ mod tests {
             let seqs = world.receive(&mut side, 5000);
             assert_eq!(seqs, (1..=5000).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn the_end_of_the_spool_follows_the_snapshot_and_all_that_waited() {
+        let mut world = world();
+        let mut side = UnixStream::connect(&world.path).unwrap();
+        for seq in 1..=300 {
+            world.event(seq);
+        }
+        world.link.turn(&world.spool);
+        world.event(301);
+        world.link.send(&FromEngine::SnapshotEnd);
+        for _ in 0..3 {
+            world.link.turn(&world.spool);
+        }
+        side.set_nonblocking(true).unwrap();
+        let mut bytes = vec![0; 1 << 20];
+        let len = side.read(&mut bytes).unwrap();
+        let (mut at, mut kinds) = (0, Vec::new());
+        while let Some((message, used)) = link::parse::<FromEngine>(&bytes[at..len]).unwrap() {
+            at += used;
+            kinds.push(match message {
+                FromEngine::Events { events, .. } => events.last().unwrap().seq,
+                FromEngine::SnapshotEnd => 1_000,
+                FromEngine::SpoolEnd => 2_000,
+                other => panic!("{other:?}"),
+            });
+        }
+        assert_eq!(kinds, [100, 200, 300, 1_000, 301, 2_000]);
     }
 
     #[test]

@@ -6,8 +6,11 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 
+use serde::Deserialize;
+use serde::Serialize;
 use sqlx::Sqlite;
 use sqlx::Transaction;
+use utoipa::ToSchema;
 
 use crate::base::id::CallId;
 use crate::base::id::ShardId;
@@ -21,6 +24,7 @@ use crate::process::side::record::published::boot_to_sql;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
 use crate::wire::event::Event;
+use crate::wire::link::TraceStep;
 
 /// Events of one boot, as one frame brought them.
 pub(crate) struct Batch {
@@ -38,6 +42,8 @@ pub(crate) struct Committed {
     /// Events missing below the ones that came, less those that filled a gap.
     pub(crate) missing: i64,
     pub(crate) records: u64,
+    /// Position of the newest event of the database.
+    pub(crate) newest: i64,
 }
 
 pub(crate) struct Ingest {
@@ -61,6 +67,7 @@ impl Ingest {
                 self.on_event(&mut tx, batch.boot, event, &mut done).await?;
             }
         }
+        done.newest = newest(&mut tx).await?;
         tx.commit().await?;
         Ok(done)
     }
@@ -155,6 +162,56 @@ impl Ingest {
         let last = last.map_or(UnixTime::default(), clock::from_sql);
         Ok(seen.get(&boot_from_sql(boot)).copied().unwrap_or_default().max(last))
     }
+}
+
+async fn newest(tx: &mut Tx) -> Result<i64, StoreError> {
+    let newest: Option<i64> = sqlx::query_scalar("SELECT MAX(position) FROM events").fetch_one(&mut **tx).await?;
+    Ok(newest.unwrap_or(0))
+}
+
+/// Position of the newest committed event.
+pub(crate) async fn newest_event(store: &Store) -> Result<i64, StoreError> {
+    newest(&mut store.pool.begin().await?).await
+}
+
+/// A step of a decision trace as it is kept and shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct StoredStep {
+    at: String,
+    leg: Option<u8>,
+    /// What kind of decision it was.
+    rule: String,
+    reason: String,
+}
+
+impl From<&TraceStep> for StoredStep {
+    fn from(step: &TraceStep) -> Self {
+        Self { at: clock::text(step.at), leg: step.leg, rule: step.rule.clone(), reason: step.reason.clone() }
+    }
+}
+
+pub(crate) async fn store_trace(
+    store: &Store,
+    call: CallId,
+    tenant: &str,
+    steps: &[TraceStep],
+) -> Result<(), StoreError> {
+    let steps: Vec<_> = steps.iter().map(StoredStep::from).collect();
+    let json = serde_json::to_string(&steps).map_err(|_| StoreError::Row("traces"))?;
+    let mut tx = store.write().await?;
+    sqlx::query("INSERT OR REPLACE INTO traces (call, tenant, at, steps) VALUES (?, ?, ?, ?)")
+        .bind(call.to_string())
+        .bind(tenant)
+        .bind(clock::to_sql(clock::now()))
+        .bind(json)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+pub(crate) fn stored_steps(json: &str) -> Result<Vec<StoredStep>, StoreError> {
+    serde_json::from_str(json).map_err(|_| StoreError::Row("traces"))
 }
 
 /// Whether it is new.
