@@ -31,18 +31,16 @@ impl Entry {
 }
 
 pub(crate) async fn note(tx: &mut Transaction<'static, Sqlite>, entry: &Entry) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO audit (at, actor, action, subject, tenant, outcome, source) VALUES (?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(clock::to_sql(clock::now()))
-    .bind(&entry.actor)
-    .bind(entry.action)
-    .bind(&entry.subject)
-    .bind(&entry.tenant)
-    .bind(entry.outcome)
-    .bind(&entry.source)
-    .execute(&mut **tx)
-    .await?;
+    sqlx::query("INSERT INTO audit (at, actor, action, subject, tenant, outcome, source) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        .bind(clock::to_sql(clock::now()))
+        .bind(&entry.actor)
+        .bind(entry.action)
+        .bind(&entry.subject)
+        .bind(&entry.tenant)
+        .bind(entry.outcome)
+        .bind(&entry.source)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 

@@ -1,6 +1,9 @@
-//! What this process counts, and the Prometheus text of it.
+//! What this process counts, and the Prometheus text of it and of the engine's figures.
 
+use std::fmt::Display;
 use std::fmt::Write;
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,30 +12,44 @@ use crate::process::side::clock;
 use crate::process::side::mirror::Mirror;
 use crate::process::side::mirror::Readiness;
 use crate::process::side::record::ingest::Committed;
+use crate::shard::memory::BUCKET_BOUNDS_MICROS;
+use crate::shard::memory::Counter;
+use crate::shard::memory::Figures;
+use crate::shard::memory::Histogram;
+use crate::wire::control::Status;
 
 #[derive(Debug)]
 pub(crate) struct Metrics {
     started_at: UnixTime,
+    /// State memory of the shards, whose first part is figures.
+    memory: Vec<OwnedFd>,
+    /// Those of the shards that have begun.
+    figures: Mutex<Vec<Option<Figures>>>,
+    status: Mutex<Option<Status>>,
     /// By the first digit of the status.
     responses: [AtomicU64; 5],
-    pub(crate) refusals: AtomicU64,
-    pub(crate) events: AtomicU64,
-    pub(crate) duplicates: AtomicU64,
-    pub(crate) events_missing: AtomicU64,
-    pub(crate) records: AtomicU64,
+    refusals: AtomicU64,
+    events: AtomicU64,
+    duplicates: AtomicU64,
+    events_missing: AtomicU64,
+    records: AtomicU64,
     pub(crate) calls_lost: AtomicU64,
     pub(crate) link_connections: AtomicU64,
     pub(crate) link_faults: AtomicU64,
     pub(crate) mirror_overflows: AtomicU64,
     pub(crate) directory_version: AtomicU64,
-    pub(crate) reload_failed: AtomicU64,
+    pub(crate) import_failed: AtomicU64,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// `memory`: read-only, one of each shard.
+    pub(crate) fn new(memory: Vec<OwnedFd>) -> Self {
         let zero = AtomicU64::default;
         Self {
             started_at: clock::now(),
+            figures: Mutex::new(memory.iter().map(|_| None).collect()),
+            memory,
+            status: Mutex::new(None),
             responses: std::array::from_fn(|_| zero()),
             refusals: zero(),
             events: zero(),
@@ -44,7 +61,7 @@ impl Metrics {
             link_faults: zero(),
             mirror_overflows: zero(),
             directory_version: zero(),
-            reload_failed: zero(),
+            import_failed: zero(),
         }
     }
 
@@ -57,7 +74,7 @@ impl Metrics {
         self.events.fetch_add(done.events, Relaxed);
         self.duplicates.fetch_add(done.duplicates, Relaxed);
         self.records.fetch_add(done.records, Relaxed);
-        // Wraps like the sum of signed numbers: what fills a gap is less than what made it.
+        // Wraps like the sum of signed numbers: what fills a gap takes back what made it.
         self.events_missing.fetch_add(done.missing.cast_unsigned(), Relaxed);
     }
 
@@ -65,17 +82,62 @@ impl Metrics {
         self.refusals.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn on_status(&self, status: Status) {
+        if let Ok(mut known) = self.status.lock() {
+            *known = Some(status);
+        }
+    }
+
     pub(crate) fn render(&self, mirror: &Mirror) -> String {
-        let mut page = Text::default();
-        page.head("build_info", "gauge", "The version that runs.");
-        let version = env!("CARGO_PKG_VERSION");
-        page.sample("build_info", &format!("{{version=\"{version}\"}}"), 1);
-        page.head("start_timestamp_seconds", "gauge", "When the side process started.");
-        page.sample("start_timestamp_seconds", "", self.started_at.secs());
-        self.render_node(&mut page, mirror);
-        page.head("http_responses_total", "counter", "Answers of the HTTP API.");
+        let mut text = Text::default();
+        text.gauge("build_info", "The version that runs.");
+        text.sample("build_info", &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+        text.gauge("start_timestamp_seconds", "When the side process started.");
+        text.sample("start_timestamp_seconds", "", self.started_at.secs());
+        self.render_node(&mut text, mirror);
+        self.render_keeper(&mut text);
+        self.render_own(&mut text);
+        self.render_shards(&mut text);
+        text.0
+    }
+
+    fn render_node(&self, text: &mut Text, mirror: &Mirror) {
+        let (registrations, calls) = mirror.counts();
+        let readiness = mirror.readiness();
+        let import_failed = self.import_failed.load(Relaxed);
+        let gauges = [
+            ("registrations", "Contacts registered.", registrations as u64),
+            ("calls", "Calls up or being set up.", calls as u64),
+            ("draining", "1 while new calls are refused.", u64::from(readiness == Readiness::Draining)),
+            ("side_engine_connected", "1 while the engine is connected.", u64::from(readiness != Readiness::Down)),
+            ("directory_version", "Version of the directory in the database.", self.directory_version.load(Relaxed)),
+            ("directory_import_success", "0 if the directory file has faults and was not applied.", 1 - import_failed),
+        ];
+        for (name, help, value) in gauges {
+            text.gauge(name, help);
+            text.sample(name, "", value);
+        }
+    }
+
+    fn render_keeper(&self, text: &mut Text) {
+        let Ok(status) = self.status.lock() else { return };
+        let Some(status) = status.as_ref() else { return };
+        text.gauge("config_reload_success", "0 if the last configuration that was read is not the one that runs.");
+        text.sample("config_reload_success", "", u64::from(status.reload_success));
+        text.gauge("generation", "How many times this process was started.");
+        for process in &status.processes {
+            text.sample("generation", &format!("process=\"{}\"", process.role.name()), process.generation);
+        }
+        text.gauge("rtp_ports", "RTP port pairs.");
+        for (state, count) in [("open", status.rtp.open), ("held", status.rtp.held), ("cut", status.rtp.cut)] {
+            text.sample("rtp_ports", &format!("state=\"{state}\""), count);
+        }
+    }
+
+    fn render_own(&self, text: &mut Text) {
+        text.counter("http_responses_total", "Answers of the HTTP API.");
         for (class, count) in (1..).zip(&self.responses) {
-            page.sample("http_responses_total", &format!("{{code_class=\"{class}xx\"}}"), count.load(Relaxed));
+            text.sample("http_responses_total", &format!("code_class=\"{class}xx\""), count.load(Relaxed));
         }
         let counters = [
             ("http_refusals_total", "API requests refused for want of a token or a role.", &self.refusals),
@@ -88,46 +150,135 @@ impl Metrics {
             ("side_mirror_overflows_total", "Live entries that had no room and are not shown.", &self.mirror_overflows),
         ];
         for (name, help, count) in counters {
-            page.head(name, "counter", help);
-            page.sample(name, "", count.load(Relaxed));
+            text.counter(name, help);
+            text.sample(name, "", count.load(Relaxed));
         }
-        page.head("side_events_missing", "gauge", "Events missing between those that came.");
-        page.sample("side_events_missing", "", self.events_missing.load(Relaxed));
-        page.0
+        text.gauge("side_events_missing", "Events missing between those that came since the start.");
+        text.sample("side_events_missing", "", self.events_missing.load(Relaxed).cast_signed());
     }
 
-    fn render_node(&self, page: &mut Text, mirror: &Mirror) {
-        let (registrations, calls) = mirror.counts();
-        let readiness = mirror.readiness();
-        let gauges = [
-            ("registrations", "Contacts registered.", registrations as u64),
-            ("calls", "Calls up or being set up.", calls as u64),
-            ("draining", "1 while new calls are refused.", u64::from(readiness == Readiness::Draining)),
-            ("side_engine_connected", "1 while the engine is connected.", u64::from(readiness != Readiness::Down)),
-            ("directory_version", "Version of the directory in the database.", self.directory_version.load(Relaxed)),
-            (
-                "side_directory_import_success",
-                "0 if the directory file at its last look was not applied for its faults.",
-                1 - self.reload_failed.load(Relaxed).min(1),
-            ),
-        ];
-        for (name, help, value) in gauges {
-            page.head(name, "gauge", help);
-            page.sample(name, "", value);
+    /// Each name once, with all its labels and shards below it, as the format wants it.
+    fn render_shards(&self, text: &mut Text) {
+        let Ok(mut figures) = self.figures.lock() else { return };
+        for (figures, memory) in figures.iter_mut().zip(&self.memory) {
+            if figures.is_none() {
+                // The shard has not written its page yet: it is looked at again at the next scrape.
+                *figures = Figures::read(memory).ok();
+            }
+        }
+        let shards: Vec<&Figures> = figures.iter().flatten().collect();
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            let name = counter.name();
+            if Counter::ALL.iter().take(index).any(|earlier| earlier.name() == name) {
+                continue;
+            }
+            text.raw_head(name, "counter", counter.help());
+            for counter in Counter::ALL.iter().filter(|counter| counter.name() == name) {
+                for shard in &shards {
+                    text.raw_sample(name, &labels(shard, counter.labels()), shard.count(*counter));
+                }
+            }
+        }
+        for (index, histogram) in Histogram::ALL.iter().enumerate() {
+            let name = histogram.name();
+            if Histogram::ALL.iter().take(index).any(|earlier| earlier.name() == name) {
+                continue;
+            }
+            text.raw_head(name, "histogram", histogram.help());
+            for histogram in Histogram::ALL.iter().filter(|histogram| histogram.name() == name) {
+                for shard in &shards {
+                    text.histogram(shard, *histogram);
+                }
+            }
         }
     }
 }
 
-/// The text format, with our prefix.
+fn labels(shard: &Figures, further: &str) -> String {
+    let comma = if further.is_empty() { "" } else { "," };
+    format!("{further}{comma}shard=\"{}\"", shard.shard().0)
+}
+
+/// The text format.
 #[derive(Default)]
 struct Text(String);
 
 impl Text {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP tipring_{name} {help}\n# TYPE tipring_{name} {kind}");
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.raw_head(&format!("tipring_{name}"), "gauge", help);
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: u64) {
-        let _ = writeln!(self.0, "tipring_{name}{labels} {value}");
+    fn counter(&mut self, name: &str, help: &str) {
+        self.raw_head(&format!("tipring_{name}"), "counter", help);
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        self.raw_sample(&format!("tipring_{name}"), labels, value);
+    }
+
+    fn raw_head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn raw_sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        let _ = match labels {
+            "" => writeln!(self.0, "{name} {value}"),
+            labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
+        };
+    }
+
+    fn histogram(&mut self, shard: &Figures, histogram: Histogram) {
+        let (buckets, sum) = shard.histogram(histogram);
+        let (name, labels) = (histogram.name(), labels(shard, histogram.labels()));
+        let bounds = BUCKET_BOUNDS_MICROS.iter().map(|micros| seconds(*micros)).chain(["+Inf".to_owned()]);
+        let mut below = 0;
+        for (bound, count) in bounds.zip(buckets) {
+            below += count;
+            self.raw_sample(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), below);
+        }
+        self.raw_sample(&format!("{name}_sum"), &labels, sum.as_secs_f64());
+        self.raw_sample(&format!("{name}_count"), &labels, below);
+    }
+}
+
+/// Exact, without the noise of a division in binary.
+fn seconds(micros: u64) -> String {
+    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::id::ShardId;
+    use crate::shard::memory;
+
+    #[test]
+    fn figures_of_shards_become_the_text_format() {
+        let file = memory::create_file("test", memory::STATE_OFFSET as u64).unwrap();
+        let metrics = Metrics::new(vec![file.try_clone().unwrap()]);
+        let mirror = Mirror::default();
+        assert!(!metrics.render(&mirror).contains("shard="));
+
+        let figures = Figures::open(&file, ShardId(2)).unwrap();
+        figures.add(Counter::UdpReceived, 7);
+        figures.observe(Histogram::TurnLateness, Duration::from_micros(60), 3);
+        let text = metrics.render(&mirror);
+        for line in [
+            "tipring_udp_datagrams_total{direction=\"in\",shard=\"2\"} 7",
+            "tipring_shard_turn_lateness_seconds_bucket{shard=\"2\",le=\"0.00005\"} 0",
+            "tipring_shard_turn_lateness_seconds_bucket{shard=\"2\",le=\"0.0001\"} 3",
+            "tipring_shard_turn_lateness_seconds_bucket{shard=\"2\",le=\"1\"} 3",
+            "tipring_shard_turn_lateness_seconds_bucket{shard=\"2\",le=\"+Inf\"} 3",
+            "tipring_shard_turn_lateness_seconds_count{shard=\"2\"} 3",
+            "tipring_calls 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        let heads: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let distinct: std::collections::BTreeSet<_> = heads.iter().collect();
+        assert_eq!(heads.len(), distinct.len());
     }
 }

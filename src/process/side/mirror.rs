@@ -36,6 +36,8 @@ pub(crate) enum Readiness {
 struct State {
     connected: bool,
     draining: bool,
+    /// The keeper says so, which holds while there is no engine too.
+    keeper_draining: bool,
     shown: Tables,
     /// The snapshot that is being received.
     arriving: Option<Tables>,
@@ -56,7 +58,7 @@ impl Mirror {
 
     pub(crate) fn readiness(&self) -> Readiness {
         let state = self.state();
-        match (state.connected, state.arriving.is_some(), state.draining) {
+        match (state.connected, state.arriving.is_some(), state.draining || state.keeper_draining) {
             (false, ..) => Readiness::Down,
             (true, true, _) => Readiness::Starting,
             (true, false, true) => Readiness::Draining,
@@ -87,6 +89,10 @@ impl Mirror {
 
     pub(crate) fn on_draining(&self, draining: bool) {
         self.state().draining = draining;
+    }
+
+    pub(crate) fn on_keeper_draining(&self, draining: bool) {
+        self.state().keeper_draining = draining;
     }
 
     /// False if there was no room for it.

@@ -4,15 +4,21 @@
 
 mod audit;
 mod clock;
+pub mod command;
 pub mod directory;
 mod http;
 mod link;
 mod metrics;
 mod mirror;
+mod node;
 mod record;
+mod retain;
 mod run;
 mod seal;
 mod store;
 mod token;
 
 pub use run::run;
+
+#[cfg(test)]
+mod tests;

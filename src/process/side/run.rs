@@ -1,5 +1,11 @@
 //! The side process from its first step to its last: it does what the keeper says.
 
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::process::channel::Channel;
 use crate::process::channel::Wait;
 use crate::process::child;
 use crate::process::child::Begun;
@@ -7,8 +13,16 @@ use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
 use crate::process::plan::SideSettings;
+use crate::process::side::node;
+use crate::process::side::node::Node;
+use crate::process::side::node::Settings;
 use crate::wire::control::FromChild;
+use crate::wire::control::Passed;
 use crate::wire::control::ToChild;
+
+/// A large directory takes long to import: the keeper is told that it goes on.
+const WORKING_EVERY: Duration = Duration::from_secs(1);
+const FRAMES_MAX: usize = 16;
 
 /// Returns the exit code.
 pub fn run() -> u8 {
@@ -16,27 +30,112 @@ pub fn run() -> u8 {
         Ok(begun) => begun,
         Err(failure) => return child::fail_alone(&failure),
     };
-    match serve(&begun) {
-        Ok(()) => 0,
-        Err(failure) => child::fail(&begun.keeper, &failure),
+    let keeper = match begun.keeper.try_clone() {
+        Ok(keeper) => keeper,
+        Err(error) => return child::fail_alone(&Failure::from_io("the keeper", &error)),
+    };
+    match serve(begun) {
+        Ok(()) => {
+            log::flush();
+            0
+        }
+        Err(failure) => {
+            log::flush();
+            child::fail(&keeper, &failure)
+        }
     }
 }
 
-fn serve(begun: &Begun) -> Result<(), Failure> {
-    let lost = |error: std::io::Error| Failure::from_io("the keeper", &error);
-    let settings: SideSettings = postcard::from_bytes(&begun.start.settings)
-        .map_err(|_| Failure::new(exit::OTHER, "the keeper passed no settings"))?;
-    log::start(&settings.log, &begun.start.node, "side").map_err(lost)?;
-    begun.keeper.send(&FromChild::Ready).map_err(lost)?;
-    loop {
-        match begun.keeper.receive::<ToChild>(Wait::Yes).map_err(lost)? {
-            Some((ToChild::Stop { .. }, _)) => {
-                log::flush();
-                return Ok(());
-            }
-            Some((ToChild::ReopenLogs, _)) => log::reopen(),
-            Some(_) => {}
-            None => return Err(Failure::new(exit::OTHER, "the keeper is gone")),
+fn serve(begun: Begun) -> Result<(), Failure> {
+    let Begun { start, handles, keeper } = begun;
+    let settings = decode(&start.settings)?;
+    log::start(&settings.log, &start.node, "side").map_err(lost)?;
+    let listeners = settings.http.iter().map(|address| node::bind(*address)).collect::<Result<Vec<_>, _>>()?;
+    let mut figures = Vec::new();
+    for (passed, descriptors) in &handles {
+        if let (Passed::State { .. }, [file]) = (passed, descriptors.as_slice()) {
+            figures.push(file.try_clone().map_err(lost)?);
         }
     }
+    let own = Settings {
+        node: start.node,
+        data: start.data,
+        link: start.run.join("link.sock"),
+        retain: settings.retain,
+        import: settings.directory.import,
+        first_start: start.generation <= 1,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::from_io("the runtime", &error))?;
+    runtime.block_on(async {
+        let mut starting = std::pin::pin!(Node::start(own, listeners, figures));
+        let node = loop {
+            tokio::select! {
+                node = &mut starting => break node?,
+                () = tokio::time::sleep(WORKING_EVERY) => keeper.send(&FromChild::Working).map_err(lost)?,
+            }
+        };
+        keeper.send(&FromChild::Ready).map_err(lost)?;
+        obey(&keeper, &node).await
+    })
+}
+
+/// Until the keeper says stop, or is gone.
+async fn obey(keeper: &Channel, node: &Node) -> Result<(), Failure> {
+    let mut frames = listen(keeper.try_clone().map_err(lost)?).map_err(lost)?;
+    while let Some(frame) = frames.recv().await {
+        match frame.map_err(lost)? {
+            ToChild::Stop { .. } => return Ok(()),
+            frame => on_frame(node, frame).await,
+        }
+    }
+    Err(Failure::new(exit::OTHER, "the keeper is gone"))
+}
+
+/// The keeper's socket has whole messages with descriptors, which tokio does not read: a thread does.
+fn listen(keeper: Channel) -> io::Result<mpsc::Receiver<io::Result<ToChild>>> {
+    let (sender, frames) = mpsc::channel(FRAMES_MAX);
+    std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+        loop {
+            let received = keeper.receive::<ToChild>(Wait::Yes);
+            let is_last = !matches!(received, Ok(Some(_)));
+            if let Some(frame) = received.transpose()
+                && sender.blocking_send(frame.map(|(frame, _)| frame)).is_err()
+            {
+                return;
+            }
+            if is_last {
+                return;
+            }
+        }
+    })?;
+    Ok(frames)
+}
+
+async fn on_frame(node: &Node, frame: ToChild) {
+    match frame {
+        ToChild::Settings(settings) => match decode(&settings) {
+            Ok(settings) => {
+                log::set(&settings.log);
+                node.reload(settings.retain, settings.directory.import.as_deref()).await;
+            }
+            Err(failure) => tracing::error!(event = "reload.failed", "{failure}"),
+        },
+        ToChild::Status(status) => {
+            node.mirror.on_keeper_draining(status.draining || status.stopping);
+            node.metrics.on_status(*status);
+        }
+        ToChild::ReopenLogs => log::reopen(),
+        _ => {}
+    }
+}
+
+fn decode(settings: &[u8]) -> Result<SideSettings, Failure> {
+    postcard::from_bytes(settings).map_err(|_| Failure::new(exit::OTHER, "the keeper passed no settings"))
+}
+
+fn lost(error: io::Error) -> Failure {
+    Failure::from_io("the keeper", &error)
 }

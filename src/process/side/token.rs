@@ -94,7 +94,7 @@ impl Access {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     #[error("there is a token of the name {0:?} already")]
     Taken(String),
     #[error("a token's name has 1 to 64 of [A-Za-z0-9._-]")]

@@ -76,7 +76,7 @@ pub(crate) async fn import_file(store: &Store, key: &NodeKey, path: &Path) -> Re
     if store::meta(&mut tx, DIGEST).await?.as_deref() == Some(digest.as_str()) {
         return Ok(Imported::Unchanged);
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let file = check_text(&text, folder).map_err(ImportError::Faults)?;
     let change = apply(&mut tx, key, &file).await?;
     store::set_meta(&mut tx, DIGEST, &digest).await?;

@@ -212,7 +212,7 @@ async fn a_faulty_file_changes_nothing() {
     let phone = "[[phone]]\ntenant = \"beta\"\nuser = \"1\"\npassword = \"p\"\n";
     check("[[tenant]]\nname = \"beta\"\ndomain = \"PBX.acme.test\"\n", "belongs to tenant acme").await;
     check(&format!("{beta}{phone}numbers = [\"+4930123456\"]\n"), "belongs to another phone").await;
-    check(&format!("{phone}"), "line 1: phone.tenant: there is no tenant beta").await;
+    check(phone, "line 1: phone.tenant: there is no tenant beta").await;
     check(
         &format!("{beta}realm = \"acme.test\"\n{phone}auth_user = \"1001\"\n"),
         "phone.auth_user: 1001 is another phone's in realm acme.test",

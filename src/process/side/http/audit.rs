@@ -8,7 +8,6 @@ use serde::Serialize;
 use sqlx::QueryBuilder;
 use sqlx::Row;
 use sqlx::Sqlite;
-use utoipa::IntoParams;
 use utoipa::ToSchema;
 
 use crate::process::side::clock;
@@ -22,7 +21,7 @@ use crate::process::side::http::problem::Problem;
 use crate::process::side::token::Access;
 use crate::process::side::token::Role;
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct List {

@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde::Serialize;
 use sqlx::Row;
-use utoipa::IntoParams;
 use utoipa::ToSchema;
 
 use crate::base::id::CallId;
@@ -31,7 +30,7 @@ use crate::process::side::token::Role;
 use crate::wire::link::CallState;
 use crate::wire::link::LiveCall;
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct List {

@@ -8,7 +8,6 @@ use sqlx::QueryBuilder;
 use sqlx::Row;
 use sqlx::Sqlite;
 use sqlx::sqlite::SqliteRow;
-use utoipa::IntoParams;
 
 use crate::process::side::clock;
 use crate::process::side::http::Api;
@@ -24,7 +23,7 @@ use crate::process::side::token::Access;
 const BY_CALL: char = 'c';
 const BY_POSITION: char = 'f';
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct List {

@@ -22,7 +22,6 @@ use sqlx::QueryBuilder;
 use sqlx::Row;
 use sqlx::Sqlite;
 use tokio::sync::watch;
-use utoipa::IntoParams;
 
 use crate::base::limit::EVENT_STREAMS_MAX;
 use crate::process::side::http::Api;
@@ -41,7 +40,7 @@ const PAGE: i64 = 200;
 /// How long a stream outlives its token at most.
 const TOKEN_CHECK: Duration = Duration::from_secs(5);
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filter {
@@ -79,13 +78,16 @@ pub(super) async fn stream(
         },
     };
     let reader = Reader { place, access, tenant: filter.tenant, newest, position, waiting };
-    let events = stream::unfold(reader, async |mut reader| reader.next().await.map(|event| (Ok::<_, Infallible>(event), reader)));
+    let events = stream::unfold(reader, async |mut reader| {
+        reader.next().await.map(|event| (Ok::<_, Infallible>(event), reader))
+    });
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
     Ok(Sse::new(Box::pin(events)).keep_alive(keep_alive).into_response())
 }
 
 async fn position_of(api: &Api, id: &str) -> Result<Option<i64>, Problem> {
-    let position = sqlx::query_scalar("SELECT position FROM events WHERE id = ?").bind(id).fetch_optional(&api.store.pool);
+    let position =
+        sqlx::query_scalar("SELECT position FROM events WHERE id = ?").bind(id).fetch_optional(&api.store.pool);
     Ok(position.await?)
 }
 

@@ -41,9 +41,8 @@ const HEADERS: [(HeaderName, &str); 5] = [
 
 pub(super) async fn bound(State(api): State<Api>, request: Request, next: Next) -> Response {
     let answered = tokio::time::timeout(REQUEST_TIME_MAX, next.run(request)).await;
-    let mut response = answered.unwrap_or_else(|_| {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the request took too long").into_response()
-    });
+    let mut response = answered
+        .unwrap_or_else(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the request took too long").into_response());
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }

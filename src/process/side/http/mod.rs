@@ -12,9 +12,6 @@ mod problem;
 mod registrations;
 pub(crate) mod serve;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -63,7 +60,16 @@ impl Api {
         newest_event: watch::Receiver<i64>,
     ) -> Self {
         let refusals = RefusalBudget::default();
-        Self(Arc::new(Shared { node, store, mirror, link, metrics, newest_event, refusals, streams: AtomicUsize::new(0) }))
+        Self(Arc::new(Shared {
+            node,
+            store,
+            mirror,
+            link,
+            metrics,
+            newest_event,
+            refusals,
+            streams: AtomicUsize::new(0),
+        }))
     }
 }
 

@@ -5,7 +5,6 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use serde::Serialize;
-use utoipa::IntoParams;
 use utoipa::ToSchema;
 
 use crate::process::side::clock;
@@ -21,7 +20,7 @@ use crate::process::side::token::Access;
 use crate::process::side::token::Role;
 use crate::wire::link::Registration;
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct List {
@@ -62,9 +61,8 @@ pub(super) async fn list(
     let asked = params.tenant.as_deref();
     let found =
         api.mirror.registrations(after, limit + 1, clock::now(), |found| page::shows(&access, asked, &found.tenant));
-    let page = Page::new(found, limit, |last| {
-        page::cursor('r', &format!("{}\n{}\n{}", last.tenant, last.user, last.contact))
-    });
+    let page =
+        Page::new(found, limit, |last| page::cursor('r', &format!("{}\n{}\n{}", last.tenant, last.user, last.contact)));
     Ok(Json(Page { items: page.items.into_iter().map(RegistrationItem::from).collect(), next: page.next }))
 }
 

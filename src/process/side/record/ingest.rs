@@ -159,7 +159,7 @@ impl Ingest {
             .bind(boot)
             .fetch_one(&mut **tx)
             .await?;
-        let last = last.map_or(UnixTime::default(), clock::from_sql);
+        let last = last.map_or_else(UnixTime::default, clock::from_sql);
         Ok(seen.get(&boot_from_sql(boot)).copied().unwrap_or_default().max(last))
     }
 }

@@ -9,4 +9,4 @@ pub(crate) mod merge;
 pub(crate) mod published;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,0 +1,66 @@
+//! `tipring token …`: works on the database file, with or without a side process that runs.
+
+use std::path::Path;
+
+use crate::process::exit;
+use crate::process::exit::Failure;
+use crate::process::side::node;
+use crate::process::side::store::Store;
+use crate::process::side::token;
+pub use crate::process::side::token::NewToken;
+pub use crate::process::side::token::Role;
+pub use crate::process::side::token::Token;
+use crate::process::side::token::TokenError;
+
+const ACTOR: &str = "command line";
+
+#[derive(Clone, Debug)]
+pub enum TokenCommand {
+    Add(NewToken),
+    List,
+    /// The name of the token.
+    Revoke(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenAnswer {
+    /// The token itself: it is not kept and cannot be shown again.
+    Added(String),
+    List(Vec<Token>),
+    Revoked,
+}
+
+/// Does it to the database in the data folder of a node.
+pub fn token(data: &Path, command: &TokenCommand) -> Result<TokenAnswer, Failure> {
+    let path = data.join(node::DATABASE);
+    if !path.exists() {
+        return Err(Failure::new(exit::OTHER, format!("{} does not exist: start the node once", path.display())));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::from_io("the runtime", &error))?;
+    runtime.block_on(async {
+        let store = Store::open(&path).await.map_err(|error| Failure::new(exit::OTHER, error.to_string()))?;
+        let answer = run(&store, command).await;
+        store.pool.close().await;
+        answer
+    })
+}
+
+async fn run(store: &Store, command: &TokenCommand) -> Result<TokenAnswer, Failure> {
+    let failure = |error: TokenError| Failure::new(exit::OTHER, error.to_string());
+    match command {
+        TokenCommand::Add(new) => token::add(store, new, ACTOR).await.map(TokenAnswer::Added).map_err(failure),
+        TokenCommand::List => token::list(store).await.map(TokenAnswer::List).map_err(failure),
+        TokenCommand::Revoke(name) => match token::revoke(store, name, ACTOR).await.map_err(failure)? {
+            true => Ok(TokenAnswer::Revoked),
+            false => Err(Failure::new(exit::OTHER, format!("there is no token of the name {name:?}"))),
+        },
+    }
+}
+
+/// An RFC 3339 time.
+pub fn parse_time(text: &str) -> Option<crate::base::time::UnixTime> {
+    crate::process::side::clock::parse(text)
+}

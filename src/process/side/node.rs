@@ -1,0 +1,178 @@
+//! The parts of the side process put together, without the keeper: what tests start, and [`super::run`] for real.
+
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::process::config::Retain;
+use crate::process::exit;
+use crate::process::exit::Failure;
+use crate::process::side::audit;
+use crate::process::side::audit::Entry;
+use crate::process::side::directory::import::ImportError;
+use crate::process::side::directory::import::Imported;
+use crate::process::side::directory::import::import_file;
+use crate::process::side::directory::snapshot;
+use crate::process::side::http;
+use crate::process::side::http::Api;
+use crate::process::side::link::Link;
+use crate::process::side::link::LinkHandle;
+use crate::process::side::metrics::Metrics;
+use crate::process::side::mirror::Mirror;
+use crate::process::side::record::ingest;
+use crate::process::side::retain;
+use crate::process::side::seal::NodeKey;
+use crate::process::side::store::Store;
+use crate::process::side::store::StoreError;
+use crate::process::side::token;
+
+/// The database's name in the data folder.
+pub(crate) const DATABASE: &str = "tipring.db";
+const KEY: &str = "node.key";
+const TOKEN: &str = "token";
+
+pub(crate) struct Settings {
+    pub(crate) node: String,
+    pub(crate) data: PathBuf,
+    /// The engine's end of the link.
+    pub(crate) link: PathBuf,
+    pub(crate) retain: Retain,
+    /// The directory file.
+    pub(crate) import: Option<PathBuf>,
+    /// Before the node was ready for the first time a faulty directory file is a failed start; later it is not.
+    pub(crate) first_start: bool,
+}
+
+/// What runs until it is dropped.
+pub(crate) struct Node {
+    pub(crate) mirror: Arc<Mirror>,
+    pub(crate) metrics: Arc<Metrics>,
+    store: Store,
+    key: Arc<NodeKey>,
+    link: LinkHandle,
+    retain: watch::Sender<Retain>,
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    pub(crate) async fn start(
+        settings: Settings,
+        listeners: Vec<TcpListener>,
+        figures: Vec<OwnedFd>,
+    ) -> Result<Self, Failure> {
+        let Settings { node, data, link: socket, retain: kept, import, first_start } = settings;
+        let store = Store::open(&data.join(DATABASE)).await.map_err(failure)?;
+        let key = NodeKey::open(&data.join(KEY)).map_err(|error| Failure::from_io("the node key", &error))?;
+        token::make_first(&store, &data.join(TOKEN))
+            .await
+            .map_err(|error| Failure::new(exit::OTHER, format!("the first API token: {error}")))?;
+        let (mirror, metrics) = (Arc::new(Mirror::default()), Arc::new(Metrics::new(figures)));
+        let (newest, newest_event) = watch::channel(ingest::newest_event(&store).await.map_err(failure)?);
+        let key = Arc::new(key);
+        let (link, handle) = Link::new(
+            socket,
+            &node,
+            store.clone(),
+            Arc::clone(&key),
+            Arc::clone(&mirror),
+            Arc::clone(&metrics),
+            newest,
+        );
+        let api =
+            Api::new(node, store.clone(), Arc::clone(&mirror), handle.clone(), Arc::clone(&metrics), newest_event);
+        let (retain, retained) = watch::channel(kept);
+        let mut running =
+            Self { mirror, metrics, store: store.clone(), key, link: handle, retain, tasks: JoinSet::new() };
+        if let Err(error) = running.import(import.as_deref()).await
+            && first_start
+        {
+            return Err(error);
+        }
+        running.tasks.spawn(link.run());
+        running.tasks.spawn(retain::run(store, retained));
+        for listener in listeners {
+            let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+            let listening = listening.map_err(|error| Failure::from_io("the HTTP API", &error))?;
+            running.tasks.spawn(http::serve::serve(listening, http::router(api.clone())));
+        }
+        Ok(running)
+    }
+
+    /// Takes what a reload may change.
+    pub(crate) async fn reload(&self, retain: Retain, import: Option<&Path>) {
+        self.retain.send_replace(retain);
+        // Its faults are logged; what runs goes on.
+        let _ = self.import(import).await;
+    }
+
+    /// Applies the directory file if it is not the one applied last.
+    async fn import(&self, file: Option<&Path>) -> Result<(), Failure> {
+        let outcome = match file {
+            Some(file) => self.import_file(file).await,
+            None => Ok(()),
+        };
+        self.metrics.import_failed.store(u64::from(outcome.is_err()), Relaxed);
+        if let Ok(version) = snapshot::version(&self.store).await {
+            self.metrics.directory_version.store(version, Relaxed);
+        }
+        outcome
+    }
+
+    async fn import_file(&self, file: &Path) -> Result<(), Failure> {
+        let change = match import_file(&self.store, &self.key, file).await {
+            Ok(Imported::Unchanged) => return Ok(()),
+            Ok(Imported::Applied(change)) => change,
+            Err(ImportError::Faults(faults)) => {
+                let lines: Vec<_> = faults.iter().map(|fault| format!("{}: {fault}", file.display())).collect();
+                for line in &lines {
+                    tracing::error!(event = "directory.fault", "{line}");
+                }
+                return Err(Failure::new(exit::CONFIG, lines.join("\n")));
+            }
+            Err(ImportError::File(error)) => {
+                tracing::error!(event = "directory.file", "{}: {error}", file.display());
+                return Err(Failure::new(exit::CONFIG, format!("{}: {error}", file.display())));
+            }
+            Err(ImportError::Store(error)) => {
+                tracing::error!(event = "database.error", "{error}");
+                return Err(failure(error));
+            }
+        };
+        let (tenants, phones) = (change.tenants.len(), change.phones.len());
+        tracing::info!(
+            event = "directory.applied",
+            "the directory file was applied: {tenants} tenants, {phones} phones"
+        );
+        let entry = Entry {
+            action: "directory.import",
+            subject: format!("{tenants} tenants, {phones} phones"),
+            outcome: "done",
+            ..Entry::by("directory file")
+        };
+        if let Err(error) = audit::note_alone(&self.store, &entry).await {
+            tracing::error!(event = "database.error", "{error}");
+        }
+        self.link.directory_changed(change).await;
+        Ok(())
+    }
+}
+
+/// Binds an address of the HTTP API; 75 names the port that is busy.
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .map_err(|error| Failure::from_io(format!("the HTTP API cannot listen at {address}"), &error))
+}
+
+fn failure(error: StoreError) -> Failure {
+    match error {
+        StoreError::File(error) => Failure::from_io("the database", &error),
+        error => Failure::new(exit::OTHER, error.to_string()),
+    }
+}

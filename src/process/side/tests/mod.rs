@@ -1,0 +1,7 @@
+//! The whole side process but for its keeper: real sockets, a real database, and an engine that is a script.
+
+mod api;
+mod link;
+mod live;
+mod tokens;
+mod world;
