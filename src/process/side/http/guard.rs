@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use axum::extract::OriginalUri;
 use axum::extract::Request;
 use axum::extract::State;
 use axum::http::HeaderValue;
@@ -114,7 +115,10 @@ async fn refuse(api: &Api, actor: &str, what: &str, source: Option<Source>) {
 }
 
 fn request_line(request: &Request) -> String {
-    format!("{} {}", request.method(), request.uri().path())
+    // Below `/v1` the router has taken that off.
+    let whole = request.extensions().get::<OriginalUri>();
+    let path = whole.map_or_else(|| request.uri().path(), |uri| uri.path());
+    format!("{} {path}", request.method())
 }
 
 fn source(request: &Request) -> Option<Source> {
