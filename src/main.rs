@@ -2,6 +2,7 @@
 
 mod ask;
 mod demo;
+mod token;
 
 use std::io::Write;
 use std::path::Path;
@@ -78,6 +79,9 @@ enum Command {
         #[command(flatten)]
         node: Node,
     },
+    /// API tokens
+    #[command(subcommand)]
+    Token(token::TokenCli),
     /// What `serve` starts by itself.
     #[command(hide = true)]
     Plan {
@@ -116,6 +120,7 @@ fn main() -> ExitCode {
         Command::Calls(node) => ask::run(&node, &ControlCommand::Query(Query::Calls)),
         Command::Hangup { call, node } => ask::run(&node, &ControlCommand::Query(Query::Hangup(call))),
         Command::Trace { subject, node } => ask::run(&node, &ControlCommand::Query(Query::Trace(subject))),
+        Command::Token(cli) => token::run(cli),
         Command::Plan { config } => plan::run(config.as_deref()),
         Command::Engine => engine::run(),
         Command::Side => side::run(),

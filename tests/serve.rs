@@ -287,6 +287,35 @@ fn rtp_ports_of_others_are_left_out_and_counted() {
 }
 
 #[test]
+fn a_busy_port_of_a_child_ends_the_start() {
+    let site = Site::new("");
+    let _http = TcpListener::bind((site.address.as_str(), 8080)).unwrap();
+    let (code, text) = site.fail();
+    assert_eq!(code, 75, "{text}");
+    let line = text.lines().find(|line| line.starts_with("tipring: side: ")).unwrap();
+    assert!(line.contains(&format!("{}:8080", site.address)), "{text}");
+}
+
+#[test]
+fn tokens_are_made_listed_and_revoked() {
+    let site = Site::new("");
+    let _serving = site.serve_until_ready();
+    let token = |arguments: &[&str]| {
+        Command::new(TIPRING).arg("token").args(arguments).arg("--config").arg(site.config()).output().unwrap()
+    };
+    let added = token(&["add", "crm", "--role", "operator", "--expires", "2099-01-01T00:00:00Z"]);
+    assert_eq!((added.status.code(), added.stdout.len() > 32), (Some(0), true), "{added:?}");
+    assert_eq!(token(&["add", "crm"]).status.code(), Some(1), "the name is taken");
+    let list: Value = serde_json::from_slice(&token(&["list", "--json"]).stdout).unwrap();
+    let crm = list.as_array().unwrap().iter().find(|token| token["name"] == "crm").unwrap().clone();
+    assert_eq!((&crm["role"], &crm["expires_at"].is_string()), (&"operator".into(), &true));
+    assert_eq!(token(&["add", "x", "--tenant", "nobody"]).status.code(), Some(1), "there is no such tenant");
+    assert!(token(&["revoke", "crm"]).status.success());
+    assert_eq!(token(&["revoke", "crm"]).status.code(), Some(1));
+    assert_eq!(token(&["add", "x", "--role", "king"]).status.code(), Some(2));
+}
+
+#[test]
 fn ipv6_beside_ipv4() {
     let site = Site::new("");
     let port = UdpSocket::bind("[::1]:0").unwrap().local_addr().unwrap().port();
