@@ -590,7 +590,7 @@ fn demo_names_its_folder_and_accounts() {
     let site = Site::new("");
     let _busy = UdpSocket::bind(site.sip()).unwrap();
     let output = Command::new(TIPRING)
-        .args(["demo", "--for", "2s", "--listen", &site.address])
+        .args(["demo", "--for", "6s", "--listen", &site.address])
         .env("TMPDIR", site.folder.path())
         .output()
         .unwrap();
