@@ -130,6 +130,11 @@ fn main() -> ExitCode {
 fn check(config: &Path) -> u8 {
     match plan::make(Some(config)) {
         Ok(_) => {
+            let directory = config::Config::load(Some(config)).ok().and_then(|config| config.directory.import);
+            if let Some(Err(faults)) = directory.map(|file| side::directory::check(&file)) {
+                complain(&format!("{}\n", faults.join("\n")));
+                return exit::CONFIG;
+            }
             say(&format!("{}: no faults\n", config.display()));
             0
         }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use crate::base::time::UnixTime;
 use crate::process::exit;
 use crate::process::exit::Failure;
+use crate::process::side::clock;
 use crate::process::side::node;
 use crate::process::side::store::Store;
 use crate::process::side::token;
@@ -61,6 +63,6 @@ async fn run(store: &Store, command: &TokenCommand) -> Result<TokenAnswer, Failu
 }
 
 /// An RFC 3339 time.
-pub fn parse_time(text: &str) -> Option<crate::base::time::UnixTime> {
-    crate::process::side::clock::parse(text)
+pub fn parse_time(text: &str) -> Option<UnixTime> {
+    clock::parse(text)
 }

@@ -8,5 +8,16 @@ pub(crate) mod secret;
 pub(crate) mod snapshot;
 mod toml_fields;
 
+use std::path::Path;
+
+/// Every fault of a directory file by itself, a line each; what the database makes of it is not asked.
+pub fn check(path: &Path) -> Result<(), Vec<String>> {
+    let named = |what: String| format!("{}: {what}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| vec![named(error.to_string())])?;
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let checked = import::check_text(&text, folder);
+    checked.map(drop).map_err(|faults| faults.iter().map(|fault| named(fault.to_string())).collect())
+}
+
 #[cfg(test)]
 mod tests;

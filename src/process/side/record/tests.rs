@@ -198,3 +198,27 @@ async fn calls_of_a_dead_boot_are_closed_and_the_true_end_wins() {
     world.ingest.commit(&batch(&events)).await.unwrap();
     assert_eq!(world.records().await, [merged(&events)]);
 }
+
+#[tokio::test]
+async fn what_is_old_is_deleted_but_not_what_an_open_call_needs() {
+    use std::time::Duration;
+
+    use crate::process::config::Retain;
+    use crate::process::side::retain;
+
+    let mut world = World::new().await;
+    let mut events = whole_call(1, 1);
+    events.extend(whole_call(12, 2).into_iter().take(3));
+    world.ingest.commit(&batch(&events)).await.unwrap();
+    let long = Duration::from_secs(86_400 * 9_999);
+    let short = Duration::from_secs(60);
+    let kept = Retain { cdrs: long, events: short, audit: long, trace: long };
+    assert_eq!(retain::sweep(&world.store, &kept).await.unwrap(), 11);
+    assert_eq!(world.records().await.len(), 1);
+    world.restart().await;
+    world.ingest.commit(&batch(&whole_call(12, 2))).await.unwrap();
+    assert_eq!(world.records().await[1].legs.len(), 3);
+    let kept = Retain { cdrs: short, ..kept };
+    retain::sweep(&world.store, &kept).await.unwrap();
+    assert!(world.records().await.is_empty());
+}
