@@ -147,7 +147,7 @@ fn faulty_address(message: &Message<'_>, id: HeaderId) -> Result<(), Fault> {
     let uri = address.parse_uri().map_err(|_| Fault::Malformed(id))?;
     // RFC 3261 §10.2: the To of a REGISTER "MUST be a SIP URI or SIPS URI".
     let is_addressable = id != HeaderId::To || uri.sip().is_some() || message.method() != Method::Register;
-    let has_whole_tag = address.tag().is_some() || !address.params.has("tag");
+    let has_whole_tag = address.params.get("tag").is_none_or(|tag| !tag.is_empty());
     if is_addressable && has_whole_tag { Ok(()) } else { Err(Fault::Malformed(id)) }
 }
 
@@ -191,6 +191,9 @@ fn faulty_contacts(message: &Message<'_>) -> Result<(), Fault> {
 
 /// RFC 3261 §20.34: routes are name-addr, brackets demanded.
 fn faulty_routes(message: &Message<'_>, id: HeaderId) -> Result<(), Fault> {
+    if !message.has(id) {
+        return Ok(());
+    }
     for route in message.name_addrs(id) {
         if !route.is_ok_and(|route| route.parse_uri().is_ok()) {
             return Err(Fault::Malformed(id));

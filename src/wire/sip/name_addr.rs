@@ -45,7 +45,7 @@ impl<'a> NameAddr<'a> {
         if !cursor.eat(b'<') {
             return None;
         }
-        let uri = cursor.take_while(|byte| byte != b'>');
+        let uri = cursor.take(memchr::memchr(b'>', cursor.rest())?);
         if !cursor.eat(b'>') {
             return None;
         }

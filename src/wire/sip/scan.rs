@@ -175,11 +175,11 @@ impl<'a> Lines<'a> {
         match rest {
             [] => return Next::Cut,
             [b'\r', b'\n', ..] => {
-                self.at = start.saturating_add(2);
+                self.at = start.wrapping_add(2);
                 return Next::End;
             }
             [b'\n', ..] => {
-                self.at = start.saturating_add(1);
+                self.at = start.wrapping_add(1);
                 self.blame(Fault::LineEnd);
                 return Next::End;
             }
@@ -188,9 +188,9 @@ impl<'a> Lines<'a> {
         let name_length = rest.iter().position(|byte| !syntax::is_token(*byte)).unwrap_or(rest.len());
         let (name, after) = rest.split_at_checked(name_length).unwrap_or_default();
         let blanks = after.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or(after.len());
-        let colon = start.saturating_add(name_length).saturating_add(blanks);
+        let colon = start.wrapping_add(name_length).wrapping_add(blanks);
         let is_field = !name.is_empty() && self.bytes.get(colon) == Some(&b':');
-        let value_start = if is_field { colon.saturating_add(1) } else { start };
+        let value_start = if is_field { colon.wrapping_add(1) } else { start };
         let Some(value_end) = self.end_of_value(value_start) else {
             self.at = self.bytes.len();
             return Next::Cut;
@@ -204,15 +204,13 @@ impl<'a> Lines<'a> {
     /// Trims the value. Offsets fit because a message has at most 65,535 bytes.
     fn span(&self, id: HeaderId, line_start: usize, value_start: usize, value_end: usize) -> Option<Span> {
         let raw = self.bytes.get(value_start..value_end)?;
-        let trimmed = syntax::trim(raw);
-        let before = raw.iter().position(|byte| !syntax::is_space(*byte)).unwrap_or(0);
-        let value_start = value_start.checked_add(before)?;
-        let value_end = value_start.checked_add(trimmed.len())?;
+        let trimmed = syntax::trim_end(raw);
+        let blanks = trimmed.iter().position(|byte| !syntax::is_space(*byte)).unwrap_or(0);
         Some(Span {
             id,
             line_start: u16::try_from(line_start).ok()?,
-            value_start: u16::try_from(value_start).ok()?,
-            value_end: u16::try_from(value_end).ok()?,
+            value_start: u16::try_from(value_start.wrapping_add(blanks)).ok()?,
+            value_end: u16::try_from(value_start.wrapping_add(trimmed.len())).ok()?,
         })
     }
 
@@ -237,17 +235,17 @@ impl<'a> Lines<'a> {
             let found = from.checked_add(memchr::memchr2(b'\r', b'\n', self.bytes.get(from..)?)?)?;
             match self.bytes.get(found..) {
                 Some([b'\r', b'\n', ..]) => {
-                    self.at = found.saturating_add(2);
+                    self.at = found.wrapping_add(2);
                     return Some(found);
                 }
                 Some([b'\n', ..]) => {
                     self.blame(Fault::LineEnd);
-                    self.at = found.saturating_add(1);
+                    self.at = found.wrapping_add(1);
                     return Some(found);
                 }
                 _ => {
                     self.blame(Fault::LineEnd);
-                    from = found.saturating_add(1);
+                    from = found.wrapping_add(1);
                 }
             }
         }

@@ -124,6 +124,10 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
     {
         bytes = rest;
     }
+    trim_end(bytes)
+}
+
+pub(crate) fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., last] = bytes
         && is_space(*last)
     {
@@ -255,18 +259,16 @@ impl<'a> Cursor<'a> {
         if !self.eat(b'"') {
             return None;
         }
-        let mut escaped = false;
-        let length = self.rest.iter().position(|byte| match byte {
-            _ if escaped => {
-                escaped = false;
-                false
+        let mut length = 0usize;
+        loop {
+            let found = memchr::memchr2(b'"', b'\\', self.rest.get(length..)?)?;
+            length = length.checked_add(found)?;
+            if self.rest.get(length) == Some(&b'"') {
+                break;
             }
-            b'\\' => {
-                escaped = true;
-                false
-            }
-            byte => *byte == b'"',
-        })?;
+            // A backslash takes the next letter with it.
+            length = length.checked_add(2)?;
+        }
         let content = self.take(length);
         self.eat(b'"');
         Some(content)

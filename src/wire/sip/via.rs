@@ -34,13 +34,17 @@ impl<'a> Via<'a> {
 
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut cursor = Cursor::new(bytes);
-        let name = cursor.token()?;
-        if !name.eq_ignore_ascii_case(b"SIP") || !cursor.eat_spaced(b'/') {
-            return None;
+        // Nearly everybody writes it so; the grammar allows white space around the slashes.
+        if bytes.starts_with(b"SIP/2.0/") {
+            cursor.take(8);
+        } else {
+            let name = cursor.token()?;
+            let is_sip = name.eq_ignore_ascii_case(b"SIP") && cursor.eat_spaced(b'/') && cursor.token()? == b"2.0";
+            if !is_sip || !cursor.eat_spaced(b'/') {
+                return None;
+            }
         }
-        if cursor.token()? != b"2.0" || !cursor.eat_spaced(b'/') {
-            return None;
-        }
+        cursor.skip_space();
         let transport = cursor.token()?;
         let before = cursor.rest().len();
         cursor.skip_space();
