@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod memory;
 pub mod mesh;
+pub mod probe;
 pub mod run;
 pub mod tcp;
 pub mod udp;
