@@ -2,11 +2,15 @@
 //!
 //! Written after the "Homer Encapsulation Protocol" document, revision 11 and its later chunk types; only the generic
 //! chunks (vendor 0) that a mirror needs. Nothing is read. A payload that does not fit is cut, as capture servers expect.
+//! RTCP goes as the JSON that HOMER shows ([`emit_rtcp`]), with the field names that other media relays gave it.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
+use serde::Serialize;
+
 use crate::base::time::UnixTime;
+use crate::wire::rtcp;
 
 /// Total length and chunk lengths are 16 bits.
 const FRAME_BYTES_MAX: usize = u16::MAX as usize;
@@ -16,6 +20,7 @@ const CHUNK_HEAD_BYTES: usize = 6;
 #[repr(u8)]
 pub enum Content {
     Sip = 1,
+    /// As JSON: see [`emit_rtcp`].
     Rtcp = 5,
 }
 
@@ -122,6 +127,81 @@ fn emit_chunk(kind: u16, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(value);
 }
 
+/// The first report of a plain compound RTCP packet as the JSON payload of [`Content::Rtcp`]; false, and nothing written,
+/// if it has none.
+pub fn emit_rtcp(compound: &[u8], out: &mut Vec<u8>) -> bool {
+    let is_report = |packet_type| matches!(packet_type, rtcp::SENDER_REPORT | rtcp::RECEIVER_REPORT);
+    let Some(packet) = rtcp::walk(compound).find(|packet| is_report(packet.packet_type)) else { return false };
+    let Some(ssrc) = packet.body.first_chunk().map(|ssrc| u32::from_be_bytes(*ssrc)) else { return false };
+    let report_blocks: Vec<_> = packet.reports().map(RtcpBlock::of).collect();
+    let report = RtcpReport {
+        sender_information: packet.sender_info().as_ref().map(RtcpSender::of),
+        ssrc,
+        packet_type: packet.packet_type,
+        report_count: report_blocks.len(),
+        report_blocks,
+    };
+    serde_json::to_writer(out, &report).is_ok()
+}
+
+#[derive(Serialize)]
+struct RtcpReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender_information: Option<RtcpSender>,
+    ssrc: u32,
+    #[serde(rename = "type")]
+    packet_type: u8,
+    report_count: usize,
+    report_blocks: Vec<RtcpBlock>,
+}
+
+#[derive(Serialize)]
+struct RtcpSender {
+    ntp_timestamp_sec: u32,
+    /// The fraction as it stands in the packet; the name is the format's.
+    ntp_timestamp_usec: u32,
+    octets: u32,
+    rtp_timestamp: u32,
+    packets: u32,
+}
+
+impl RtcpSender {
+    fn of(info: &rtcp::SenderInfo) -> Self {
+        Self {
+            ntp_timestamp_sec: (info.ntp >> 32) as u32,
+            ntp_timestamp_usec: info.ntp as u32,
+            octets: info.bytes,
+            rtp_timestamp: info.rtp_timestamp,
+            packets: info.packets,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RtcpBlock {
+    source_ssrc: u32,
+    highest_seq_no: u32,
+    fraction_lost: u8,
+    ia_jitter: u32,
+    packets_lost: i32,
+    lsr: u32,
+    dlsr: u32,
+}
+
+impl RtcpBlock {
+    fn of(block: rtcp::ReportBlock) -> Self {
+        Self {
+            source_ssrc: block.ssrc,
+            highest_seq_no: block.highest_sequence,
+            fraction_lost: block.fraction_lost,
+            ia_jitter: block.jitter,
+            packets_lost: block.lost,
+            lsr: block.last_sender_report,
+            dlsr: block.delay_since_last_sender_report,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,5 +278,28 @@ mod tests {
         emit(&Agent::default(), &capture("192.0.2.1:1", "192.0.2.2:2", &[b'x'; 70_000]), &mut out);
         assert_eq!(out.len(), FRAME_BYTES_MAX);
         assert_eq!(out[4..6], [0xFF, 0xFF]);
+    }
+
+    #[test]
+    fn rtcp_as_json() {
+        let words = [1, 0x10, 0x20, 160, 50, 8_000, 7, 0x40FF_FFFE, 70_000, 33, 5, 6];
+        let mut compound = vec![0x81, 200, 0, 12];
+        compound.extend(words.iter().flat_map(|word: &u32| word.to_be_bytes()));
+        let mut out = b">".to_vec();
+        assert!(emit_rtcp(&compound, &mut out));
+        let expected = concat!(
+            r#">{"sender_information":{"ntp_timestamp_sec":16,"ntp_timestamp_usec":32,"octets":8000,"rtp_timestamp":160,"#,
+            r#""packets":50},"ssrc":1,"type":200,"report_count":1,"report_blocks":[{"source_ssrc":7,"highest_seq_no":70000,"#,
+            r#""fraction_lost":64,"ia_jitter":33,"packets_lost":-2,"lsr":5,"dlsr":6}]}"#,
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut out = Vec::new();
+        assert!(emit_rtcp(&[0x80, 201, 0, 1, 0, 0, 0, 9], &mut out));
+        assert_eq!(out, br#"{"ssrc":9,"type":201,"report_count":0,"report_blocks":[]}"#);
+        let mut out = Vec::new();
+        for none in [&[][..], &[0x81, 203, 0, 1, 0, 0, 0, 9], &[0x81, 201, 0, 0]] {
+            assert!(!emit_rtcp(none, &mut out));
+        }
+        assert!(out.is_empty());
     }
 }

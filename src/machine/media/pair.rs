@@ -56,6 +56,9 @@ pub struct Pair {
     pub(super) was_one_way: bool,
 }
 
+/// Room that the record of a pair needs in the state memory, whatever its values.
+pub const RECORD_BYTES_MAX: usize = 640;
+
 impl Pair {
     /// On the RTP port: RTCP by RFC 5761 if multiplexed, else only the types that RTP avoids (RFC 3551 §6: 72 to 76).
     #[inline]

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::hash::HashKey;
+use crate::machine::media::ports::Pair;
 use crate::wire::sdp::Line;
 use crate::wire::sdp::Media;
 use crate::wire::sdp::Session;
@@ -27,6 +28,12 @@ pub struct LocalPorts {
     pub rtcp: u16,
     /// False takes `a=rtcp-mux` out: in an answer to an offer that had none (RFC 5761 §5.1.1).
     pub mux: bool,
+}
+
+impl LocalPorts {
+    pub fn of(pair: &Pair, mux: bool) -> Self {
+        Self { rtp: pair.rtp.port(), rtcp: pair.rtcp.port(), mux }
+    }
 }
 
 /// What we have written on one leg so far: decides the origin line (RFC 3264 §8).

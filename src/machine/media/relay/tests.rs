@@ -613,6 +613,24 @@ fn a_kept_record_goes_on_in_another_relay() {
     assert!(world.relay.next_deadline().is_some());
 }
 
+#[test]
+fn a_record_fits_its_room() {
+    let mut world = World::new();
+    let six = "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65534";
+    world.now.instant = Instant::from_nanos(u64::MAX >> 8);
+    world.open(A, nat(six, "2001:db8:ffff:ffff:ffff:ffff:ffff:fffe"));
+    world.open(B, nat(six, "2001:db8:ffff:ffff:ffff:ffff:ffff:fffe"));
+    world.handle(MediaCommand::Bridge { a: A, b: B });
+    for index in 0..8u32 {
+        world.rtp(A, six, u32::MAX - index, u16::MAX);
+        world.rtcp(A, six, &sender_report(u32::MAX, u32::MAX - index));
+        world.rtcp(B, six, &sender_report(u32::MAX, u32::MAX - index));
+    }
+    let used = postcard::to_allocvec(world.relay.record(A).unwrap()).unwrap().len();
+    // What is counted may grow: two dozen counters of at most ten bytes.
+    assert!(used + 24 * 10 <= crate::machine::media::pair::RECORD_BYTES_MAX, "{used}");
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Command(MediaCommand),
