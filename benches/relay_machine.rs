@@ -1,6 +1,6 @@
 //! Time of the pure relay decision per packet, and of a sweep: `cargo bench --bench relay_machine`.
 //!
-//! The packets of many calls come interleaved, as a shard sees them, so that the records are not all in the first cache.
+//! The packets of many calls come scattered, as a shard sees them, so that neither cache nor prefetch does the work.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -65,15 +65,17 @@ fn packets(criterion: &mut Criterion) {
         let mut relay = relay_with_calls(calls, now);
         let mut packet = [0u8; 172];
         packet[0] = 0x80;
-        let (mut pair, mut sequence) = (0, 0u16);
+        let (mut index, mut sequence) = (0, 0u16);
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::from_parameter(calls), |bencher| {
             bencher.iter(|| {
+                // A prime that shares no factor with the counts: each pair once a round.
+                let pair = (index * 7_919) % (calls * 2);
                 let verdict = relay.packet(pair * 2, black_box(party(pair)), black_box(&packet), now);
                 assert!(matches!(verdict, Verdict::Forward { .. }));
-                pair += 1;
-                if pair == calls * 2 {
-                    pair = 0;
+                index += 1;
+                if index == calls * 2 {
+                    index = 0;
                     sequence = sequence.wrapping_add(1);
                     packet[2..4].copy_from_slice(&sequence.to_be_bytes());
                     packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());

@@ -110,6 +110,9 @@ impl Pair {
         self.rtcp_first = usable(self.rtcp_place.first_destination());
         self.mux = expectation.mux;
         self.secure = expectation.secure;
+        if self.clocks != expectation.clocks {
+            self.stream.forget_clock();
+        }
         self.clocks = expectation.clocks;
         if self.sends != expectation.sends || moved {
             self.promised_at = now;

@@ -83,11 +83,20 @@ impl Stream {
             let rate = rate(header.payload_type);
             // Telephone events have a type of their own but the clock of the audio: one measure goes on.
             if rate != self.clock {
+                let scaled = u64::from(self.jitter) * u64::from(rate);
+                self.jitter = scaled.checked_div(u64::from(self.clock)).unwrap_or(0) as u32;
                 self.clock = rate;
                 self.transit = self.arrival(now).wrapping_sub(header.timestamp);
+                self.last_timestamp = header.timestamp;
             }
         }
         self.on_timestamp(header, now);
+    }
+
+    /// A new description may give a payload type another clock.
+    pub(crate) fn forget_clock(&mut self) {
+        self.clock = 0;
+        self.jitter = 0;
     }
 
     fn restart(&mut self, header: &Header) {
@@ -99,7 +108,7 @@ impl Stream {
         self.received = 1;
         self.bad_sequence = NO_SEQUENCE;
         self.window = 1;
-        self.clock = 0;
+        self.forget_clock();
     }
 
     /// RFC 3550 A.1, `update_seq`, without probation; the window tells duplicates from late packets.

@@ -113,6 +113,24 @@ fn the_clock_is_that_of_the_payload_type() {
 }
 
 #[test]
+fn a_payload_type_may_change_its_clock() {
+    let check = |change: fn(&mut Feed)| {
+        let mut feed = Feed::at(48_000);
+        for n in 0..50u32 {
+            feed.packet(n as u16, n * 960, u64::from(n) * 20_000);
+        }
+        feed.rate = 8_000;
+        change(&mut feed);
+        for n in 50..99u32 {
+            feed.packet(n as u16, n * 160, u64::from(n) * 20_000);
+        }
+        assert!(feed.stream.jitter() < Duration::from_millis(1), "{:?}", feed.stream.jitter());
+    };
+    check(|feed| feed.ssrc = 9);
+    check(|feed| feed.stream.forget_clock());
+}
+
+#[test]
 fn a_report_without_or_before_its_sender_report_measures_nothing() {
     let now = Instant::from_millis(10_000);
     let block = |last, delay| ReportBlock {

@@ -252,6 +252,21 @@ fn behind_a_nat_the_signalling_vouches() {
 }
 
 #[test]
+fn inside_one_network_the_described_address_is_used() {
+    let mut world = World::call();
+    world.expect(B, nat("10.0.0.5:5000", "10.0.0.1"));
+    assert_eq!(world.rtp(A, ALICE, 1, 1), forward(2, "10.0.0.5:5000"));
+}
+
+#[test]
+fn our_own_ports_are_never_believed() {
+    let mut world = World::call();
+    world.expect(B, nat("10.0.0.5:5000", "198.51.100.1"));
+    assert_eq!(world.rtp(B, "198.51.100.1:16390", 2, 1), STRANGER);
+    assert_eq!(world.rtcp(B, "198.51.100.1:16391", &sender_report(2, 1)), STRANGER);
+}
+
+#[test]
 fn in_the_learning_window_the_better_source_wins() {
     let nat_source = "203.0.113.9:61000";
     let better = |packets: u16, wait: Duration| {
@@ -349,6 +364,12 @@ fn directions_hold_media_but_not_rtcp() {
     assert_eq!(world.rtp(A, ALICE, 1, 2), forward(2, BOB));
     assert_eq!(world.rtp(B, BOB, 2, 2), Verdict::Drop(DropReason::Direction));
     assert_eq!(world.rtcp(B, "192.0.2.20:5001", &sender_report(2, 1)), forward(1, "192.0.2.10:4001"));
+    // Each side's direction counts alone.
+    world.expect(A, expectation(ALICE));
+    assert_eq!(world.rtp(B, BOB, 2, 3), Verdict::Drop(DropReason::Direction));
+    world.expect(B, Expectation { receives: false, ..expectation(BOB) });
+    assert_eq!(world.rtp(B, BOB, 2, 4), forward(0, ALICE));
+    assert_eq!(world.rtp(A, ALICE, 1, 3), Verdict::Drop(DropReason::Direction));
 }
 
 #[test]
@@ -518,6 +539,15 @@ fn one_way_is_told_of_the_silent_party() {
     }
     assert_eq!(world.notices(), [(B, Notice::OneWay { since })]);
     assert!(world.relay.report(B).unwrap().one_way && !world.relay.report(A).unwrap().one_way);
+    // One who was not to send is no measure for the other.
+    let mut world = World::talking();
+    world.watch();
+    world.expect(A, Expectation { sends: false, ..expectation(ALICE) });
+    for sequence in 2..400 {
+        world.rtp(A, ALICE, 1, sequence);
+        world.wait(Duration::from_millis(20));
+    }
+    assert_eq!(world.notices(), []);
     // Nobody speaks: that is no one-way.
     let mut world = World::talking();
     world.watch();
