@@ -148,10 +148,7 @@ impl<'a> Message<'a> {
 
     /// Every header field in order, known or not.
     pub fn all_headers(&self) -> impl Iterator<Item = Field<'a>> + Clone + '_ {
-        self.spans.iter().enumerate().map(|(at, span)| {
-            let next = at.checked_add(1).and_then(|next| self.spans.get(next));
-            self.field(span, next)
-        })
+        self.spans.iter().map(|span| self.field(span))
     }
 
     /// The top Via.
@@ -226,12 +223,10 @@ impl<'a> Message<'a> {
         self.bytes.get(usize::from(span.value_start)..usize::from(span.value_end)).unwrap_or_default()
     }
 
-    fn field(&self, span: &Span, next: Option<&Span>) -> Field<'a> {
+    fn field(&self, span: &Span) -> Field<'a> {
         let from_line = self.bytes.get(usize::from(span.line_start)..).unwrap_or_default();
         let name_length = from_line.iter().position(|byte| !syntax::is_token(*byte)).unwrap_or(from_line.len());
         let name = from_line.get(..name_length).unwrap_or_default();
-        // Lines that were no header fields stand in no table; the line of this one ends where its value does.
-        let _ = next;
         let after = self.bytes.get(usize::from(span.value_end)..).unwrap_or_default();
         let blank = after.iter().position(|byte| !syntax::is_space(*byte)).unwrap_or(after.len());
         let tail = line_tail(after.get(..blank).unwrap_or_default());
