@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod registrar;
 pub mod settings;
 pub mod source_limit;
+pub mod transaction;
 
 use crate::machine::directory::Directory;
 use crate::machine::settings::Settings;
