@@ -4,6 +4,8 @@
 //! [`Outbox`](outbox::Outbox) and is applied after it returns. Its state is a plain serde value: a simulator or a new
 //! engine restores it from bytes at any step and goes on.
 
+pub mod call;
+pub mod dialog;
 pub mod digest;
 pub mod directory;
 #[cfg(test)]

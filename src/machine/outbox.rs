@@ -8,6 +8,7 @@ use crate::base::id::Handle;
 use crate::base::id::ShardId;
 use crate::base::limit::OUTBOX_MAX;
 use crate::machine::flow::Flow;
+use crate::machine::lingering::Key;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::media::command::SocketCommand;
 use crate::wire::event::Body;
@@ -18,6 +19,8 @@ use crate::wire::link::Registration;
 pub enum Output {
     /// One SIP message the way of a flow.
     Send { flow: Flow, bytes: Vec<u8> },
+    /// The final response to a non-INVITE request: sent, and kept for its retransmissions.
+    Answer { key: Key, flow: Flow, bytes: Vec<u8> },
     /// A message to another shard, or to this one through the same door.
     Mesh { to: ShardId, message: Mesh },
     Event { tenant: String, call: Option<CallId>, leg: Option<u8>, body: Body },

@@ -50,6 +50,11 @@ impl InviteClient {
         Self { flow, state: State::Calling { request } }
     }
 
+    /// A place for one to come.
+    pub fn idle(flow: Flow) -> Self {
+        Self { flow, state: State::Terminated }
+    }
+
     pub fn state(&self) -> &State {
         &self.state
     }

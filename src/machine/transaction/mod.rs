@@ -5,6 +5,7 @@
 
 pub mod invite_client;
 pub mod invite_server;
+pub mod key;
 pub mod non_invite_client;
 pub mod repeat;
 

@@ -53,9 +53,14 @@ impl Repeat {
 
     /// Sends `bytes` and goes on whatever the transport.
     pub fn end_to_end(bytes: Vec<u8>, pace: Pace, flow: Flow, now: Instant, out: &mut Outbox) -> Self {
-        let repeat = Self { bytes: bytes.into(), pace, interval: T1, again: now + T1, until: now + T1_64 };
+        let repeat = Self::waiting(bytes, pace, now);
         repeat.send(flow, out);
         repeat
+    }
+
+    /// Of what was sent already.
+    pub fn waiting(bytes: Vec<u8>, pace: Pace, now: Instant) -> Self {
+        Self { bytes: bytes.into(), pace, interval: T1, again: now + T1, until: now + T1_64 }
     }
 
     /// Once more, byte for byte.

@@ -56,6 +56,11 @@ pub fn request<'o>(out: &'o mut Vec<u8>, method: impl AsRef<[u8]>, uri: impl AsR
     Writer { out }
 }
 
+/// Begins header fields alone, for [`Writer::raw`] of another message.
+pub fn fragment(out: &mut Vec<u8>) -> Writer<'_> {
+    Writer { out }
+}
+
 /// Begins a response with nothing but its status line; an empty `reason` takes the usual one.
 pub fn status_line<'o>(out: &'o mut Vec<u8>, status: Status, reason: &str) -> Writer<'o> {
     let reason = if reason.is_empty() { status.reason() } else { reason };
@@ -134,6 +139,12 @@ impl Writer<'_> {
     /// One field of a message that scanned `Ok`, byte for byte.
     pub fn copy_field(&mut self, field: Field<'_>) -> &mut Self {
         self.out.extend_from_slice(field.line);
+        self
+    }
+
+    /// Bytes that a writer made before, as they are.
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.out.extend_from_slice(bytes);
         self
     }
 

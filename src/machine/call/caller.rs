@@ -1,0 +1,174 @@
+//! The caller's first INVITE: what is kept of it, and our responses to it.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::time::Instant;
+use crate::machine::call::body::Content;
+use crate::machine::call::head::Head;
+use crate::machine::call::input::Context;
+use crate::machine::call::input::Invite;
+use crate::machine::call::media;
+use crate::machine::call::media::Ports;
+use crate::machine::call::reliable::Rel100;
+use crate::machine::call::session_timer::Wish;
+use crate::machine::call::terms::MIN_SE;
+use crate::machine::call::terms::SDP;
+use crate::machine::dialog::Dialog;
+use crate::machine::dialog::MAX_FORWARDS;
+use crate::machine::dialog::Text;
+use crate::machine::outbox::Outbox;
+use crate::machine::transaction::invite_server::InviteServer;
+use crate::machine::transaction::key::server_key;
+use crate::wire::sdp::facts::Described;
+use crate::wire::sip::HeaderId;
+use crate::wire::sip::Message;
+use crate::wire::sip::Method;
+use crate::wire::sip::Writer;
+use crate::wire::sip::write;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Caller {
+    pub key: u64,
+    pub cseq: u32,
+    pub transaction: InviteServer,
+    head: Head,
+    /// Our tag in responses outside of any callee's early dialog, and in the first of these.
+    pub tag: Text,
+    pub tag_used: bool,
+    /// What every early dialog towards the caller begins as.
+    pub dialog: Dialog,
+    pub ports: Ports,
+    pub offer: Offer,
+    pub rel100: Rel100,
+    pub wish: Wish,
+    pub takes_update: bool,
+    /// Max-Forwards of the branches.
+    pub hops: u8,
+    /// Header fields that pass to the callee as they are.
+    pub passing: Text,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Offer {
+    /// The INVITE had no description.
+    Late,
+    Made { sdp: Text, described: Described },
+}
+
+/// An INVITE that no call can be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// With a Warning where the description is to blame.
+    Status(u16),
+    /// RFC 4028 §9: 422 with Min-SE.
+    Interval,
+    /// 415 with Accept.
+    MediaType,
+}
+
+/// Say nothing about networks or passwords, and do nothing on the callee's side by themselves.
+const PASSING: [HeaderId; 4] = [HeaderId::Subject, HeaderId::Priority, HeaderId::AcceptLanguage, HeaderId::UserToUser];
+
+impl Caller {
+    /// What the INVITE says, and whether it is to be refused.
+    pub(super) fn new(invite: &Invite<'_>, cx: &mut Context<'_>) -> (Self, Option<Refusal>) {
+        let Invite { message, flow, .. } = invite;
+        let tag = cx.identifier(0);
+        let (offer, refusal) = match offer_of(message) {
+            Ok(offer) => (offer, None),
+            Err(refusal) => (Offer::Late, Some(refusal)),
+        };
+        let wish = Wish::of(message);
+        let refusal = refusal.or_else(|| wish.is_too_small().then_some(Refusal::Interval));
+        let mut passing = Vec::new();
+        for id in PASSING {
+            message.headers(id).for_each(|value| emit_line(&mut passing, id, value));
+        }
+        let family = match &offer {
+            Offer::Made { described, .. } => media::family_of(described),
+            Offer::Late => None,
+        };
+        let caller = Self {
+            key: server_key(&cx.settings.secrets.hash, message, Method::Invite),
+            cseq: message.cseq().map_or(0, |cseq| cseq.number),
+            transaction: InviteServer::new(*flow),
+            head: Head::of(message, *flow),
+            dialog: Dialog::of_server(message, &tag, *flow),
+            tag: tag.as_bytes().into(),
+            tag_used: false,
+            ports: Ports::new(0, *flow, family, cx.settings),
+            offer,
+            rel100: Rel100::of(message),
+            wish,
+            takes_update: message.tags(HeaderId::Allow).any(|method| method == b"UPDATE"),
+            hops: message.max_forwards().unwrap_or(MAX_FORWARDS).saturating_sub(1),
+            passing: passing.into(),
+        };
+        (caller, refusal)
+    }
+
+    /// Begins a response in the dialog of `tag`.
+    pub(super) fn response<'o>(&self, bytes: &'o mut Vec<u8>, status: u16, tag: &[u8]) -> Writer<'o> {
+        self.head.response(bytes, status, tag)
+    }
+
+    pub(super) fn trying(&mut self, now: Instant, out: &mut Outbox) {
+        let mut bytes = Vec::with_capacity(512);
+        self.head.response(&mut bytes, 100, b"").finish();
+        self.transaction.respond(100, bytes, now, out);
+    }
+
+    /// A final response other than 2xx.
+    pub(super) fn refuse(&mut self, refusal: Refusal, reason: &[u8], now: Instant, out: &mut Outbox) {
+        let mut bytes = Vec::with_capacity(512);
+        let status = refusal.status();
+        let mut writer = self.head.response(&mut bytes, status, &self.tag);
+        match refusal {
+            Refusal::Interval => {
+                writer.uint_header(HeaderId::MinSe, MIN_SE);
+            }
+            Refusal::MediaType => {
+                writer.header(HeaderId::Accept, SDP);
+            }
+            Refusal::Status(488) => {
+                // RFC 3261 §20.43: 304, "One or more media types contained in the session description are not available."
+                writer.header(HeaderId::Warning, "304 tipring \"no RTP stream that could be relayed\"");
+            }
+            Refusal::Status(503) => {
+                writer.uint_header(HeaderId::RetryAfter, 10u32);
+            }
+            Refusal::Status(_) => {}
+        }
+        if !reason.is_empty() {
+            writer.header(HeaderId::Reason, reason);
+        }
+        writer.finish();
+        self.transaction.respond(status, bytes, now, out);
+    }
+}
+
+impl Refusal {
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Self::Status(status) => status,
+            Self::Interval => 422,
+            Self::MediaType => 415,
+        }
+    }
+}
+
+fn offer_of(invite: &Message<'_>) -> Result<Offer, Refusal> {
+    match Content::of(invite) {
+        Content::Nothing => Ok(Offer::Late),
+        Content::Unsupported => Err(Refusal::MediaType),
+        Content::Sdp(sdp) => {
+            let described = media::read_offer(sdp).map_err(|error| Refusal::Status(error.status()))?;
+            Ok(Offer::Made { sdp: sdp.into(), described })
+        }
+    }
+}
+
+fn emit_line(lines: &mut Vec<u8>, id: HeaderId, value: &[u8]) {
+    write::fragment(lines).header(id, value);
+}

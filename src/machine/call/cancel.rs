@@ -1,0 +1,98 @@
+//! CANCEL: of the caller, and ours to branches that need not ring any more (RFC 3261 §9).
+
+use crate::machine::call::Call;
+use crate::machine::call::best_response::q850;
+use crate::machine::call::bond::Bond;
+use crate::machine::call::bond::Negotiation;
+use crate::machine::call::branch::Branch;
+use crate::machine::call::caller::Refusal;
+use crate::machine::call::head::ServerRequest;
+use crate::machine::call::input::Context;
+use crate::machine::call::party::Purpose;
+use crate::machine::call::party::Side;
+use crate::machine::call::trace::What;
+use crate::machine::flow::Flow;
+use crate::machine::lingering::Key;
+use crate::machine::outbox::Outbox;
+use crate::machine::transaction::key::server_key;
+use crate::wire::event::Body;
+use crate::wire::event::By;
+use crate::wire::event::Cause;
+use crate::wire::sip::HeaderId;
+use crate::wire::sip::Message;
+use crate::wire::sip::Method;
+
+impl Call {
+    pub(super) fn on_cancel(&mut self, message: &Message<'_>, flow: Flow, cx: &mut Context<'_>, out: &mut Outbox) {
+        let key = Key::of(message, flow.peer.ip(), &cx.settings.secrets.hash);
+        let invite = server_key(&cx.settings.secrets.hash, message, Method::Invite);
+        let request = ServerRequest::tagged(message, key, flow, &self.caller.tag);
+        if invite != self.caller.key {
+            // A re-INVITE is answered within a round trip of the other phone: its CANCEL finds nothing to cancel.
+            let known = self.bonds.iter().any(|bond| serves(bond, invite));
+            return request.answer(if known { 200 } else { 481 }, |_| {}, out);
+        }
+        self.step(cx, 0, What::Request(Method::Cancel));
+        request.answer(200, |_| {}, out);
+        if !self.caller.transaction.is_proceeding() || self.is_ending() {
+            return;
+        }
+        let reason = message.header(HeaderId::Reason).unwrap_or_default();
+        self.caller.refuse(Refusal::Status(487), b"", cx.instant(), out);
+        let cause = Cause { sip: 487, q850: q850(487), text: "cancelled by the caller".to_owned(), by: By::Caller };
+        self.end(cause, reason, cx, out);
+    }
+
+    /// Ends branches that still ring, with the values of Reason, and frees what they hold.
+    pub(super) fn cancel_branches(
+        &mut self,
+        which: impl Fn(&Branch) -> bool,
+        reason: &[u8],
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) {
+        let legs: Vec<u8> = self.branches.iter().filter(|branch| which(branch)).map(|branch| branch.leg).collect();
+        for leg in legs {
+            let Some(branch) = self.branch_mut(leg) else { continue };
+            let rang = branch.is_ringing();
+            let sent = branch.cancel(reason, cx, out);
+            let reports = branch.ports.close(cx, out);
+            self.reports_awaited += reports;
+            if rang {
+                self.step(cx, leg, if sent { What::Cancelled } else { What::CancelWaits });
+                let cause = Cause { sip: 487, q850: q850(487), text: "cancelled".to_owned(), by: By::System };
+                self.facts.event(Some(leg), Body::LegEnded { cause }, out);
+            }
+        }
+    }
+
+    /// Early dialogs end without a word of their own; what waits for an answer in them gets one.
+    pub(super) fn drop_bonds(&mut self, which: impl Fn(&Bond) -> bool, out: &mut Outbox) {
+        let (gone, kept): (Vec<Bond>, Vec<Bond>) = std::mem::take(&mut self.bonds).into_iter().partition(which);
+        self.bonds = kept;
+        for mut bond in gone {
+            refuse_waiting(&mut bond, 481, out);
+        }
+    }
+}
+
+/// Answers every request of either side that waits for the other.
+pub(super) fn refuse_waiting(bond: &mut Bond, status: u16, out: &mut Outbox) {
+    if let Negotiation::Request { request, .. } = std::mem::replace(&mut bond.negotiation, Negotiation::Idle) {
+        request.answer(status, |_| {}, out);
+    }
+    for side in [Side::Caller, Side::Callee] {
+        for request in &mut bond.party_mut(side).requests {
+            if let Purpose::Relay(waiting) = &request.purpose
+                && request.transaction.is_open()
+            {
+                waiting.answer(status, |_| {}, out);
+                request.transaction.give_up();
+            }
+        }
+    }
+}
+
+fn serves(bond: &Bond, key: u64) -> bool {
+    [&bond.caller, &bond.callee].into_iter().any(|party| party.server.as_ref().is_some_and(|server| server.key == key))
+}

@@ -1,0 +1,113 @@
+//! What every response to one request repeats, kept until the request has its final response.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::random::Random;
+use crate::machine::dialog::Text;
+use crate::machine::flow::Flow;
+use crate::machine::lingering::Key;
+use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
+use crate::wire::sip::HeaderId;
+use crate::wire::sip::Message;
+use crate::wire::sip::Method;
+use crate::wire::sip::Status;
+use crate::wire::sip::Writer;
+use crate::wire::sip::write;
+
+/// Via, From, To, Call-ID and CSeq (RFC 3261 §8.2.6.2), and Record-Route, which only a dialog's beginning needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// Up to where a tag of To belongs.
+    before: Text,
+    after: Text,
+    /// To had a tag already.
+    tagged: bool,
+}
+
+impl Head {
+    pub(super) fn of(request: &Message<'_>, flow: Flow) -> Self {
+        let mut lines = Vec::with_capacity(512);
+        let mut writer = write::response(&mut lines, request, Status::TRYING, "", None, flow.peer);
+        writer.copy(request, HeaderId::RecordRoute);
+        let start = find(&lines, b"\r\n").map_or(0, |at| at + 2);
+        let to = find(&lines, b"\r\nTo: ").unwrap_or(start);
+        let end = lines.get(to + 2..).and_then(|rest| find(rest, b"\r\n")).map_or(to, |at| to + 2 + at);
+        let tagged = request.to().is_ok_and(|to| to.tag().is_some());
+        Self { before: lines[start..end].into(), after: lines[end..].into(), tagged }
+    }
+
+    /// Begins a response; `tag` is ours, used if To has none yet.
+    pub(super) fn response<'o>(&self, out: &'o mut Vec<u8>, status: u16, tag: &[u8]) -> Writer<'o> {
+        let status = Status::new(status).unwrap_or(Status::SERVER_INTERNAL_ERROR);
+        let mut writer = write::status_line(out, status, "");
+        writer.raw(&self.before);
+        if !self.tagged && !tag.is_empty() {
+            writer.raw(b";tag=").raw(tag);
+        }
+        writer.raw(&self.after);
+        writer
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    memchr::memmem::find(bytes, wanted)
+}
+
+/// A non-INVITE request that is not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ServerRequest {
+    pub key: Key,
+    pub method: Method,
+    flow: Flow,
+    head: Head,
+    /// Of ours, where the request had none.
+    tag: Text,
+}
+
+impl ServerRequest {
+    pub(super) fn of(request: &Message<'_>, key: Key, flow: Flow) -> Self {
+        Self::tagged(request, key, flow, b"")
+    }
+
+    pub(super) fn tagged(request: &Message<'_>, key: Key, flow: Flow, tag: &[u8]) -> Self {
+        Self { key, method: request.method(), flow, head: Head::of(request, flow), tag: tag.into() }
+    }
+
+    /// RFC 3261 §14.2, RFC 3311 §5.2: with "a Retry-After header field with a randomly chosen value of between 0 and 10 seconds".
+    pub(super) fn refuse(&self, status: u16, random: &mut Random, out: &mut Outbox) {
+        let secs = random.below(11);
+        self.answer_with(status, HeaderId::RetryAfter, &secs.to_string(), out);
+    }
+
+    /// Sends the final response and leaves it for retransmissions of the request.
+    pub(super) fn answer(&self, status: u16, more: impl FnOnce(&mut Writer<'_>), out: &mut Outbox) {
+        self.answer_with_body(status, more, None, out);
+    }
+
+    /// With one header field more.
+    pub(super) fn answer_with(&self, status: u16, header: HeaderId, value: &str, out: &mut Outbox) {
+        let more = |writer: &mut Writer<'_>| {
+            writer.header(header, value);
+        };
+        self.answer(status, more, out);
+    }
+
+    pub(super) fn answer_with_body(
+        &self,
+        status: u16,
+        more: impl FnOnce(&mut Writer<'_>),
+        body: Option<(&str, &[u8])>,
+        out: &mut Outbox,
+    ) {
+        let mut bytes = Vec::with_capacity(512);
+        let mut writer = self.head.response(&mut bytes, status, &self.tag);
+        more(&mut writer);
+        match body {
+            Some((content_type, body)) => writer.body(content_type, body),
+            None => writer.finish(),
+        }
+        out.push(Output::Answer { key: self.key, flow: self.flow, bytes });
+    }
+}

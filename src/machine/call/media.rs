@@ -1,0 +1,249 @@
+//! The media side of one party: our ports towards it, what it said and what we said in its dialog (RFC 3264).
+//!
+//! Descriptions are rewritten by `machine::media`; here is only which ports stand in them and what the relay is told.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::machine::call::input::Context;
+use crate::machine::dialog::Text;
+use crate::machine::flow::Flow;
+use crate::machine::media::command::Expectation;
+use crate::machine::media::command::MediaCommand;
+use crate::machine::media::command::Owner;
+use crate::machine::media::command::PairId;
+use crate::machine::media::ports::Family;
+use crate::machine::media::ports::PortError;
+use crate::machine::media::rewrite::LocalDescription;
+use crate::machine::media::rewrite::LocalPorts;
+use crate::machine::media::rewrite::rewrite;
+use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
+use crate::machine::settings::Settings;
+use crate::wire::sdp;
+use crate::wire::sdp::facts::Described;
+
+/// Our pairs of ports towards one party, by m-line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ports {
+    leg: u8,
+    interface: u8,
+    family: Family,
+    pairs: Vec<Option<PairId>>,
+}
+
+/// What was said in one dialog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Description {
+    local: LocalDescription,
+    /// Our last offer or answer; empty before the first.
+    sent: Text,
+    /// The party's last offer or answer.
+    theirs: Option<Described>,
+}
+
+/// Why a description leads to no media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoMedia {
+    /// Malformed, or nothing in it that we relay: 488.
+    #[error("nothing acceptable in the session description")]
+    NotAcceptable,
+    /// 503.
+    #[error("no RTP ports left")]
+    NoPorts,
+}
+
+impl NoMedia {
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Self::NotAcceptable => 488,
+            Self::NoPorts => 503,
+        }
+    }
+}
+
+impl From<PortError> for NoMedia {
+    fn from(error: PortError) -> Self {
+        match error {
+            PortError::Exhausted => Self::NoPorts,
+            PortError::NoAddress => Self::NotAcceptable,
+        }
+    }
+}
+
+impl Ports {
+    /// `family` is what the party speaks, as far as it is known; the interface may have only the other.
+    pub(super) fn new(leg: u8, flow: Flow, family: Option<Family>, settings: &Settings) -> Self {
+        let listener = settings.listeners.get(usize::from(flow.listener));
+        let interface = listener.map_or(0, |listener| listener.interface);
+        let wanted = family.unwrap_or(Family::of(flow.peer.ip().to_canonical()));
+        let found = settings.interfaces.get(usize::from(interface));
+        let has = |family| match family {
+            Family::Ipv4 => found.is_some_and(|interface| interface.ipv4.is_some()),
+            Family::Ipv6 => found.is_some_and(|interface| interface.ipv6.is_some()),
+        };
+        let family = match wanted {
+            Family::Ipv4 if !has(Family::Ipv4) && has(Family::Ipv6) => Family::Ipv6,
+            Family::Ipv6 if !has(Family::Ipv6) && has(Family::Ipv4) => Family::Ipv4,
+            wanted => wanted,
+        };
+        Self { leg, interface, family, pairs: Vec::new() }
+    }
+
+    pub(super) fn pairs(&self) -> impl Iterator<Item = PairId> + '_ {
+        self.pairs.iter().flatten().copied()
+    }
+
+    /// Opens what the streams of a description need and is not there yet. On failure the caller closes all.
+    pub(super) fn fit(&mut self, described: &Described, cx: &mut Context<'_>, out: &mut Outbox) -> Result<(), PortError> {
+        for (index, _) in described.relayable() {
+            if self.pairs.len() <= index {
+                self.pairs.resize(index + 1, None);
+            }
+            if self.pairs[index].is_some() {
+                continue;
+            }
+            let pair = cx.ports.allocate(self.interface, self.family, cx.now.instant)?;
+            self.pairs[index] = Some(pair);
+            let Some(bound) = cx.ports.pair(pair) else { continue };
+            let media = u8::try_from(index).unwrap_or(u8::MAX);
+            let owner = Owner { call: cx.handle, leg: self.leg, media };
+            out.push(Output::Media(MediaCommand::Open { pair, owner, local: bound.rtp }));
+        }
+        Ok(())
+    }
+
+    /// Gives all ports back; how many reports will come.
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> u8 {
+        let mut reports = 0;
+        for pair in self.pairs.drain(..).flatten() {
+            cx.ports.free(pair, cx.now.instant);
+            out.push(Output::Media(MediaCommand::Close { pair }));
+            reports += 1;
+        }
+        reports
+    }
+
+    fn address(&self, settings: &Settings) -> IpAddr {
+        let interface = settings.interfaces.get(usize::from(self.interface));
+        let address = interface.and_then(|interface| match self.family {
+            Family::Ipv4 => interface.ipv4,
+            Family::Ipv6 => interface.ipv6,
+        });
+        address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.advertise)
+    }
+
+    /// `reader` is what the party on these ports offered, if this is an answer.
+    fn local(&self, reader: Option<&Described>, cx: &Context<'_>) -> Vec<Option<LocalPorts>> {
+        let ports = |(index, pair): (usize, &Option<PairId>)| {
+            let pair = cx.ports.pair((*pair)?)?;
+            let mux = reader.is_none_or(|offer| offer.media.get(index).is_some_and(|media| media.rtcp_mux));
+            Some(LocalPorts { rtp: pair.rtp.port(), rtcp: pair.rtcp.port(), mux })
+        };
+        self.pairs.iter().enumerate().map(ports).collect()
+    }
+}
+
+impl Description {
+    pub(super) fn new(session_id: u64) -> Self {
+        Self { local: LocalDescription::new(session_id), sent: Text::default(), theirs: None }
+    }
+
+    /// Our last description, for a refresh or a 2xx that repeats the answer of a reliable provisional response.
+    pub(super) fn sent(&self) -> Option<&[u8]> {
+        Some(&*self.sent).filter(|sent| !sent.is_empty())
+    }
+
+    pub(super) fn theirs(&self) -> Option<&Described> {
+        self.theirs.as_ref()
+    }
+
+    pub(super) fn hear(&mut self, theirs: Described) {
+        self.theirs = Some(theirs);
+    }
+
+    /// Writes the other party's offer for this one.
+    pub(super) fn offer(
+        &mut self,
+        other: &[u8],
+        ports: &mut Ports,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) -> Result<Text, NoMedia> {
+        let session = sdp::parse(other).map_err(|_| NoMedia::NotAcceptable)?;
+        ports.fit(&Described::of(&session), cx, out)?;
+        let bytes = rewrite(&session, ports.address(cx.settings), &ports.local(None, cx), &mut self.local);
+        self.sent = bytes.into();
+        Ok(self.sent.clone())
+    }
+
+    /// Writes the other party's answer for this one, whose offer was heard.
+    pub(super) fn answer(&mut self, other: &[u8], ports: &Ports, cx: &Context<'_>) -> Result<Text, NoMedia> {
+        let session = sdp::parse(other).map_err(|_| NoMedia::NotAcceptable)?;
+        let local = ports.local(self.theirs.as_ref(), cx);
+        let bytes = rewrite(&session, ports.address(cx.settings), &local, &mut self.local);
+        self.sent = bytes.into();
+        Ok(self.sent.clone())
+    }
+}
+
+/// Reads a description of a phone for the first time.
+pub(super) fn read(bytes: &[u8]) -> Result<Described, NoMedia> {
+    let session = sdp::parse(bytes).map_err(|_| NoMedia::NotAcceptable)?;
+    Ok(Described::of(&session))
+}
+
+/// An offer must have something that we relay, unless it takes all streams out of use.
+pub(super) fn read_offer(bytes: &[u8]) -> Result<Described, NoMedia> {
+    let described = read(bytes)?;
+    if described.relayable().next().is_none() && !described.media.is_empty() {
+        return Err(NoMedia::NotAcceptable);
+    }
+    Ok(described)
+}
+
+pub(super) fn family_of(described: &Described) -> Option<Family> {
+    described.relayable().find_map(|(_, media)| media.rtp).map(|address| Family::of(address.ip().to_canonical()))
+}
+
+/// One end of a bridge, as the relay must know it.
+pub(super) struct End<'a> {
+    pub ports: &'a Ports,
+    pub theirs: Option<&'a Described>,
+    pub flow: Flow,
+}
+
+/// Tells the relay what both parties said; `bridge` joins them.
+pub(super) fn connect(a: &End<'_>, b: &End<'_>, bridge: bool, out: &mut Outbox) {
+    expect(a, b.theirs, out);
+    expect(b, a.theirs, out);
+    if !bridge {
+        return;
+    }
+    for (a, b) in a.ports.pairs.iter().zip(&b.ports.pairs) {
+        if let (Some(a), Some(b)) = (*a, *b) {
+            out.push(Output::Media(MediaCommand::Bridge { a, b }));
+        }
+    }
+}
+
+fn expect(end: &End<'_>, other: Option<&Described>, out: &mut Outbox) {
+    let Some(theirs) = end.theirs else { return };
+    let signalling = end.flow.peer.ip().to_canonical();
+    for (index, media) in theirs.relayable() {
+        let Some(pair) = end.ports.pairs.get(index).copied().flatten() else { continue };
+        let other = other.and_then(|other| other.media.get(index));
+        let expectation = Expectation::new(media, other, signalling);
+        out.push(Output::Media(MediaCommand::Expect { pair, expectation }));
+    }
+}
+
+/// From the answer on a promised stream that stays silent is told.
+pub(super) fn watch(ports: &Ports, out: &mut Outbox) {
+    for pair in ports.pairs() {
+        out.push(Output::Media(MediaCommand::Watch { pair, on: true }));
+    }
+}

@@ -1,0 +1,234 @@
+//! Responses: to the branches' INVITEs and CANCELs, and to what we asked within dialogs.
+
+use crate::machine::call::Call;
+use crate::machine::call::State;
+use crate::machine::call::best_response::best;
+use crate::machine::call::best_response::for_caller;
+use crate::machine::call::best_response::q850;
+use crate::machine::call::branch;
+use crate::machine::call::branch::Branch;
+use crate::machine::call::caller::Offer;
+use crate::machine::call::caller::Refusal;
+use crate::machine::call::input::Context;
+use crate::machine::call::party::Purpose;
+use crate::machine::call::party::Side;
+use crate::machine::call::trace::What;
+use crate::machine::outbox::Outbox;
+use crate::machine::transaction::invite_client;
+use crate::machine::transaction::non_invite_client;
+use crate::wire::event::Body;
+use crate::wire::event::By;
+use crate::wire::event::Cause;
+use crate::wire::sip::HeaderId;
+use crate::wire::sip::Message;
+use crate::wire::sip::Method;
+use crate::wire::sip::Status;
+
+impl Call {
+    pub(super) fn on_response(&mut self, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
+        let method = message.method();
+        let first = self.branch_mut(leg).filter(|branch| branch.owns(message));
+        match (method, first) {
+            (Method::Invite, Some(_)) => self.on_invite_response(leg, message, cx, out),
+            (Method::Cancel, Some(branch)) => branch.handle_cancel_response(message, cx.instant()),
+            _ => self.on_dialog_response(message, cx, out),
+        }
+    }
+
+    fn on_invite_response(&mut self, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
+        let status = status_of(message);
+        let Some(branch) = self.branch_mut(leg) else { return };
+        match branch.handle_response(message, cx, out) {
+            invite_client::Response::Provisional if branch.cancel_if_due(cx, out) => {
+                self.step(cx, leg, What::Cancelled);
+            }
+            invite_client::Response::Provisional if branch.is_ringing() && status > 100 => {
+                self.step(cx, leg, What::Response(Method::Invite, status));
+                self.on_provisional(leg, message, cx, out);
+            }
+            invite_client::Response::Success => self.on_success(leg, message, cx, out),
+            invite_client::Response::Failure => {
+                self.step(cx, leg, What::Response(Method::Invite, status));
+                self.on_failure(leg, status, message, cx, out);
+            }
+            invite_client::Response::Provisional | invite_client::Response::Absorbed => {}
+        }
+    }
+
+    fn on_failure(&mut self, leg: u8, status: u16, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
+        if status == 422 && self.invite_again(leg, message, cx, out) {
+            return;
+        }
+        let reason = message.header(HeaderId::Reason).unwrap_or_default().to_vec();
+        self.branch_failed(leg, status, By::Callee, &reason, cx, out);
+    }
+
+    /// RFC 4028 §7.4: "If the response … is a 422 …, the UAC MAY retry the request … with a higher Session-Expires".
+    fn invite_again(&mut self, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) -> bool {
+        let Self { branches, caller, .. } = self;
+        let Some(branch) = branches.iter_mut().find(|branch| branch.leg == leg) else { return false };
+        if !branch.is_ringing() {
+            return false;
+        }
+        let Some(secs) = branch.accept_interval(message) else { return false };
+        branch.invite(caller, caller.offer == Offer::Late, cx, out);
+        self.step(cx, leg, What::InviteAgainForInterval { secs });
+        true
+    }
+
+    /// A branch will not answer. When none is left, the caller hears the best of what they said.
+    pub(super) fn branch_failed(
+        &mut self,
+        leg: u8,
+        status: u16,
+        by: By,
+        reason: &[u8],
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) {
+        self.drop_bonds(|bond| bond.branch == leg, out);
+        let Some(branch) = self.branch_mut(leg) else { return };
+        let was_ringing = matches!(branch.state, branch::State::Ringing);
+        if was_ringing {
+            branch.fail(for_caller(status));
+        }
+        let reports = branch.ports.close(cx, out);
+        self.reports_awaited += reports;
+        if !was_ringing {
+            return;
+        }
+        if self.bridged == leg {
+            self.bridged = 0;
+        }
+        let cause = Cause { sip: status, q850: q850(status), text: phrase(status), by };
+        self.facts.event(Some(leg), Body::LegEnded { cause }, out);
+        if status >= 600 {
+            // RFC 3261 §16.7 step 5: a 6xx cancels "all client transactions" of the others.
+            self.cancel_branches(|branch| branch.is_ringing(), b"", cx, out);
+        }
+        if matches!(self.state, State::Ringing { .. }) && !self.branches.iter().any(Branch::is_ringing) {
+            self.all_failed(status, by, reason, cx, out);
+        }
+    }
+
+    fn all_failed(&mut self, last: u16, by: By, reason: &[u8], cx: &mut Context<'_>, out: &mut Outbox) {
+        let status = best(self.branches.iter().filter_map(Branch::failure)).unwrap_or(480);
+        let of = u8::try_from(self.branches.len()).unwrap_or(u8::MAX);
+        self.step(cx, 0, What::BestResponse { status, of });
+        let reason = if for_caller(last) == status { reason } else { b"" };
+        self.caller.refuse(Refusal::Status(status), reason, cx.instant(), out);
+        self.end_with(status, by, cx, out);
+    }
+
+    fn on_dialog_response(&mut self, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
+        if let Some((index, side)) = self.find_dialog(|party| party.dialog.owns_response(message)) {
+            match message.method() {
+                Method::Invite => self.on_reinvite_response(index, side, message, cx, out),
+                _ => self.on_request_response(index, side, message, cx, out),
+            }
+            return;
+        }
+        let stray = self.strays.iter_mut().find(|stray| stray.dialog.owns_response(message));
+        if let Some(stray) = stray {
+            let cseq = message.cseq().map_or(0, |cseq| cseq.number);
+            let status = status_of(message);
+            for request in stray.requests.iter_mut().filter(|request| request.cseq == cseq) {
+                request.transaction.handle_response(status, cx.instant());
+            }
+        }
+    }
+
+    /// A final response to a non-INVITE request of ours within a dialog.
+    fn on_request_response(
+        &mut self,
+        index: usize,
+        side: Side,
+        message: &Message<'_>,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) {
+        let status = status_of(message);
+        let Ok(cseq) = message.cseq() else { return };
+        let Some(bond) = self.bonds.get_mut(index) else { return };
+        let party = bond.party_mut(side);
+        let found = party.requests.iter_mut().find(|request| request.cseq == cseq.number && request.method == cseq.method);
+        let Some(request) = found else { return };
+        if request.transaction.handle_response(status, cx.instant()) != non_invite_client::Response::Final {
+            return;
+        }
+        let purpose = request.purpose.clone();
+        let leg = party.leg;
+        self.step(cx, leg, What::Response(cseq.method, status));
+        self.on_outcome(index, side, purpose, Outcome::Response(message), cx, out);
+    }
+
+    /// What became of a request of ours within a dialog.
+    pub(super) fn on_outcome(
+        &mut self,
+        index: usize,
+        side: Side,
+        purpose: Purpose,
+        outcome: Outcome<'_>,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) {
+        match purpose {
+            Purpose::Bye | Purpose::Prack => {}
+            Purpose::Carry => self.on_carried(index, side, outcome, cx, out),
+            Purpose::Refresh => self.on_refreshed(index, side, outcome, cx, out),
+            Purpose::Relay(request) => {
+                let status = outcome.status();
+                request.answer_with_body(for_dialog(status), |_| {}, outcome.body(), out);
+                if status == 481 {
+                    self.dialog_lost(side, status, cx, out);
+                }
+            }
+        }
+    }
+}
+
+/// A final response, or none within 64*T1.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome<'a> {
+    Response(&'a Message<'a>),
+    Timeout,
+}
+
+impl<'a> Outcome<'a> {
+    /// RFC 3261 §8.1.3.1: a timeout is treated "as if a 408 (Request Timeout) status code has been received".
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Self::Response(message) => status_of(message),
+            Self::Timeout => 408,
+        }
+    }
+
+    pub(super) fn message(self) -> Option<&'a Message<'a>> {
+        match self {
+            Self::Response(message) => Some(message),
+            Self::Timeout => None,
+        }
+    }
+
+    fn body(self) -> Option<(&'a str, &'a [u8])> {
+        let message = self.message().filter(|message| !message.body().is_empty())?;
+        let content_type = std::str::from_utf8(message.header(HeaderId::ContentType)?).ok()?;
+        Some((content_type, message.body()))
+    }
+}
+
+/// A failure within a dialog as the other side hears it: challenges and redirections stay on their leg.
+pub(super) fn for_dialog(status: u16) -> u16 {
+    match status {
+        300..=399 | 401 | 407 | 422 => 488,
+        status => status,
+    }
+}
+
+pub(super) fn status_of(message: &Message<'_>) -> u16 {
+    message.response().map_or(0, |line| line.status.code())
+}
+
+pub(super) fn phrase(status: u16) -> String {
+    Status::new(status).map_or("", Status::reason).to_owned()
+}

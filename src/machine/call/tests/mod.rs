@@ -1,0 +1,4 @@
+mod basic;
+mod ladder;
+
+pub(crate) use ladder::settings;
