@@ -39,7 +39,7 @@ const ELSEWHERE: &[u8] = b"SIP ;cause=200 ;text=\"Call completed elsewhere\"";
 impl Call {
     pub(super) fn on_success(&mut self, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
         let cseq = message.cseq().map_or(0, |cseq| cseq.number);
-        let owns = |party: &Party| party.presence != Presence::Early && party.dialog.owns_response(message);
+        let owns = |party: &Party| party.ack.is_for(cseq) && party.dialog.owns_response(message);
         let answered = self.bonds.iter().map(|bond| &bond.callee).chain(&self.strays).find(|party| owns(party));
         if let Some(party) = answered {
             party.acknowledge_again(cseq, out);

@@ -167,7 +167,9 @@ impl Call {
 
     /// The last word about a call, once.
     pub(super) fn finish(&mut self, out: &mut Outbox) {
-        let State::Ending { cause, .. } = std::mem::replace(&mut self.state, State::Ended) else { return };
+        let State::Ending { cause, .. } = &self.state else { return };
+        let cause = cause.clone();
+        self.state = State::Ended;
         let legs = u8::try_from(self.branches.len() + 1).unwrap_or(u8::MAX);
         self.facts.event(None, Body::CallEnded { cause, legs }, out);
         out.push(Output::Live(Live::CallGone(self.facts.id)));

@@ -233,7 +233,7 @@ impl Ladder {
     fn note(&mut self, flow: Flow, bytes: Vec<u8>) {
         let text = String::from_utf8(bytes).unwrap();
         let message = parse(&text);
-        if let StartLine::Request(_) = message.start_line() {
+        if message.is_request() && !text.starts_with("ACK") && !text.starts_with("CANCEL") {
             let cseq = message.cseq().unwrap();
             let from = message.from().unwrap().tag().unwrap();
             let key = (text_of(message.call_id()), text_of(from));

@@ -1,4 +1,7 @@
 mod basic;
+mod dialogs;
 mod ladder;
+mod offers;
+mod ringing;
 
 pub(crate) use ladder::settings;

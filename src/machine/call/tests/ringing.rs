@@ -1,0 +1,254 @@
+//! Forking, failures, CANCEL, early media.
+
+use std::time::Duration;
+
+use super::ladder::*;
+use crate::machine::call::input::CallInput;
+use crate::machine::media::command::MediaCommand;
+use crate::wire::event::By;
+use crate::wire::sip::HeaderId;
+
+/// Alice calls phones 20, 21 …; their INVITEs.
+fn ring(more: &str, hosts: &[u8]) -> (Ladder, Vec<Sent>) {
+    let mut ladder = Ladder::new(&invite(more, &sdp(10, "")), hosts);
+    ladder.expect(10, "SIP/2.0 100");
+    let offers = hosts.iter().map(|host| ladder.expect(*host, "INVITE")).collect();
+    (ladder, offers)
+}
+
+#[test]
+fn all_contacts_ring_and_the_first_answer_wins() {
+    let (mut ladder, offers) = ring("", &[20, 21]);
+    assert_ne!(offers[0].port(), offers[1].port());
+    assert_ne!(offers[0].header(HeaderId::CallId), offers[1].header(HeaderId::CallId));
+    let in_use = ladder.pool.counts.in_use;
+    for (offer, tag) in offers.iter().zip(["b", "c"]) {
+        ladder.receive(offer.flow.peer.ip().to_string().rsplit('.').next().unwrap().parse().unwrap(), &offer.response(180, tag, "", ""));
+    }
+    let first = ladder.expect(10, "SIP/2.0 180");
+    let second = ladder.expect(10, "SIP/2.0 180");
+    assert_ne!(first.tag(), second.tag());
+    ladder.receive(21, &offers[1].response(200, "c", "", &sdp(21, "")));
+    ladder.expect(21, "ACK");
+    let cancel = ladder.expect(20, "CANCEL");
+    assert_eq!(cancel.header(HeaderId::Via), offers[0].header(HeaderId::Via));
+    assert!(cancel.header(HeaderId::Reason).contains("Call completed elsewhere"));
+    assert!(ladder.pool.counts.in_use < in_use);
+    let answer = ladder.expect(10, "SIP/2.0 200");
+    assert_eq!(answer.tag(), second.tag());
+    ladder.receive(20, &cancel.response(200, "b", "", ""));
+    ladder.receive(20, &offers[0].response(487, "b", "", ""));
+    ladder.expect(20, "ACK");
+    let mut alice = Phone::alice(&answer);
+    ladder.receive(10, &alice.ack(10, ""));
+    ladder.receive(10, &alice.request("BYE", "", ""));
+    ladder.expect(10, "SIP/2.0 200");
+    ladder.expect(21, "BYE");
+    ladder.finish();
+}
+
+#[test]
+fn a_second_answer_is_acknowledged_and_hung_up() {
+    let (mut ladder, offers) = ring("", &[20, 21]);
+    ladder.receive(20, &offers[0].response(180, "b", "", ""));
+    ladder.receive(21, &offers[1].response(200, "c", "", &sdp(21, "")));
+    ladder.expect(20, "CANCEL");
+    ladder.receive(20, &offers[0].response(200, "b", "", &sdp(20, "")));
+    ladder.expect(20, "ACK");
+    let bye = ladder.expect(20, "BYE");
+    ladder.receive(20, &offers[0].response(200, "b", "", &sdp(20, "")));
+    ladder.expect(20, "ACK");
+    ladder.receive(20, &bye.response(200, "", "", ""));
+    assert!(ladder.call.is_up());
+    // Downstream of the winner's branch another phone answers too.
+    ladder.expect(21, "ACK");
+    ladder.receive(21, &offers[1].response(200, "d", "", &sdp(21, "")));
+    ladder.expect(21, "ACK");
+    ladder.expect(21, "BYE");
+    ladder.step(CallInput::Hangup { by: By::Operator, text: String::new() });
+    ladder.finish();
+}
+
+#[test]
+fn the_best_failure_reaches_the_caller() {
+    let check = |statuses: [u16; 2], expected: &str| {
+        let (mut ladder, offers) = ring("", &[20, 21]);
+        ladder.receive(20, &offers[0].response(statuses[0], "b", "", ""));
+        ladder.expect(20, "ACK");
+        ladder.receive(21, &offers[1].response(statuses[1], "c", "Reason: Q.850;cause=17\r\n", ""));
+        ladder.expect(21, "ACK");
+        let refusal = ladder.expect(10, expected);
+        ladder.receive(10, &Phone::ack_failure(&invite("", ""), &refusal));
+        ladder.finish();
+        refusal
+    };
+    let refusal = check([404, 486], "SIP/2.0 486");
+    assert_eq!(refusal.header(HeaderId::Reason), "Q.850;cause=17");
+    check([486, 408], "SIP/2.0 486");
+    check([302, 503], "SIP/2.0 480");
+    check([401, 407], "SIP/2.0 480");
+    check([503, 500], "SIP/2.0 500");
+}
+
+#[test]
+fn a_6xx_ends_the_ringing_elsewhere() {
+    let (mut ladder, offers) = ring("", &[20, 21]);
+    ladder.receive(21, &offers[1].response(180, "c", "", ""));
+    ladder.expect(10, "SIP/2.0 180");
+    ladder.receive(20, &offers[0].response(603, "b", "", ""));
+    ladder.expect(20, "ACK");
+    ladder.expect(21, "CANCEL");
+    ladder.expect(10, "SIP/2.0 603");
+    assert_eq!(ladder.finish().q850, 21);
+}
+
+#[test]
+fn nobody_answers() {
+    let (mut ladder, offers) = ring("", &[20]);
+    ladder.receive(20, &offers[0].response(180, "b", "", ""));
+    ladder.expect(10, "SIP/2.0 180");
+    ladder.advance(Duration::from_secs(61));
+    let refusal = ladder.expect(10, "SIP/2.0 480");
+    assert!(refusal.header(HeaderId::Reason).contains("cause=19"));
+    assert!(ladder.expect(20, "CANCEL").header(HeaderId::Reason).contains("cause=19"));
+    assert_eq!(ladder.finish().by, By::Timer);
+}
+
+#[test]
+fn a_phone_that_says_nothing_is_408() {
+    let (mut ladder, _) = ring("", &[20]);
+    ladder.advance(Duration::from_secs(33));
+    assert_eq!(ladder.take_sent().iter().filter(|sent| sent.text.starts_with("INVITE")).count(), 6);
+    assert_eq!(ladder.finish().sip, 408);
+}
+
+#[test]
+fn the_caller_cancels() {
+    let (mut ladder, offers) = ring("", &[20, 21]);
+    ladder.receive(20, &offers[0].response(180, "b", "", ""));
+    ladder.expect(10, "SIP/2.0 180");
+    ladder.receive(10, &cancel("Reason: SIP;cause=200;text=\"elsewhere\"\r\n"));
+    ladder.expect(10, "SIP/2.0 200");
+    let refusal = ladder.expect(10, "SIP/2.0 487");
+    assert!(ladder.expect(20, "CANCEL").header(HeaderId::Reason).contains("elsewhere"));
+    // RFC 3261 §9.1: the other phone said nothing yet.
+    ladder.expect_nothing();
+    ladder.receive(21, &offers[1].response(100, "", "", ""));
+    ladder.expect(21, "CANCEL");
+    ladder.receive(10, &Phone::ack_failure(&invite("", ""), &refusal));
+    ladder.receive(20, &offers[0].response(487, "b", "", ""));
+    ladder.expect(20, "ACK");
+    let cause = ladder.finish();
+    assert_eq!((cause.sip, cause.by), (487, By::Caller));
+}
+
+#[test]
+fn a_cancel_that_crosses_the_answer_changes_nothing() {
+    let (mut ladder, offers) = ring("", &[20]);
+    ladder.receive(20, &offers[0].response(200, "b", "", &sdp(20, "")));
+    ladder.expect(20, "ACK");
+    ladder.expect(10, "SIP/2.0 200");
+    ladder.receive(10, &cancel(""));
+    ladder.expect(10, "SIP/2.0 200 OK");
+    assert!(ladder.call.is_up());
+    ladder.expect_nothing();
+}
+
+#[test]
+fn an_answer_that_crosses_our_cancel_is_hung_up() {
+    let (mut ladder, offers) = ring("", &[20]);
+    ladder.receive(20, &offers[0].response(180, "b", "", ""));
+    ladder.receive(10, &cancel(""));
+    ladder.expect(20, "CANCEL");
+    ladder.receive(20, &offers[0].response(200, "b", "", &sdp(20, "")));
+    ladder.expect(20, "ACK");
+    let bye = ladder.expect(20, "BYE");
+    ladder.receive(20, &bye.response(200, "", "", ""));
+    assert_eq!(ladder.finish().sip, 487);
+}
+
+#[test]
+fn a_cancel_for_another_transaction_is_481() {
+    let (mut ladder, _) = ring("", &[20]);
+    ladder.receive(10, &cancel("").replace("z9hG4bKalice1", "z9hG4bKother"));
+    ladder.expect(10, "SIP/2.0 481");
+    assert!(ladder.call.is_up());
+}
+
+#[test]
+fn early_media_has_a_dialog_of_its_own_for_each_phone() {
+    let (mut ladder, offers) = ring("", &[20, 21]);
+    ladder.receive(20, &offers[0].response(183, "b", "", &sdp(20, "")));
+    let first = ladder.expect(10, "SIP/2.0 183");
+    assert!(first.body().contains(MEDIA) && !first.text.contains("192.0.2.20"));
+    ladder.receive(21, &offers[1].response(183, "c", "", &sdp(21, "")));
+    let second = ladder.expect(10, "SIP/2.0 183");
+    assert_ne!(first.tag(), second.tag());
+    let bridges = ladder.media.iter().filter(|command| matches!(command, MediaCommand::Bridge { .. })).count();
+    assert_eq!(bridges, 1, "the first to bring media is heard");
+    // The answer says nothing new: the caller gets what the 183 said.
+    ladder.receive(21, &offers[1].response(200, "c", "", ""));
+    let answer = ladder.expect(10, "SIP/2.0 200");
+    assert_eq!((answer.tag(), answer.body()), (second.tag(), second.body()));
+    let bridges = ladder.media.iter().filter(|command| matches!(command, MediaCommand::Bridge { .. })).count();
+    assert_eq!(bridges, 2);
+    ladder.finish();
+}
+
+#[test]
+fn a_caller_that_ends_its_early_dialog_hangs_up() {
+    let (mut ladder, offers) = ring("", &[20]);
+    ladder.receive(20, &offers[0].response(180, "b", "", ""));
+    let mut alice = Phone::alice(&ladder.expect(10, "SIP/2.0 180"));
+    ladder.receive(10, &alice.request("BYE", "", ""));
+    ladder.expect(10, "SIP/2.0 200");
+    ladder.expect(10, "SIP/2.0 487");
+    ladder.expect(20, "CANCEL");
+    assert_eq!(ladder.finish().by, By::Caller);
+}
+
+#[test]
+fn a_callee_that_wants_a_longer_session_is_asked_again() {
+    let (mut ladder, offers) = ring("", &[20]);
+    ladder.receive(20, &offers[0].response(422, "b", "Min-SE: 3600\r\n", ""));
+    ladder.expect(20, "ACK");
+    let again = ladder.expect(20, "INVITE");
+    assert_eq!(again.header(HeaderId::SessionExpires), "3600");
+    assert_eq!(again.header(HeaderId::CallId), offers[0].header(HeaderId::CallId));
+    assert_eq!((again.cseq(), again.body()), (2, offers[0].body()));
+    ladder.receive(20, &again.response(422, "b", "Min-SE: 3600\r\n", ""));
+    ladder.expect(20, "ACK");
+    ladder.expect(10, "SIP/2.0 500");
+    ladder.finish();
+}
+
+#[test]
+fn a_2xx_without_an_answer_fails_the_branch() {
+    let (mut ladder, offers) = ring("", &[20]);
+    ladder.receive(20, &offers[0].response(200, "b", "", ""));
+    ladder.expect(20, "ACK");
+    ladder.expect(20, "BYE");
+    ladder.expect(10, "SIP/2.0 488");
+    ladder.finish();
+}
+
+#[test]
+fn a_connection_that_ends_takes_its_branch_along() {
+    let (mut ladder, offers) = ring("", &[20, 21]);
+    ladder.step(CallInput::FlowClosed(flow(20)));
+    ladder.receive(21, &offers[1].response(180, "c", "", ""));
+    ladder.expect(10, "SIP/2.0 180");
+    ladder.step(CallInput::FlowClosed(flow(21)));
+    ladder.expect(10, "SIP/2.0 480");
+    ladder.finish();
+}
+
+#[test]
+fn responses_of_others_change_nothing() {
+    let (mut ladder, offers) = ring("", &[20]);
+    let call_id = offers[0].header(HeaderId::CallId);
+    ladder.receive(20, &offers[0].response(200, "b", "", &sdp(20, "")).replace(&call_id, "other"));
+    ladder.receive(20, &offers[0].response(200, "b", "", &sdp(20, "")).replace("CSeq: 1 ", "CSeq: 7 "));
+    ladder.expect_nothing();
+    assert!(ladder.call.is_up());
+}
