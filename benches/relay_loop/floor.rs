@@ -17,7 +17,7 @@ use crate::measure::Outcome;
 
 const BATCH: usize = 64;
 
-pub fn run(options: &Options, outcomes: &mut Vec<Outcome>) {
+pub(crate) fn run(options: &Options, outcomes: &mut Vec<Outcome>) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("timeout");
     let address = socket.local_addr().expect("address");

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::GENERATOR_CPU;
 
 /// Sockets of the generator; legs share them, so that its own costs are small.
-pub const SOCKETS: usize = 16;
+pub(crate) const SOCKETS: usize = 16;
 const PACKET_BYTES: usize = 172;
 /// Packets sent to the same socket's legs in one call.
 const BURST: usize = 4;
@@ -20,8 +20,8 @@ const WINDOW: u64 = 1_500;
 const BUCKET_MICROS: usize = 5;
 const BUCKETS: usize = 4_000;
 
-pub struct Load {
-    pub sockets: Vec<UdpSocket>,
+pub(crate) struct Load {
+    pub(crate) sockets: Vec<UdpSocket>,
     /// The relay's address of every leg, and its packet's header.
     targets: Vec<libc::sockaddr_in>,
     sequences: Vec<u16>,
@@ -29,15 +29,15 @@ pub struct Load {
     epoch: Instant,
 }
 
-pub struct Seen {
-    pub sent: u64,
-    pub received: u64,
+pub(crate) struct Seen {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
     delays: Vec<u32>,
 }
 
 impl Seen {
     /// Microseconds below which this share of the packets stayed.
-    pub fn delay(&self, share: f64) -> f64 {
+    pub(crate) fn delay(&self, share: f64) -> f64 {
         let total: u64 = self.delays.iter().map(|count| u64::from(*count)).sum();
         let mut left = (total as f64 * share) as u64;
         for (bucket, count) in self.delays.iter().enumerate() {
@@ -51,7 +51,7 @@ impl Seen {
 }
 
 /// The sockets from which the legs speak; leg n has socket n % SOCKETS.
-pub fn sockets() -> Vec<UdpSocket> {
+pub(crate) fn sockets() -> Vec<UdpSocket> {
     (0..SOCKETS)
         .map(|_| {
             let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
@@ -70,7 +70,7 @@ pub fn sockets() -> Vec<UdpSocket> {
 }
 
 impl Load {
-    pub fn new(sockets: Vec<UdpSocket>, targets: &[SocketAddr]) -> Self {
+    pub(crate) fn new(sockets: Vec<UdpSocket>, targets: &[SocketAddr]) -> Self {
         Self {
             sockets,
             targets: targets.iter().map(raw).collect(),
@@ -80,7 +80,7 @@ impl Load {
         }
     }
 
-    pub fn run(&mut self, rate: Option<u32>, time: Duration) -> Seen {
+    pub(crate) fn run(&mut self, rate: Option<u32>, time: Duration) -> Seen {
         std::thread::scope(|scope| {
             let running = scope.spawn(|| {
                 crate::measure::pin(GENERATOR_CPU);
@@ -150,7 +150,7 @@ impl Load {
             messages[index].msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
         }
         self.next += 1;
-        if self.next % SOCKETS == 0 {
+        if self.next.is_multiple_of(SOCKETS) {
             self.next = (row + BURST) % rows * SOCKETS;
         }
         let fd = self.sockets[column].as_raw_fd();

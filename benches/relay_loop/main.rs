@@ -5,7 +5,7 @@
 //! installed. CPU per delivered packet is the wall time of CPU 0 minus its `idle` and `iowait`, less what it was before the load,
 //! and beside it the exact time of the relay's threads. On loopback each side's sends run the other's receive softirq.
 #![allow(unsafe_code, reason = "recvmmsg and sendmmsg")]
-#![allow(clippy::print_stdout, clippy::expect_used, reason = "a program that prints its findings")]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that takes times and prints them")]
 
 mod floor;
 mod generator;
@@ -118,7 +118,7 @@ fn ratios(options: &Options, outcomes: &[Outcome]) {
     println!();
     for rate in &options.rates {
         let Some(ring) = best(outcomes, Contender::Ring, *rate) else { continue };
-        let name = rate.map_or("saturated".to_owned(), |rate| format!("{rate}/s"));
+        let name = rate.map_or_else(|| "saturated".to_owned(), |rate| format!("{rate}/s"));
         for other in [Contender::Rtpengine, Contender::Floor, Contender::Plain] {
             if let Some(other) = best(outcomes, other, *rate) {
                 println!(

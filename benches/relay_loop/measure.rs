@@ -10,9 +10,9 @@ use crate::RELAY_CPU;
 use crate::generator::Load;
 use crate::generator::Seen;
 
-pub struct Outcome {
-    pub contender: Contender,
-    pub rate: Option<u32>,
+pub(crate) struct Outcome {
+    pub(crate) contender: Contender,
+    pub(crate) rate: Option<u32>,
     seen: Seen,
     wall: Duration,
     busy: Duration,
@@ -21,7 +21,7 @@ pub struct Outcome {
     foreign: f64,
 }
 
-pub fn measure(
+pub(crate) fn measure(
     contender: Contender,
     rate: Option<u32>,
     time: Duration,
@@ -49,28 +49,28 @@ pub fn measure(
 }
 
 impl Outcome {
-    pub fn delivered_share(&self) -> f64 {
+    pub(crate) fn delivered_share(&self) -> f64 {
         self.seen.received as f64 / self.seen.sent as f64
     }
 
-    pub fn cpu_nanos(&self) -> f64 {
+    pub(crate) fn cpu_nanos(&self) -> f64 {
         let own = self.busy.as_secs_f64() - self.foreign * self.wall.as_secs_f64();
         own * 1e9 / self.seen.received as f64
     }
 
-    pub fn thread_nanos(&self) -> f64 {
+    pub(crate) fn thread_nanos(&self) -> f64 {
         self.threads.as_secs_f64() * 1e9 / self.seen.received as f64
     }
 
     /// Microseconds.
-    pub fn delay(&self, share: f64) -> f64 {
+    pub(crate) fn delay(&self, share: f64) -> f64 {
         self.seen.delay(share)
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = self.rate.map_or("max".to_owned(), |rate| rate.to_string());
+        let rate = self.rate.map_or_else(|| "max".to_owned(), |rate| rate.to_string());
         write!(
             f,
             "{:<17} {:>7} {:>7.0}/s {:>7.2}% {:>5.1}% {:>10.0} {:>10.0} {:>9.0} {:>9.0} {:>9.0} {:>6.1}%",
@@ -100,7 +100,7 @@ fn busy(cpu: usize) -> Duration {
 }
 
 /// Exact CPU time of a process' threads whose names begin with `name`.
-pub fn thread_time(process: &str, name: &str) -> Duration {
+pub(crate) fn thread_time(process: &str, name: &str) -> Duration {
     let mut nanos = 0;
     for task in fs::read_dir(format!("/proc/{process}/task")).expect("tasks").flatten() {
         let comm = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
@@ -112,14 +112,14 @@ pub fn thread_time(process: &str, name: &str) -> Duration {
     Duration::from_nanos(nanos)
 }
 
-pub fn pin(cpu: usize) {
+pub(crate) fn pin(cpu: usize) {
     let mut set = rustix::thread::CpuSet::new();
     set.set(cpu);
     rustix::thread::sched_setaffinity(None, &set).expect("affinity");
 }
 
 /// Thousands of sockets are needed.
-pub fn raise_limits() {
+pub(crate) fn raise_limits() {
     use rustix::process::Resource;
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };

@@ -156,7 +156,7 @@ impl ShardMachine for Armed {
     }
 }
 
-pub fn run(contender: Contender, options: &Options, outcomes: &mut Vec<Outcome>) {
+pub(crate) fn run(contender: Contender, options: &Options, outcomes: &mut Vec<Outcome>) {
     let phones = generator::sockets();
     let parties: Vec<SocketAddr> = (0..LEGS).map(|leg| phones[leg % SOCKETS].local_addr().expect("address")).collect();
     let mut sockets: Vec<(Slot, OwnedFd, SlotKind)> = Vec::new();

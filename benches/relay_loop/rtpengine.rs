@@ -28,7 +28,7 @@ impl Drop for Process {
     }
 }
 
-pub fn run(options: &Options, outcomes: &mut Vec<Outcome>) {
+pub(crate) fn run(options: &Options, outcomes: &mut Vec<Outcome>) {
     if !std::path::Path::new(PROGRAM).exists() {
         println!("{PROGRAM} is not installed (Debian: rtpengine-daemon)");
         return;

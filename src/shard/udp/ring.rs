@@ -407,7 +407,7 @@ impl Ring {
         let generation = (entry.user_data() >> 32) as u32 & GENERATION_MASK;
         let more = cqueue::more(entry.flags());
         let buffer = cqueue::buffer_select(entry.flags());
-        let Some(place) = self.places.get_mut(slot as usize).and_then(Option::as_mut) else { return None };
+        let place = self.places.get_mut(slot as usize).and_then(Option::as_mut)?;
         let kind = place.kind;
         if place.generation != generation || !place.open {
             self.on_stale(entry, kind, buffer, more);

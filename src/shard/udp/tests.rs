@@ -352,8 +352,8 @@ fn ring_survives_hang_up_races() {
     }
     settle(&mut io);
     assert_eq!(io.unarmed(), 0);
-    for slot in 0..16 {
-        caller.send_to(b"alive", addresses[slot]).unwrap();
+    for (slot, address) in addresses.iter().enumerate() {
+        caller.send_to(b"alive", address).unwrap();
         assert_eq!(settle(&mut io), [b"alive"], "slot {slot}");
     }
     assert_eq!(io.take_tally().unarmed_found, 0);
