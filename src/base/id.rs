@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn foreign_text_is_refused() {
-        for text in ["", "abc", "zzzzzzzzzzzzzzzzzzzzzzzzzz", "0000000000000000000000000u", "é0000000000000000000000000"] {
+        for text in
+            ["", "abc", "zzzzzzzzzzzzzzzzzzzzzzzzzz", "0000000000000000000000000u", "é0000000000000000000000000"]
+        {
             assert_eq!(text.parse::<CallId>(), Err(BadCallId), "{text}");
         }
     }

@@ -37,6 +37,14 @@ pub const SOURCES_PER_SHARD_MAX: usize = 65_536;
 pub const TRACE_STEPS_MAX: usize = 64;
 /// Messages that wait from one shard to another.
 pub const MESH_QUEUE_MAX: usize = 4_096;
+/// Messages of a shard that wait for room in the clerk's queue.
+pub const CLERK_BACKLOG_MAX: usize = 65_536;
+/// Questions of operators that wait for the shards.
+pub const QUESTIONS_MAX: usize = 256;
+/// Events on disk that side has not acknowledged: some four million.
+pub const SPOOL_BYTES_MAX: u64 = 1 << 30;
+/// One file of them.
+pub const SPOOL_SEGMENT_BYTES_MAX: u64 = 8 << 20;
 /// Outputs of one step of a machine.
 pub const OUTBOX_MAX: usize = 1_024;
 /// Largest frame of the link between engine and side.

@@ -38,18 +38,23 @@ impl<T> Slab<T> {
 
     /// The value comes back if the table is full.
     pub fn insert(&mut self, value: T) -> Result<Handle, T> {
+        let Some(handle) = self.reserve() else { return Err(value) };
+        self.put_back(handle, value);
+        Ok(handle)
+    }
+
+    /// A place as if its value were lent: for a value that must know its place before it is made.
+    pub fn reserve(&mut self) -> Option<Handle> {
         if self.is_full() {
-            return Err(value);
+            return None;
         }
         self.len += 1;
         if let Some(slot) = self.free.pop() {
-            let entry = &mut self.entries[slot as usize];
-            entry.value = Some(value);
-            return Ok(Handle { slot, generation: entry.generation });
+            return Some(Handle { slot, generation: self.entries[slot as usize].generation });
         }
         let slot = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
-        self.entries.push(Entry { generation: 0, value: Some(value) });
-        Ok(Handle { slot, generation: 0 })
+        self.entries.push(Entry { generation: 0, value: None });
+        Some(Handle { slot, generation: 0 })
     }
 
     pub fn get(&self, handle: Handle) -> Option<&T> {
@@ -131,6 +136,10 @@ mod tests {
         assert_eq!(slab.get(handle), Some(&3));
         slab.take(handle);
         assert_eq!(slab.remove(handle), None);
+        let reserved = slab.reserve().unwrap();
+        assert_eq!(slab.get(reserved), None);
+        assert_eq!(slab.reserve(), None);
+        assert_eq!(slab.remove(reserved), None);
         assert!(slab.is_empty());
     }
 }

@@ -44,10 +44,12 @@ impl<K: Copy> Level<K> {
 
     /// Slots from `from` (exclusive) to the next occupied one, 1..=256.
     fn distance(&self, from: usize) -> Option<u64> {
-        (1..=SLOTS).find(|step| {
-            let slot = (from + step) % SLOTS;
-            self.occupied[slot / 64] >> (slot % 64) & 1 == 1
-        }).map(|step| step as u64)
+        (1..=SLOTS)
+            .find(|step| {
+                let slot = (from + step) % SLOTS;
+                self.occupied[slot / 64] >> (slot % 64) & 1 == 1
+            })
+            .map(|step| step as u64)
     }
 }
 
@@ -129,12 +131,14 @@ impl<K: Copy> Wheel<K> {
     }
 
     fn ticks_to_next(&self) -> Option<u64> {
-        (0..LEVELS).filter_map(|level| {
-            let shift = 8 * level;
-            let here = self.tick >> shift;
-            let distance = self.levels[level].distance(here as usize % SLOTS)?;
-            Some(((here + distance) << shift) - self.tick)
-        }).min()
+        (0..LEVELS)
+            .filter_map(|level| {
+                let shift = 8 * level;
+                let here = self.tick >> shift;
+                let distance = self.levels[level].distance(here as usize % SLOTS)?;
+                Some(((here + distance) << shift) - self.tick)
+            })
+            .min()
     }
 
     /// No key expires before this; a key may expire later.

@@ -86,7 +86,14 @@ mod tests {
 
     #[test]
     fn foreign_identifiers_have_no_place() {
-        for text in [&b""[..], b"z9hG4bK776asdhds", b"tr1.", b"tr1.0000000000000000", b"tr1.uuuuuuuuuuuuuuuuuuuuuuuuuuuu", b"\xff\xfe"] {
+        for text in [
+            &b""[..],
+            b"z9hG4bK776asdhds",
+            b"tr1.",
+            b"tr1.0000000000000000",
+            b"tr1.uuuuuuuuuuuuuuuuuuuuuuuuuuuu",
+            b"\xff\xfe",
+        ] {
             assert_eq!(Locator::parse(text), None);
         }
     }

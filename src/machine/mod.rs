@@ -8,6 +8,7 @@ pub mod call;
 pub mod dialog;
 pub mod digest;
 pub mod directory;
+pub mod exchange;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flow;

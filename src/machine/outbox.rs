@@ -18,16 +18,34 @@ use crate::wire::link::Registration;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// One SIP message the way of a flow.
-    Send { flow: Flow, bytes: Vec<u8> },
-    /// The final response to a non-INVITE request: sent, and kept for its retransmissions.
-    Answer { key: Key, flow: Flow, bytes: Vec<u8> },
+    Send {
+        flow: Flow,
+        bytes: Vec<u8>,
+    },
     /// A message to another shard, or to this one through the same door.
-    Mesh { to: ShardId, message: Mesh },
-    Event { tenant: String, call: Option<CallId>, leg: Option<u8>, body: Body },
+    Mesh {
+        to: ShardId,
+        message: Mesh,
+    },
+    Event {
+        tenant: String,
+        call: Option<CallId>,
+        leg: Option<u8>,
+        body: Body,
+    },
     /// Changes of what the API shows as up.
     Live(Live),
+    /// The final response to a non-INVITE request of a call; kept for retransmissions, then sent.
+    Answer {
+        key: Key,
+        flow: Flow,
+        bytes: Vec<u8>,
+    },
     /// A call asks for the bindings of these addresses of record; the exchange answers with targets.
-    Locate { call: Handle, aors: Vec<Aor> },
+    Locate {
+        call: Handle,
+        aors: Vec<Aor>,
+    },
     /// A call to the relay of its shard; the exchange passes it on.
     Media(MediaCommand),
     /// The relay to its sockets.
@@ -43,6 +61,12 @@ pub enum Stored {
     Remove { key: Vec<u8> },
 }
 
+impl Output {
+    fn is_internal(&self) -> bool {
+        matches!(self, Self::Locate { .. } | Self::Media(_) | Self::Answer { .. })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Live {
     Registered(Registration),
@@ -55,14 +79,28 @@ pub enum Live {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Mesh {
     /// A SIP message that is the receiver's, as it came.
-    Sip { flow: Flow, bytes: Vec<u8> },
+    Sip {
+        flow: Flow,
+        bytes: Vec<u8>,
+    },
     /// Bytes for a connection that the receiver holds.
-    Write { connection: Handle, bytes: Vec<u8> },
+    Write {
+        flow: Flow,
+        bytes: Vec<u8>,
+    },
     /// Which bindings do these addresses of record have?
-    Locate { request: u64, aors: Vec<Aor> },
-    Located { request: u64, targets: Vec<Target> },
+    Locate {
+        request: u64,
+        aors: Vec<Aor>,
+    },
+    Located {
+        request: u64,
+        targets: Vec<Target>,
+    },
     /// A connection ended: bindings and calls on it are without a flow.
-    FlowClosed { flow: Flow },
+    FlowClosed {
+        flow: Flow,
+    },
 }
 
 /// An address of record: a phone of the directory.
@@ -121,6 +159,14 @@ impl Outbox {
     /// Forgets what was pushed after `len`: a step that failed leaves no effect.
     pub fn truncate(&mut self, len: usize) {
         self.outputs.truncate(len);
+    }
+
+    /// Takes out what was pushed after `mark` for the shard's own exchange, in order; the rest stays.
+    pub fn take_internal(&mut self, mark: usize) -> Vec<Output> {
+        if !self.outputs.iter().skip(mark).any(Output::is_internal) {
+            return Vec::new();
+        }
+        self.outputs.extract_if(mark.., |output| output.is_internal()).collect()
     }
 
     pub fn drain(&mut self) -> impl Iterator<Item = Output> + '_ {

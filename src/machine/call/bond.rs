@@ -47,9 +47,16 @@ pub(super) enum Agreement {
 pub(super) enum Negotiation {
     Idle,
     /// `offered` is what the offerer described, if it did.
-    Invite { from: Side, offered: Option<Described> },
+    Invite {
+        from: Side,
+        offered: Option<Described>,
+    },
     /// UPDATE, or PRACK with an offer.
-    Request { from: Side, request: ServerRequest, offered: Described },
+    Request {
+        from: Side,
+        request: ServerRequest,
+        offered: Described,
+    },
 }
 
 /// Our 2xx to the caller's first INVITE.
@@ -57,7 +64,9 @@ pub(super) enum Negotiation {
 pub(super) enum Answer {
     NotYet,
     /// The caller has yet to acknowledge a provisional response with a description.
-    WaitsForPrack { sdp: Option<Text> },
+    WaitsForPrack {
+        sdp: Option<Text>,
+    },
     Sent,
 }
 
@@ -65,9 +74,13 @@ pub(super) enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Heard {
     Nothing,
-    UpTo { rseq: u32 },
+    UpTo {
+        rseq: u32,
+    },
     /// It brought an offer: the PRACK waits for the caller's answer.
-    PrackDue { rseq: u32 },
+    PrackDue {
+        rseq: u32,
+    },
 }
 
 impl Heard {

@@ -59,10 +59,16 @@ pub(super) struct Branch {
 pub(super) enum State {
     Ringing,
     /// To be cancelled as soon as it said something (RFC 3261 §9.1); with the values of Reason.
-    CancelDue { reason: Text },
+    CancelDue {
+        reason: Text,
+    },
     /// With the end of our patience for the final response.
-    Cancelled { until: Instant },
-    Failed { status: u16 },
+    Cancelled {
+        until: Instant,
+    },
+    Failed {
+        status: u16,
+    },
     Answered,
 }
 
@@ -111,13 +117,18 @@ impl Branch {
             writer.header(HeaderId::Route, route);
         }
         writer.uint_header(HeaderId::MaxForwards, caller.hops);
-        writer.header(HeaderId::From, &self.from).header(HeaderId::To, &self.to).header(HeaderId::CallId, &self.call_id);
+        writer
+            .header(HeaderId::From, &self.from)
+            .header(HeaderId::To, &self.to)
+            .header(HeaderId::CallId, &self.call_id);
         writer.display_header(HeaderId::CSeq, format_args!("{} INVITE", self.cseq));
         dialog::contact(&mut writer, &self.call_id, self.flow, cx.settings);
         // An offer in a reliable provisional response needs a caller who can answer it in a PRACK.
         let supported = if late && !caller.rel100.is_known() { SUPPORTED_WITHOUT_100REL } else { SUPPORTED };
         writer.header(HeaderId::Allow, ALLOW).header(HeaderId::Supported, supported);
-        writer.uint_header(HeaderId::SessionExpires, self.interval.secs).uint_header(HeaderId::MinSe, self.interval.min_se);
+        writer
+            .uint_header(HeaderId::SessionExpires, self.interval.secs)
+            .uint_header(HeaderId::MinSe, self.interval.min_se);
         writer.raw(&caller.passing);
         end(writer, self.description.sent());
         self.transaction = InviteClient::start(bytes, self.flow, cx.now.instant, out);

@@ -53,7 +53,10 @@ pub(super) struct Caller {
 pub(super) enum Offer {
     /// The INVITE had no description.
     Late,
-    Made { sdp: Text, described: Described },
+    Made {
+        sdp: Text,
+        described: Described,
+    },
 }
 
 /// An INVITE that no call can be made of.

@@ -5,9 +5,9 @@ use crate::machine::call::State;
 use crate::machine::call::answer::by;
 use crate::machine::call::best_response::q850;
 use crate::machine::call::bond::Negotiation;
-use crate::machine::call::cancel::refuse_waiting;
 use crate::machine::call::caller::Offer;
 use crate::machine::call::caller::Refusal;
+use crate::machine::call::cancel::refuse_waiting;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Presence;
@@ -104,7 +104,8 @@ impl Call {
             self.end(cause, b"", cx, out);
             return;
         }
-        let legs: Vec<u8> = self.branches.iter().filter(|branch| branch.flow == flow).map(|branch| branch.leg).collect();
+        let legs: Vec<u8> =
+            self.branches.iter().filter(|branch| branch.flow == flow).map(|branch| branch.leg).collect();
         for leg in legs {
             self.step(cx, leg, What::FlowGone);
             if let Some(branch) = self.branch_mut(leg) {

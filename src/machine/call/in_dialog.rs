@@ -1,6 +1,7 @@
 //! Requests: retransmissions, ACKs and CANCELs, and those in a dialog, each to its place.
 
 use crate::machine::call::Call;
+use crate::machine::call::answer::by;
 use crate::machine::call::bond::Negotiation;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::input::Context;
@@ -8,7 +9,6 @@ use crate::machine::call::party::Party;
 use crate::machine::call::party::Presence;
 use crate::machine::call::party::Purpose;
 use crate::machine::call::party::Side;
-use crate::machine::call::answer::by;
 use crate::machine::call::terms::ALLOW;
 use crate::machine::call::terms::REQUESTS_MAX;
 use crate::machine::call::terms::SDP;

@@ -54,15 +54,24 @@ pub enum CallInput<'a> {
     /// The answer to [`Output::Locate`](crate::machine::outbox::Output::Locate).
     Targets(Vec<Target>),
     /// Any request within the call, also retransmissions, CANCEL and ACK.
-    Request { message: &'a Message<'a>, flow: Flow },
+    Request {
+        message: &'a Message<'a>,
+        flow: Flow,
+    },
     /// `leg` is what our branch identifier in its Via says.
-    Response { leg: u8, message: &'a Message<'a> },
+    Response {
+        leg: u8,
+        message: &'a Message<'a>,
+    },
     Media(MediaNotice),
     /// A connection ended.
     FlowClosed(Flow),
     /// The transport could not send to this flow.
     SendFailed(Flow),
-    Hangup { by: By, text: String },
+    Hangup {
+        by: By,
+        text: String,
+    },
     /// For tests of the isolation of calls: panics.
     Fault,
 }

@@ -98,7 +98,12 @@ impl Ports {
     }
 
     /// Opens what the streams of a description need and is not there yet. On failure the caller closes all.
-    pub(super) fn fit(&mut self, described: &Described, cx: &mut Context<'_>, out: &mut Outbox) -> Result<(), PortError> {
+    pub(super) fn fit(
+        &mut self,
+        described: &Described,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), PortError> {
         for (index, _) in described.relayable() {
             if self.pairs.len() <= index {
                 self.pairs.resize(index + 1, None);

@@ -13,8 +13,8 @@ mod abort;
 mod answer;
 mod bond;
 mod branch;
-mod cancel;
 mod caller;
+mod cancel;
 mod early;
 mod ending;
 mod facts;
@@ -74,12 +74,19 @@ pub struct Call {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum State {
     /// The bindings are being asked for.
-    Locating { until: Instant },
-    Ringing { until: Instant },
+    Locating {
+        until: Instant,
+    },
+    Ringing {
+        until: Instant,
+    },
     /// `bonds` has one entry: the two who talk.
     Answered,
     /// Over for both parties; the last media reports come.
-    Ending { cause: Cause, until: Instant },
+    Ending {
+        cause: Cause,
+        until: Instant,
+    },
     /// The end was told; transactions may wait for repeats.
     Ended,
 }

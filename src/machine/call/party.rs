@@ -67,7 +67,9 @@ pub(super) enum Presence {
     Early,
     Confirmed,
     /// To be hung up when it has acknowledged our 2xx; with the values of Reason.
-    Leaving { reason: Text },
+    Leaving {
+        reason: Text,
+    },
     /// It said BYE, or we did.
     Gone,
 }
@@ -108,8 +110,13 @@ pub(super) enum InvitePurpose {
 pub(super) enum Acknowledgement {
     Nothing,
     /// The 2xx brought an offer: the ACK waits for the other side's answer.
-    Due { cseq: u32 },
-    Sent { cseq: u32, bytes: Text },
+    Due {
+        cseq: u32,
+    },
+    Sent {
+        cseq: u32,
+        bytes: Text,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,7 +183,13 @@ impl Party {
     }
 
     /// Sends a re-INVITE; without a description it asks for an offer.
-    pub(super) fn reinvite(&mut self, purpose: InvitePurpose, sdp: Option<&[u8]>, cx: &mut Context<'_>, out: &mut Outbox) {
+    pub(super) fn reinvite(
+        &mut self,
+        purpose: InvitePurpose,
+        sdp: Option<&[u8]>,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) {
         let branch = cx.identifier(self.leg);
         let mut bytes = Vec::with_capacity(2_048);
         let mut writer = self.dialog.request(&mut bytes, Method::Invite, &branch, cx.settings);
@@ -264,9 +277,10 @@ impl Party {
     pub(super) fn is_negotiating(&self) -> bool {
         let serves = self.server.as_ref().is_some_and(|server| server.transaction.is_proceeding());
         let asks = self.client.as_ref().is_some_and(|client| client.transaction.is_open());
-        let updates = self.requests.iter().any(|request| {
-            matches!(request.purpose, Purpose::Carry) && request.transaction.is_open()
-        });
+        let updates = self
+            .requests
+            .iter()
+            .any(|request| matches!(request.purpose, Purpose::Carry) && request.transaction.is_open());
         serves || asks || updates || self.unacked.is_some() || matches!(self.ack, Acknowledgement::Due { .. })
     }
 

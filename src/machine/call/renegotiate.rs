@@ -131,7 +131,9 @@ impl Call {
         let bond = &mut bonds[index];
         let ports = match to {
             Side::Caller => Some(&mut caller.ports),
-            Side::Callee => branches.iter_mut().find(|branch| branch.leg == bond.branch).map(|branch| &mut branch.ports),
+            Side::Callee => {
+                branches.iter_mut().find(|branch| branch.leg == bond.branch).map(|branch| &mut branch.ports)
+            }
         };
         let ports = ports.ok_or(NoMedia::NoPorts)?;
         bond.party_mut(to).description.offer(sdp, ports, cx, out)
@@ -152,7 +154,9 @@ impl Call {
         let bond = bonds.get_mut(index)?;
         let ports: &mut Ports = match to {
             Side::Caller => &mut caller.ports,
-            Side::Callee => branches.iter_mut().find(|branch| branch.leg == bond.branch).map(|branch| &mut branch.ports)?,
+            Side::Callee => {
+                branches.iter_mut().find(|branch| branch.leg == bond.branch).map(|branch| &mut branch.ports)?
+            }
         };
         if let Some(offered) = &offered {
             ports.fit(offered, cx, out).ok()?;
@@ -355,7 +359,11 @@ impl Call {
         if let (Content::Sdp(_), Some(status)) = (content, glare(&self.bonds[index], side, message)) {
             let leg = self.bonds[index].party(side).leg;
             self.step(cx, leg, What::Glare);
-            return if status == 491 { request.answer(491, |_| {}, out) } else { request.refuse(status, cx.random, out) };
+            return if status == 491 {
+                request.answer(491, |_| {}, out)
+            } else {
+                request.refuse(status, cx.random, out)
+            };
         }
         let party = self.bonds[index].party_mut(side);
         party.dialog.refresh_target(message);

@@ -151,7 +151,8 @@ impl Call {
         let Ok(cseq) = message.cseq() else { return };
         let Some(bond) = self.bonds.get_mut(index) else { return };
         let party = bond.party_mut(side);
-        let found = party.requests.iter_mut().find(|request| request.cseq == cseq.number && request.method == cseq.method);
+        let found =
+            party.requests.iter_mut().find(|request| request.cseq == cseq.number && request.method == cseq.method);
         let Some(request) = found else { return };
         if request.transaction.handle_response(status, cx.instant()) != non_invite_client::Response::Final {
             return;

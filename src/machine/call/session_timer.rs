@@ -21,9 +21,16 @@ use crate::wire::sip::Writer;
 pub(super) enum SessionTimer {
     Off,
     /// We refresh.
-    Ours { secs: u32, refresh_at: Instant, expires_at: Instant },
+    Ours {
+        secs: u32,
+        refresh_at: Instant,
+        expires_at: Instant,
+    },
     /// The phone refreshes.
-    Theirs { secs: u32, expires_at: Instant },
+    Theirs {
+        secs: u32,
+        expires_at: Instant,
+    },
 }
 
 /// What a deadline of the timer means.

@@ -94,12 +94,16 @@ impl What {
             Self::LocateTimeout => ("timer", "no answer about bindings".to_owned()),
             Self::Located { contacts } => ("route", format!("{contacts} contacts to ring")),
             Self::Invited => ("sip", "INVITE sent".to_owned()),
-            Self::InviteAgainForInterval { secs } => ("sip", format!("INVITE again: the phone wants a session of {secs} s")),
+            Self::InviteAgainForInterval { secs } => {
+                ("sip", format!("INVITE again: the phone wants a session of {secs} s"))
+            }
             Self::NoPorts => ("media", "no RTP ports left".to_owned()),
             Self::Request(method) => ("sip", format!("{} received", method.name())),
             Self::RequestRefused(method, status) => ("sip", format!("{} refused with {status}", method.name())),
             Self::Response(method, status) => ("sip", format!("{status} to {} received", method.name())),
-            Self::ProvisionalPassed { status, reliable: true } => ("sip", format!("{status} sent to the caller, reliably")),
+            Self::ProvisionalPassed { status, reliable: true } => {
+                ("sip", format!("{status} sent to the caller, reliably"))
+            }
             Self::ProvisionalPassed { status, reliable: false } => ("sip", format!("{status} sent to the caller")),
             Self::ProvisionalUnpracked => ("timer", "no PRACK from the caller".to_owned()),
             Self::EarlyMedia => ("media", "early media of this branch goes to the caller".to_owned()),
@@ -119,7 +123,9 @@ impl What {
             Self::SessionRefresh(method) => ("timer", format!("session refreshed with {}", method.name())),
             Self::SessionExpired => ("timer", "the session was not refreshed".to_owned()),
             Self::SessionTimer { secs, ours: true } => ("timer", format!("session of {secs} s, refreshed by us")),
-            Self::SessionTimer { secs, ours: false } => ("timer", format!("session of {secs} s, refreshed by the phone")),
+            Self::SessionTimer { secs, ours: false } => {
+                ("timer", format!("session of {secs} s, refreshed by the phone"))
+            }
             Self::FlowMoved => ("sip", "the phone sends from another address".to_owned()),
             Self::FlowGone => ("sip", "the connection of the phone ended".to_owned()),
             Self::MediaHeard { stream } => ("media", format!("stream {stream} is heard")),

@@ -148,6 +148,10 @@ impl Relay {
         self.open_count
     }
 
+    pub fn has_outputs(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     pub fn next_output(&mut self) -> Option<MediaOutput> {
         self.outputs.pop_front()
     }

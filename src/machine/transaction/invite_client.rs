@@ -23,12 +23,19 @@ pub struct InviteClient {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Timers A and B.
-    Calling { request: Repeat },
+    Calling {
+        request: Repeat,
+    },
     Proceeding,
     /// Timer D.
-    Completed { ack: Box<[u8]>, until: Instant },
+    Completed {
+        ack: Box<[u8]>,
+        until: Instant,
+    },
     /// Timer M: further 2xx are the user's.
-    Accepted { until: Instant },
+    Accepted {
+        until: Instant,
+    },
     Terminated,
 }
 

@@ -23,13 +23,21 @@ pub struct InviteServer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// With the last provisional response, empty before the first.
-    Proceeding { last: Box<[u8]> },
+    Proceeding {
+        last: Box<[u8]>,
+    },
     /// Timers G and H.
-    Completed { response: Repeat },
+    Completed {
+        response: Repeat,
+    },
     /// Timer I.
-    Confirmed { until: Instant },
+    Confirmed {
+        until: Instant,
+    },
     /// Timer L.
-    Accepted { until: Instant },
+    Accepted {
+        until: Instant,
+    },
     Terminated,
 }
 
@@ -98,11 +106,8 @@ impl InviteServer {
         match self.state {
             State::Completed { .. } => {
                 // RFC 3261 §17.2.1: timer I is "T4 seconds for unreliable transports, and zero seconds for reliable".
-                self.state = if self.flow.is_reliable() {
-                    State::Terminated
-                } else {
-                    State::Confirmed { until: now + T4 }
-                };
+                self.state =
+                    if self.flow.is_reliable() { State::Terminated } else { State::Confirmed { until: now + T4 } };
                 Ack::Absorbed
             }
             State::Accepted { .. } => Ack::ForUser,

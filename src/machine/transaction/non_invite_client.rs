@@ -20,11 +20,17 @@ pub struct NonInviteClient {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Timers E and F.
-    Trying { request: Repeat },
+    Trying {
+        request: Repeat,
+    },
     /// The same timers, E at T2.
-    Proceeding { request: Repeat },
+    Proceeding {
+        request: Repeat,
+    },
     /// Timer K.
-    Completed { until: Instant },
+    Completed {
+        until: Instant,
+    },
     Terminated,
 }
 

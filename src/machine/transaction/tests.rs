@@ -88,10 +88,7 @@ fn invite_client_acks_a_failure_and_each_repeat_of_it() {
     let response = client.handle_response(486, || b"ACK".to_vec(), at(100), &mut out);
     assert_eq!(response, invite_client::Response::Failure);
     assert_eq!(sent(&mut out), [b"ACK"]);
-    assert_eq!(
-        client.handle_response(486, || unreachable!(), at(200), &mut out),
-        invite_client::Response::Absorbed
-    );
+    assert_eq!(client.handle_response(486, || unreachable!(), at(200), &mut out), invite_client::Response::Absorbed);
     assert_eq!(sent(&mut out), [b"ACK"]);
     assert_eq!(client.handle_response(200, || unreachable!(), at(300), &mut out), invite_client::Response::Absorbed);
     assert_eq!(run!(client, at(300)), (vec![], None));

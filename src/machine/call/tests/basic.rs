@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::ladder::*;
-use crate::machine::call::input::Destination;
 use crate::machine::call::input::CallInput;
+use crate::machine::call::input::Destination;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::outbox::Aor;
 use crate::wire::event::Body;
@@ -246,7 +246,8 @@ fn a_fault_panics_and_abort_ends_the_last_state() {
 
 #[test]
 fn a_call_is_small() {
-    let Talk { ladder, .. } = talk("Supported: timer, 100rel\r\n", "Require: timer\r\nSession-Expires: 1800;refresher=uas\r\n");
+    let Talk { ladder, .. } =
+        talk("Supported: timer, 100rel\r\n", "Require: timer\r\nSession-Expires: 1800;refresher=uas\r\n");
     let bytes = postcard::to_allocvec(&ladder.call).unwrap().len();
     let value = size_of_val(&ladder.call);
     println!("an answered call: {bytes} bytes serialised, {value} bytes of struct");

@@ -54,12 +54,8 @@ pub(crate) fn settings() -> Settings {
         let ip = text.parse().unwrap();
         Some(MediaAddress { local: ip, advertise: ip })
     };
-    let listener = |reliable| Listener {
-        reliable,
-        local: "198.51.100.1:5060".parse().unwrap(),
-        advertise: None,
-        interface: 0,
-    };
+    let listener =
+        |reliable| Listener { reliable, local: "198.51.100.1:5060".parse().unwrap(), advertise: None, interface: 0 };
     Settings {
         node: "n".to_owned(),
         boot: 1,
@@ -265,7 +261,9 @@ impl Ladder {
     #[track_caller]
     pub(super) fn expect(&mut self, host: u8, start: &str) -> Sent {
         let position = self.sent.iter().position(|sent| sent.flow.peer.ip() == flow(host).peer.ip());
-        let Some(sent) = position.and_then(|at| self.sent.remove(at)) else { panic!("nothing sent to {host}, wanted {start}") };
+        let Some(sent) = position.and_then(|at| self.sent.remove(at)) else {
+            panic!("nothing sent to {host}, wanted {start}")
+        };
         assert!(sent.text.starts_with(start), "wanted {start}, got\n{}", sent.text);
         sent
     }

@@ -23,7 +23,10 @@ fn all_contacts_ring_and_the_first_answer_wins() {
     assert_ne!(offers[0].header(HeaderId::CallId), offers[1].header(HeaderId::CallId));
     let in_use = ladder.pool.counts.in_use;
     for (offer, tag) in offers.iter().zip(["b", "c"]) {
-        ladder.receive(offer.flow.peer.ip().to_string().rsplit('.').next().unwrap().parse().unwrap(), &offer.response(180, tag, "", ""));
+        ladder.receive(
+            offer.flow.peer.ip().to_string().rsplit('.').next().unwrap().parse().unwrap(),
+            &offer.response(180, tag, "", ""),
+        );
     }
     let first = ladder.expect(10, "SIP/2.0 180");
     let second = ladder.expect(10, "SIP/2.0 180");

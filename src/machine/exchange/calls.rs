@@ -1,0 +1,199 @@
+//! The calls of a shard: where they are, when they want to be woken, and that the fault of one is the end of that one alone.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::id::CallId;
+use crate::base::id::Handle;
+use crate::base::id::ShardId;
+use crate::base::limit::CALLS_PER_SHARD_MAX;
+use crate::base::random::Random;
+use crate::base::time::Instant;
+use crate::base::time::Now;
+use crate::base::timer::Alarm;
+use crate::base::timer::Wheel;
+use crate::machine::Shared;
+use crate::machine::call::Call;
+use crate::machine::call::input::CallInput;
+use crate::machine::call::input::Context;
+use crate::machine::call::input::Invite;
+use crate::machine::media::ports::PortPool;
+use crate::machine::outbox::Outbox;
+use crate::wire::event::By;
+use crate::wire::event::Cause;
+
+/// Calls woken in one turn.
+const WAKES_MAX: usize = 256;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Calls {
+    table: crate::base::slab::Slab<Entry>,
+    /// Initial INVITE transactions, for what comes before our tag is known.
+    by_invite: BTreeMap<u64, Handle>,
+    by_id: BTreeMap<CallId, Handle>,
+    wheel: Wheel<Handle>,
+    /// Steps that panicked.
+    pub(super) faults: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    call: Box<Call>,
+    alarm: Alarm,
+}
+
+/// What a step of a call may use of its shard.
+pub(super) struct Surroundings<'a> {
+    pub(super) shard: ShardId,
+    pub(super) random: &'a mut Random,
+    pub(super) ports: &'a mut PortPool,
+    pub(super) now: Now,
+    pub(super) shared: Shared<'a>,
+}
+
+impl Surroundings<'_> {
+    fn context(&mut self, handle: Handle) -> Context<'_> {
+        Context {
+            now: self.now,
+            settings: self.shared.settings,
+            shard: self.shard,
+            handle,
+            random: self.random,
+            ports: self.ports,
+        }
+    }
+}
+
+impl Calls {
+    pub(super) fn new(now: Instant) -> Self {
+        let table = crate::base::slab::Slab::new(CALLS_PER_SHARD_MAX);
+        Self { table, by_invite: BTreeMap::new(), by_id: BTreeMap::new(), wheel: Wheel::new(now), faults: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.table.is_full()
+    }
+
+    pub(super) fn find_invite(&self, key: u64) -> Option<Handle> {
+        self.by_invite.get(&key).copied()
+    }
+
+    pub(super) fn find(&self, call: CallId) -> Option<Handle> {
+        self.by_id.get(&call).copied()
+    }
+
+    pub(super) fn get(&self, handle: Handle) -> Option<&Call> {
+        self.table.get(handle).map(|entry| entry.call.as_ref())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Handle, &Call)> {
+        self.table.iter().map(|(handle, entry)| (handle, entry.call.as_ref()))
+    }
+
+    /// A new call; false if there is no room for it.
+    pub(super) fn begin(
+        &mut self,
+        key: u64,
+        invite: Invite<'_>,
+        mut around: Surroundings<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        // The place comes first: its number is part of every identifier of the call.
+        let Some(handle) = self.table.reserve() else { return false };
+        let mark = out.len();
+        let begun = catch_unwind(AssertUnwindSafe(|| Call::new(invite, &mut around.context(handle), out)));
+        match begun {
+            Ok(call) => {
+                self.by_invite.insert(key, handle);
+                self.by_id.insert(call.id(), handle);
+                self.keep(handle, Entry { call: Box::new(call), alarm: Alarm::new() });
+            }
+            Err(_) => {
+                out.truncate(mark);
+                self.faults += 1;
+                self.table.remove(handle);
+            }
+        }
+        true
+    }
+
+    pub(super) fn handle(&mut self, handle: Handle, input: CallInput<'_>, around: Surroundings<'_>, out: &mut Outbox) {
+        self.step(handle, around, out, |call, context, out| call.handle(input, context, out));
+    }
+
+    /// Wakes those whose time has come; a bounded number of them.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Handle> {
+        let mut due = Vec::new();
+        self.wheel.expire(now, &mut due, WAKES_MAX);
+        due
+    }
+
+    pub(super) fn handle_timeout(&mut self, handle: Handle, around: Surroundings<'_>, out: &mut Outbox) {
+        let now = around.now.instant;
+        let Some(entry) = self.table.get_mut(handle) else { return };
+        entry.alarm.rang();
+        // The deadline may have moved since the alarm was set.
+        if entry.call.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.step(handle, around, out, |call, context, out| call.handle_timeout(context, out));
+        } else {
+            entry.alarm.set(entry.call.next_deadline(), handle, &mut self.wheel);
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.wheel.next_deadline()
+    }
+
+    /// One step of one call. If it panics, its effects and the call as it left it are thrown away; what it was before the
+    /// step ends by the shortest path.
+    fn step(
+        &mut self,
+        handle: Handle,
+        mut around: Surroundings<'_>,
+        out: &mut Outbox,
+        act: impl FnOnce(&mut Call, &mut Context<'_>, &mut Outbox),
+    ) {
+        let Some(mut entry) = self.table.take(handle) else { return };
+        let before = entry.call.clone();
+        let mark = out.len();
+        let stepped = catch_unwind(AssertUnwindSafe(|| act(&mut entry.call, &mut around.context(handle), out)));
+        if stepped.is_err() {
+            out.truncate(mark);
+            self.faults += 1;
+            entry.call = before;
+            let cause = Cause { sip: 500, q850: 41, text: "a fault of ours".to_owned(), by: By::System };
+            let place = "a step of the call".to_owned();
+            let aborted =
+                catch_unwind(AssertUnwindSafe(|| entry.call.abort(cause, place, &mut around.context(handle), out)));
+            if aborted.is_err() {
+                out.truncate(mark);
+                self.remove(handle, &entry.call);
+                return;
+            }
+        }
+        if entry.call.is_over() {
+            self.remove(handle, &entry.call);
+        } else {
+            self.keep(handle, entry);
+        }
+    }
+
+    fn keep(&mut self, handle: Handle, mut entry: Entry) {
+        entry.alarm.set(entry.call.next_deadline(), handle, &mut self.wheel);
+        self.table.put_back(handle, entry);
+    }
+
+    fn remove(&mut self, handle: Handle, call: &Call) {
+        self.table.remove(handle);
+        self.by_invite.remove(&call.invite_key());
+        self.by_id.remove(&call.id());
+    }
+}

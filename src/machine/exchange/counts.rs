@@ -1,0 +1,35 @@
+//! What the exchange counts; published by whoever drives the shard.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::wire::sip::Method;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// By [`Method`], in its order.
+    pub requests: [u64; Self::METHODS],
+    pub challenges: u64,
+    pub retransmissions: u64,
+    /// Messages for another shard.
+    pub passed_on: u64,
+    /// Messages that did not scan.
+    pub unreadable: u64,
+    /// Responses to nothing of ours.
+    pub strays: u64,
+    /// Datagrams of sources that are not even read.
+    pub shut_out: u64,
+    pub keep_alives: u64,
+    /// 503 because of draining or a full table.
+    pub refused_calls: u64,
+}
+
+impl Counts {
+    pub const METHODS: usize = Method::Other as usize + 1;
+
+    pub(super) fn request(&mut self, method: Method) {
+        if let Some(count) = self.requests.get_mut(method as usize) {
+            *count += 1;
+        }
+    }
+}

@@ -1,0 +1,571 @@
+//! The exchange: everything that one shard decides, behind one door. Registrar, calls and relay meet here and nowhere else.
+//!
+//! A message is read once by whoever receives it. What is wrong with it, or lacks a nonce, is answered on the spot and
+//! forgotten; the rest goes to the shard that owns its phone or call ([`owner`]), where it is admitted ([`gate`]) and
+//! handled. Lives once per shard.
+
+mod answer;
+mod calls;
+mod counts;
+mod gate;
+mod locate;
+pub mod owner;
+mod screen;
+mod who;
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::id::CallId;
+use crate::base::id::Handle;
+use crate::base::id::ShardId;
+use crate::base::random::Random;
+use crate::base::time::Instant;
+use crate::base::time::Now;
+use crate::machine::Shared;
+use crate::machine::call::input::CallInput;
+use crate::machine::call::input::CallerIdentity;
+use crate::machine::call::input::Destination;
+use crate::machine::call::input::Invite;
+use crate::machine::exchange::calls::Calls;
+use crate::machine::exchange::calls::Surroundings;
+pub use crate::machine::exchange::counts::Counts;
+use crate::machine::exchange::gate::Gate;
+use crate::machine::exchange::locate::Locating;
+use crate::machine::exchange::who::Called;
+use crate::machine::flow::Flow;
+use crate::machine::lingering;
+use crate::machine::lingering::Lingering;
+use crate::machine::locator::Locator;
+use crate::machine::media::command::MediaOutput;
+use crate::machine::media::ports::Pair;
+use crate::machine::media::ports::PortPool;
+use crate::machine::media::relay::Relay;
+use crate::machine::media::relay::RelaySettings;
+use crate::machine::media::relay::Verdict;
+use crate::machine::outbox::Aor;
+use crate::machine::outbox::Mesh;
+use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
+use crate::machine::registrar::Registrar;
+use crate::machine::settings::Settings;
+use crate::machine::source_limit;
+use crate::machine::source_limit::SourceLimit;
+use crate::machine::transaction::key::server_key;
+use crate::wire::event::By;
+use crate::wire::link::Phone;
+use crate::wire::link::TraceStep;
+use crate::wire::sip::Message;
+use crate::wire::sip::Method;
+use crate::wire::sip::Scan;
+use crate::wire::sip::Status;
+use crate::wire::sip::Transport;
+use crate::wire::sip::Uri;
+use crate::wire::sip::scan;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Exchange {
+    shard: ShardId,
+    random: Random,
+    sources: SourceLimit,
+    registrar: Registrar,
+    lingering: Lingering,
+    calls: Calls,
+    locating: Locating,
+    relay: Relay,
+    ports: PortPool,
+    counts: Counts,
+    is_draining: bool,
+}
+
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A datagram, or one message of a connection.
+    Sip {
+        flow: Flow,
+        bytes: &'a [u8],
+    },
+    Mesh {
+        from: ShardId,
+        message: Mesh,
+    },
+    /// A connection of this shard ended.
+    FlowClosed(Flow),
+    Drain(bool),
+    /// Ends a call.
+    Hangup {
+        call: CallId,
+        by: By,
+        text: String,
+    },
+    /// Ends all calls.
+    HangupAll,
+    /// A call's step panics: a test of isolation.
+    Fault(CallId),
+}
+
+impl Exchange {
+    /// `seed` is random; `pairs` are the RTP ports of the shard in the order of their slots.
+    pub fn new(shard: ShardId, seed: u64, pairs: Vec<Pair>, settings: &Settings, now: Now) -> Self {
+        let relay = Relay::new(relay_settings(settings, &pairs), pairs.len());
+        Self {
+            shard,
+            random: Random::new(seed),
+            sources: SourceLimit::new(),
+            registrar: Registrar::new(settings.secrets.hash),
+            lingering: Lingering::new(),
+            calls: Calls::new(now.instant),
+            locating: Locating::default(),
+            relay,
+            ports: PortPool::new(pairs),
+            counts: Counts::default(),
+            is_draining: false,
+        }
+    }
+
+    pub fn handle(&mut self, input: Input<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let mark = out.len();
+        match input {
+            Input::Sip { flow, bytes } => self.on_sip(flow, bytes, true, now, shared, out),
+            Input::Mesh { from, message } => self.on_mesh(from, message, now, shared, out),
+            Input::FlowClosed(flow) => {
+                // Whose bindings and calls used it is not known here: every shard is told.
+                for shard in (0..shared.settings.shards).map(ShardId).filter(|shard| *shard != self.shard) {
+                    out.push(Output::Mesh { to: shard, message: Mesh::FlowClosed { flow } });
+                }
+                self.on_flow_closed(flow, now, shared, out);
+            }
+            Input::Drain(on) => self.is_draining = on,
+            Input::Hangup { call, by, text } => {
+                if let Some(handle) = self.calls.find(call) {
+                    self.on_call(handle, CallInput::Hangup { by, text }, now, shared, out);
+                }
+            }
+            Input::HangupAll => self.hang_up_all(now, shared, out),
+            Input::Fault(call) => {
+                if let Some(handle) = self.calls.find(call) {
+                    self.on_call(handle, CallInput::Fault, now, shared, out);
+                }
+            }
+        }
+        self.settle(mark, now, shared, out);
+    }
+
+    /// A packet at an RTP or RTCP slot: decided in place, without allocation.
+    pub fn relay(
+        &mut self,
+        slot: u32,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Now,
+        shared: Shared<'_>,
+        out: &mut Outbox,
+    ) -> Verdict {
+        let verdict = self.relay.packet(slot, source, packet, now);
+        self.settle(out.len(), now, shared, out);
+        verdict
+    }
+
+    pub fn handle_timeout(&mut self, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let mark = out.len();
+        for handle in self.calls.due(now.instant) {
+            let around =
+                Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
+            self.calls.handle_timeout(handle, around, out);
+        }
+        for located in self.locating.handle_timeout(now.instant) {
+            self.on_call(located.call, CallInput::Targets(located.targets), now, shared, out);
+        }
+        self.registrar.handle_timeout(now, out);
+        self.lingering.handle_timeout(now.instant);
+        self.relay.handle_timeout(now);
+        self.settle(mark, now, shared, out);
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.calls.next_deadline(),
+            self.locating.next_deadline(),
+            self.registrar.next_deadline(),
+            self.lingering.next_deadline(),
+            self.relay.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    fn on_sip(
+        &mut self,
+        flow: Flow,
+        bytes: &[u8],
+        is_first_reader: bool,
+        now: Now,
+        shared: Shared<'_>,
+        out: &mut Outbox,
+    ) {
+        if is_first_reader && self.sources.is_shut(flow.peer, now.instant, shared) {
+            self.counts.shut_out += 1;
+            return;
+        }
+        // RFC 3261 §7.5 and RFC 5626 §4.4.1: line ends alone keep a path open and want no answer over UDP.
+        if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            self.counts.keep_alives += 1;
+            return;
+        }
+        let transport = if flow.is_reliable() { Transport::Tcp } else { Transport::Udp };
+        match scan(bytes, transport) {
+            Scan::Ok(message) if message.is_request() => {
+                self.counts.request(message.method());
+                self.on_request(flow, &message, is_first_reader, now, shared, out);
+            }
+            Scan::Ok(message) => self.on_response(flow, &message, now, shared, out),
+            Scan::Answerable { status, message, .. } => {
+                self.counts.unreadable += 1;
+                if self.sources.garbage(flow.peer, now.instant, shared) == source_limit::Verdict::Pass {
+                    self.answer(&message, flow, status, shared, out);
+                }
+            }
+            Scan::Drop(_) => {
+                self.counts.unreadable += 1;
+                self.sources.garbage(flow.peer, now.instant, shared);
+            }
+        }
+    }
+
+    fn on_response(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let Some(place) = owner::of_response(message) else {
+            self.counts.strays += 1;
+            return;
+        };
+        if place.shard != self.shard {
+            self.pass_on(place.shard, flow, message, out);
+        } else if self.calls.get(place.call).is_some() {
+            self.on_call(place.call, CallInput::Response { leg: place.leg, message }, now, shared, out);
+        } else {
+            self.counts.strays += 1;
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        flow: Flow,
+        message: &Message<'_>,
+        is_first_reader: bool,
+        now: Now,
+        shared: Shared<'_>,
+        out: &mut Outbox,
+    ) {
+        if let Some(place) = owner::of_dialog(message) {
+            self.on_dialog_request(place, flow, message, now, shared, out);
+            return;
+        }
+        if is_first_reader && let Err(refusal) = screen::check(message) {
+            let bytes = answer::refusal(message, flow, &refusal, "", shared);
+            self.send(flow, bytes, out);
+            return;
+        }
+        match message.method() {
+            // Failover watches OPTIONS: answered by whoever reads it, for anybody.
+            Method::Options => self.send(flow, answer::options(message, flow, self.is_draining, shared), out),
+            Method::Register | Method::Invite => {
+                if is_first_reader && !self.gate(now, shared).screen(message, flow, out) {
+                    self.counts.challenges += 1;
+                    return;
+                }
+                self.on_owned(flow, message, now, shared, out);
+            }
+            Method::Cancel => self.on_owned(flow, message, now, shared, out),
+            // The ACK of an answer that was given without a transaction.
+            Method::Ack => {}
+            // RFC 3261 §12.2.2: a request that needs a dialog and has none.
+            _ => self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out),
+        }
+    }
+
+    fn on_dialog_request(
+        &mut self,
+        place: Locator,
+        flow: Flow,
+        message: &Message<'_>,
+        now: Now,
+        shared: Shared<'_>,
+        out: &mut Outbox,
+    ) {
+        if place.shard != self.shard {
+            self.pass_on(place.shard, flow, message, out);
+            return;
+        }
+        if self.calls.get(place.call).is_some() {
+            self.on_call(place.call, CallInput::Request { message, flow }, now, shared, out);
+            return;
+        }
+        if self.repeat_answer(flow, message, now, shared, out) {
+            return;
+        }
+        self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
+    }
+
+    /// A request outside any dialog, at the shard that owns it or on its way there.
+    fn on_owned(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let owner = owner::of_request(message, shared);
+        if owner != self.shard {
+            self.pass_on(owner, flow, message, out);
+            return;
+        }
+        match message.method() {
+            Method::Register => self.on_register(flow, message, now, shared, out),
+            Method::Invite => self.on_invite(flow, message, now, shared, out),
+            _ => self.on_cancel(flow, message, now, shared, out),
+        }
+    }
+
+    fn on_register(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        if self.repeat_answer(flow, message, now, shared, out) {
+            return;
+        }
+        let Some(phone) = self.gate(now, shared).admit(message, flow, out) else { return };
+        let bytes = self.registrar.register(message, flow, phone, now, shared, &mut self.random, out);
+        let key = lingering::Key::of(message, flow.peer.ip(), &shared.settings.secrets.hash);
+        self.lingering.insert(key, &flow, &bytes, now.instant);
+        self.send(flow, Some(bytes), out);
+    }
+
+    fn on_invite(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let key = server_key(&shared.settings.secrets.hash, message, Method::Invite);
+        if let Some(handle) = self.calls.find_invite(key) {
+            self.on_call(handle, CallInput::Request { message, flow }, now, shared, out);
+            return;
+        }
+        let Some(phone) = self.gate(now, shared).admit(message, flow, out) else { return };
+        if self.is_draining || self.calls.is_full() {
+            self.counts.refused_calls += 1;
+            self.answer(message, flow, Status::SERVICE_UNAVAILABLE, shared, out);
+            return;
+        }
+        let Some(invite) = invitation(message, flow, phone, shared) else {
+            self.answer(message, flow, Status::BAD_REQUEST, shared, out);
+            return;
+        };
+        let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
+        self.calls.begin(key, invite, around, out);
+    }
+
+    /// RFC 3261 §9.2: a CANCEL finds the INVITE whose transaction it names, or gets 481.
+    fn on_cancel(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let key = server_key(&shared.settings.secrets.hash, message, Method::Invite);
+        match self.calls.find_invite(key) {
+            Some(handle) => self.on_call(handle, CallInput::Request { message, flow }, now, shared, out),
+            None if self.repeat_answer(flow, message, now, shared, out) => {}
+            None => self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out),
+        }
+    }
+
+    fn on_mesh(&mut self, from: ShardId, message: Mesh, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        match message {
+            Mesh::Sip { flow, bytes } => self.on_sip(flow, &bytes, false, now, shared, out),
+            Mesh::Locate { request, aors } => {
+                let targets = self.registrar.locate(&aors);
+                out.push(Output::Mesh { to: from, message: Mesh::Located { request, targets } });
+            }
+            Mesh::Located { request, targets } => {
+                if let Some(located) = self.locating.answer(request, from, targets) {
+                    self.on_call(located.call, CallInput::Targets(located.targets), now, shared, out);
+                }
+            }
+            Mesh::FlowClosed { flow } => self.on_flow_closed(flow, now, shared, out),
+            // Written by whoever drives this shard: it holds the connections.
+            Mesh::Write { .. } => {}
+        }
+    }
+
+    /// Bindings and calls on a connection end with it.
+    fn on_flow_closed(&mut self, flow: Flow, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        self.registrar.flow_closed(&flow, now, out);
+        // Each call looks for itself; connections end rarely beside what calls do.
+        let handles: Vec<_> = self.calls.iter().map(|(handle, _)| handle).collect();
+        for handle in handles {
+            self.on_call(handle, CallInput::FlowClosed(flow), now, shared, out);
+        }
+    }
+
+    fn hang_up_all(&mut self, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let handles: Vec<_> = self.calls.iter().map(|(handle, _)| handle).collect();
+        for handle in handles {
+            let text = "the service stops".to_owned();
+            self.on_call(handle, CallInput::Hangup { by: By::System, text }, now, shared, out);
+        }
+    }
+
+    fn on_call(&mut self, handle: Handle, input: CallInput<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
+        self.calls.handle(handle, input, around, out);
+    }
+
+    fn gate<'s>(&mut self, now: Now, shared: Shared<'s>) -> Gate<'_, 's> {
+        Gate { sources: &mut self.sources, registrar: &mut self.registrar, random: &mut self.random, now, shared }
+    }
+
+    /// Applies what a step wanted of this very shard, until nothing is left: media commands, locations, answers to keep.
+    fn settle(&mut self, mark: usize, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        loop {
+            let internal = out.take_internal(mark);
+            if internal.is_empty() && !self.relay.has_outputs() {
+                return;
+            }
+            for output in internal {
+                match output {
+                    Output::Media(command) => self.relay.handle(command, now),
+                    Output::Locate { call, aors } => self.ask(call, aors, now, shared, out),
+                    Output::Answer { key, flow, bytes } => {
+                        self.lingering.insert(key, &flow, &bytes, now.instant);
+                        self.send(flow, Some(bytes), out);
+                    }
+                    _ => {}
+                }
+            }
+            while let Some(output) = self.relay.next_output() {
+                match output {
+                    MediaOutput::Socket(command) => out.push(Output::Socket(command)),
+                    MediaOutput::Notice(notice) => {
+                        self.on_call(notice.owner.call, CallInput::Media(notice), now, shared, out)
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, call: Handle, aors: Vec<Aor>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let mut by_shard: Vec<(ShardId, Vec<Aor>)> = Vec::new();
+        for aor in aors {
+            let shard = owner::shard_of(&aor, shared);
+            match by_shard.iter_mut().find(|(known, _)| *known == shard) {
+                Some((_, aors)) => aors.push(aor),
+                None => by_shard.push((shard, vec![aor])),
+            }
+        }
+        let request = self.locating.ask(call, by_shard.iter().map(|(shard, _)| *shard), now.instant);
+        for (shard, aors) in by_shard {
+            if shard == self.shard {
+                let targets = self.registrar.locate(&aors);
+                if let Some(located) = self.locating.answer(request, shard, targets) {
+                    self.on_call(located.call, CallInput::Targets(located.targets), now, shared, out);
+                }
+            } else {
+                out.push(Output::Mesh { to: shard, message: Mesh::Locate { request, aors } });
+            }
+        }
+    }
+
+    /// RFC 3261 §17.2.2: a retransmission gets the response that the request had.
+    fn repeat_answer(
+        &mut self,
+        flow: Flow,
+        message: &Message<'_>,
+        now: Now,
+        shared: Shared<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        let _ = now;
+        let key = lingering::Key::of(message, flow.peer.ip(), &shared.settings.secrets.hash);
+        let Some(bytes) = self.lingering.find(key) else { return false };
+        out.send(flow, bytes.to_vec());
+        self.counts.retransmissions += 1;
+        true
+    }
+
+    fn answer(&mut self, message: &Message<'_>, flow: Flow, status: Status, shared: Shared<'_>, out: &mut Outbox) {
+        let bytes = answer::stateless(message, flow, status, shared);
+        self.send(flow, bytes, out);
+    }
+
+    fn send(&mut self, flow: Flow, bytes: Option<Vec<u8>>, out: &mut Outbox) {
+        if let Some(bytes) = bytes {
+            out.send(flow, bytes);
+        }
+    }
+
+    fn pass_on(&mut self, to: ShardId, flow: Flow, message: &Message<'_>, out: &mut Outbox) {
+        self.counts.passed_on += 1;
+        let bytes = message.bytes().to_vec();
+        out.push(Output::Mesh { to, message: Mesh::Sip { flow, bytes } });
+    }
+}
+
+/// What the API and the command line ask.
+impl Exchange {
+    pub fn calls_len(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub fn ports_in_use(&self) -> u32 {
+        self.ports.counts.in_use
+    }
+
+    /// Steps of calls that panicked.
+    pub fn faults(&self) -> u64 {
+        self.calls.faults
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub fn live_calls(&self) -> impl Iterator<Item = crate::wire::link::LiveCall> + '_ {
+        self.calls.iter().map(|(_, call)| call.live())
+    }
+
+    pub fn has_call(&self, call: CallId) -> bool {
+        self.calls.find(call).is_some()
+    }
+
+    /// The decisions of a call, by its id.
+    pub fn trace(&self, subject: &str) -> Option<Vec<TraceStep>> {
+        let handle = subject.parse().ok().and_then(|call| self.calls.find(call))?;
+        self.calls.get(handle).map(|call| call.trace())
+    }
+
+    /// Takes over what an earlier life registered: the stored values of this shard's phones.
+    pub fn restore_bindings(&mut self, values: &[Vec<u8>], settings: &Settings, now: Now) {
+        self.registrar = Registrar::restore(settings.secrets.hash, values.iter().map(Vec::as_slice), now);
+    }
+
+    pub fn registrar(&self) -> &Registrar {
+        &self.registrar
+    }
+}
+
+/// What the relay may not send to, and when it calls a stream silent.
+fn relay_settings(settings: &Settings, pairs: &[Pair]) -> RelaySettings {
+    let ports = || pairs.iter().flat_map(|pair| [pair.rtp.port(), pair.rtcp.port()]);
+    let mut own: Vec<_> = pairs.iter().map(|pair| pair.rtp.ip()).collect();
+    own.dedup();
+    own.sort();
+    own.dedup();
+    RelaySettings {
+        own,
+        own_ports: (ports().min().unwrap_or(0), ports().max().unwrap_or(0)),
+        loopback: settings.loopback_media,
+        media_timeout: settings.media_timeout,
+    }
+}
+
+/// The authenticated caller and whom it reaches; `None` where the Request-URI is none.
+fn invitation<'a>(message: &'a Message<'a>, flow: Flow, phone: &Phone, shared: Shared<'_>) -> Option<Invite<'a>> {
+    let uri = Uri::parse(message.request()?.uri).ok()?;
+    let tenant = shared.directory.tenant(&phone.tenant)?;
+    let caller = CallerIdentity {
+        tenant: phone.tenant.clone(),
+        domain: tenant.domain.clone(),
+        phone: phone.user.clone(),
+        number: if phone.extension.is_empty() { phone.user.clone() } else { phone.extension.clone() },
+        name: phone.name.clone(),
+    };
+    let destination = match who::called(uri, phone, shared) {
+        Called::Phones(aors) => Destination::Phones(aors),
+        Called::Nobody => Destination::Refused { status: Status::NOT_FOUND.code() },
+        Called::Elsewhere => Destination::Refused { status: Status::FORBIDDEN.code() },
+    };
+    let dialled = uri.user().map(|user| String::from_utf8_lossy(user).into_owned()).unwrap_or_default();
+    Some(Invite { message, flow, caller, dialled, destination })
+}
