@@ -1,8 +1,12 @@
-//! The engine: signalling and media.
+//! The engine: signalling and media. The keeper gives it sockets and settings; each shard runs an exchange on a thread of its
+//! own; the clerk does what may wait.
 
 pub mod clerk;
+mod driver;
+mod message;
 pub mod received;
 mod run;
 pub mod secrets;
+mod settings;
 
 pub use run::run;

@@ -1,31 +1,46 @@
-//! The engine process from its first step to its last.
-//!
-//! It does what the keeper says and beats for each shard; it serves no phone yet.
+//! The engine process from its first step to its last: what the keeper gave becomes shards, and the clerk takes over.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use rustix::event::PollFd;
-use rustix::event::PollFlags;
-use rustix::event::Timespec;
-use rustix::event::poll;
-
-use crate::process::channel::Wait;
+use crate::base::id::ShardId;
+use crate::machine::Shared;
+use crate::machine::directory::Directory;
+use crate::machine::exchange::Exchange;
+use crate::machine::exchange::owner;
+use crate::machine::media::ports::Pair;
+use crate::machine::registrar::aor_of_key;
+use crate::machine::settings::Settings;
+use crate::process::channel::Channel;
 use crate::process::child;
-use crate::process::clock;
+use crate::process::engine::clerk;
+use crate::process::engine::clerk::Clerk;
+use crate::process::engine::clerk::directory::Keeping;
+use crate::process::engine::clerk::store::Store;
+use crate::process::engine::driver::Beginning;
+use crate::process::engine::driver::Driver;
+use crate::process::engine::message::Message;
 use crate::process::engine::received::Received;
 use crate::process::engine::received::ShardHandles;
+use crate::process::engine::secrets;
+use crate::process::engine::settings;
 use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
-use crate::process::plan::EngineSettings;
 use crate::shard::memory::Figures;
-use crate::shard::memory::Phase;
-use crate::wire::control::Answer;
+use crate::shard::mesh::Post;
+use crate::shard::run::Backend;
+use crate::shard::run::ShardConfig;
+use crate::shard::run::ShardError;
+use crate::shard::run::ShardHandle;
+use crate::shard::run::ShardParts;
+use crate::shard::run::spawn;
+use crate::shard::udp::Slot;
+use crate::shard::udp::SlotKind;
 use crate::wire::control::FromChild;
-use crate::wire::control::Query;
-use crate::wire::control::ToChild;
-
-const BEAT_EVERY: Duration = Duration::from_millis(250);
 
 /// Returns the exit code.
 pub fn run() -> u8 {
@@ -37,65 +52,125 @@ pub fn run() -> u8 {
         Ok(received) => received,
         Err((keeper, failure)) => return child::fail(&keeper, &failure),
     };
-    match serve(&received) {
-        Ok(()) => 0,
-        Err(failure) => child::fail(&received.keeper, &failure),
-    }
-}
-
-fn serve(received: &Received) -> Result<(), Failure> {
-    let lost = |error: std::io::Error| Failure::from_io("the keeper", &error);
-    log::start(&received.settings.log, &received.start.node, "engine").map_err(lost)?;
-    let keeper = &received.keeper;
-    keeper.send(&FromChild::Ready).map_err(lost)?;
-    if received.start.draining {
-        keeper.send(&FromChild::CallsUp(0)).map_err(lost)?;
-    }
-    let figures = |shard: &ShardHandles| {
-        Figures::open(&shard.state, shard.shard).map_err(|error| Failure::new(exit::OTHER, error.to_string()))
+    let keeper = match received.keeper.try_clone() {
+        Ok(keeper) => keeper,
+        Err(error) => return child::fail(&received.keeper, &Failure::from_io("the keeper", &error)),
     };
-    let figures: Vec<_> = received.shards.iter().map(figures).collect::<Result<_, _>>()?;
-    loop {
-        figures.iter().for_each(|figures| figures.beat(clock::instant(), Phase::Working));
-        let mut descriptors = [PollFd::new(keeper, PollFlags::IN)];
-        let nanos = i64::from(BEAT_EVERY.subsec_nanos());
-        if poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: nanos })) != Ok(1) {
-            continue;
-        }
-        match keeper.receive::<ToChild>(Wait::No).map_err(lost)? {
-            Some((ToChild::Stop { .. }, _)) => {
-                log::flush();
-                return Ok(());
-            }
-            Some((frame, _)) => on_frame(received, frame).map_err(lost)?,
-            None => return Err(Failure::new(exit::OTHER, "the keeper is gone")),
-        }
+    let result = serve(received);
+    log::flush();
+    match result {
+        Ok(()) => 0,
+        Err(failure) => child::fail(&keeper, &failure),
     }
 }
 
-fn on_frame(received: &Received, frame: ToChild) -> std::io::Result<()> {
-    match frame {
-        ToChild::Drain | ToChild::Undrain => received.keeper.send(&FromChild::CallsUp(0)),
-        ToChild::Settings(settings) => {
-            if let Ok(settings) = postcard::from_bytes::<EngineSettings>(&settings) {
-                log::set(&settings.log);
-            }
-            Ok(())
-        }
-        ToChild::ReopenLogs => {
-            log::reopen();
-            Ok(())
-        }
-        ToChild::Query { id, query } => {
-            let answer = match query {
-                Query::Calls => Answer::Calls(Vec::new()),
-                Query::Hangup(_) => Answer::Hangup { found: false },
-                Query::Trace(_) => Answer::Trace { found: false, steps: Vec::new() },
-                Query::Stats => Answer::Stats(Vec::new()),
-            };
-            let part = postcard::to_allocvec(&answer).unwrap_or_default();
-            received.keeper.send(&FromChild::Answer { id, part, last: true })
-        }
-        ToChild::Handles(_) | ToChild::Start(_) | ToChild::Status(_) | ToChild::Stop { .. } => Ok(()),
+fn serve(received: Received) -> Result<(), Failure> {
+    let Received { start, settings: engine, shards, link, keeper } = received;
+    log::start(&engine.log, &start.node, "engine").map_err(|error| Failure::from_io("the log", &error))?;
+    let in_data = |error: io::Error| Failure::from_io("the data folder", &error);
+    let secrets = secrets::load(&start.data).map_err(in_data)?;
+    let settings = Arc::new(settings::build(&start, &engine, secrets, shards.first()));
+    let directory = Keeping::open(&start.data);
+    let (store, bindings) = Store::open(&start.data.join("engine"), "bindings").map_err(in_data)?;
+    let mut bindings = deal(bindings, &settings, directory.current());
+
+    let mut posts = Post::mesh(shards.len()).map_err(|error| Failure::from_io("eventfd", &error))?.into_iter();
+    let mut handles = Vec::new();
+    for (shard, post) in shards.into_iter().zip(posts.by_ref()) {
+        let own = bindings.remove(&shard.shard).unwrap_or_default();
+        let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping };
+        let handle = start_shard(shard, post, own, &place, &settings, directory.current()).map_err(forbidden)?;
+        handles.push(handle);
     }
+    wait_ready(&handles, &keeper)?;
+    let post = posts.next().ok_or_else(|| Failure::new(exit::OTHER, "no post for the clerk"))?;
+    keeper.send(&FromChild::Ready).map_err(|error| Failure::from_io("the keeper", &error))?;
+    let (boot, is_draining, hep) = (settings.boot, start.draining, engine.hep.clone());
+    let beginning = clerk::Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep };
+    let result = Clerk::new(beginning, &start.data).and_then(|mut clerk| clerk.run());
+    for handle in handles {
+        handle.stop();
+        if let Err(error) = handle.join() {
+            tracing::error!(event = "shard.failed", "{error}");
+        }
+    }
+    result.map_err(in_data)
+}
+
+/// The bindings of each shard: their number may differ from that of the last life.
+fn deal(
+    bindings: BTreeMap<Vec<u8>, Vec<u8>>,
+    settings: &Settings,
+    directory: &Directory,
+) -> BTreeMap<ShardId, Vec<Vec<u8>>> {
+    let mut dealt: BTreeMap<ShardId, Vec<Vec<u8>>> = BTreeMap::new();
+    for (key, value) in bindings {
+        if let Some(aor) = aor_of_key(&key) {
+            let shard = owner::shard_of(&aor, Shared { settings, directory });
+            dealt.entry(shard).or_default().push(value);
+        }
+    }
+    dealt
+}
+
+/// The CPUs of a shard and of what helps it.
+struct Place {
+    start_cpu: Option<u16>,
+    housekeeping: Option<u16>,
+}
+
+fn start_shard(
+    handles: ShardHandles,
+    post: Post<Message>,
+    bindings: Vec<Vec<u8>>,
+    place: &Place,
+    settings: &Arc<Settings>,
+    directory: &Arc<Directory>,
+) -> Result<ShardHandle, ShardError> {
+    let ShardHandles { shard, sip_udp, sip_tcp, rtp, state, .. } = handles;
+    let figures = Figures::open(&state, shard).map_err(|error| ShardError::Executor(error.to_string()))?;
+    let mut pairs = Vec::with_capacity(rtp.len());
+    let mut sockets: Vec<(Slot, OwnedFd, SlotKind)> = Vec::with_capacity(rtp.len() * 2 + sip_udp.len());
+    let mut slot = 0;
+    for pair in rtp {
+        let address = |port| SocketAddr::new(pair.address, port);
+        pairs.push(Pair { interface: pair.interface, rtp: address(pair.port), rtcp: address(pair.port + 1) });
+        sockets.push((slot, pair.rtp, SlotKind::Rtp));
+        sockets.push((slot + 1, pair.rtcp, SlotKind::Rtp));
+        slot += 2;
+    }
+    let sip_slots_from = slot;
+    let udp_listeners = sip_udp.len() as u8;
+    sockets.extend((sip_slots_from..).zip(sip_udp).map(|(slot, sip)| (slot, sip.socket, SlotKind::Sip)));
+    let listeners = sip_tcp.into_iter().map(|sip| sip.socket).collect();
+
+    let mut config = ShardConfig { cpu: place.start_cpu.map(usize::from), ..ShardConfig::default() };
+    config.housekeeping = place.housekeeping.map(usize::from);
+    config.ring.slots_max = sockets.len() as u32;
+    let parts = ShardParts { figures, post, sockets, listeners };
+    let (settings, directory) = (Arc::clone(settings), Arc::clone(directory));
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|error| ShardError::Executor(error.to_string()))?;
+    spawn(config, parts, move |now| {
+        let mut exchange = Exchange::new(shard, u64::from_le_bytes(seed), pairs, &settings, now);
+        exchange.restore_bindings(&bindings, &settings, now);
+        Driver::new(Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners }, now)
+    })
+}
+
+fn wait_ready(handles: &[ShardHandle], keeper: &Channel) -> Result<(), Failure> {
+    for handle in handles {
+        if handle.wait_ready().map_err(forbidden)? == Backend::Plain {
+            tracing::warn!(
+                event = "ring.unusable",
+                "io_uring receives failed their self-test: datagrams go by recvmmsg, which costs more CPU"
+            );
+        }
+        keeper.send(&FromChild::Working).map_err(|error| Failure::from_io("the keeper", &error))?;
+    }
+    Ok(())
+}
+
+fn forbidden(error: ShardError) -> Failure {
+    Failure::new(exit::FORBIDDEN, error.to_string())
 }

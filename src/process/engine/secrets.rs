@@ -14,7 +14,13 @@ pub fn load(data: &Path) -> io::Result<Secrets> {
     let path = data.join("secrets");
     match fs::read(&path) {
         Ok(bytes) => postcard::from_bytes(&bytes).map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged; without it phones are challenged anew: remove it to make another", path.display()))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{} is damaged; without it phones are challenged anew: remove it to make another",
+                    path.display()
+                ),
+            )
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path),
         Err(error) => Err(error),

@@ -68,7 +68,9 @@ impl Link {
 
     /// The connection's socket, and whether it waits for room to write.
     pub fn connection(&self) -> Option<(BorrowedFd<'_>, bool)> {
-        self.connection.as_ref().map(|connection| (connection.stream.as_fd(), connection.written < connection.out.len()))
+        self.connection
+            .as_ref()
+            .map(|connection| (connection.stream.as_fd(), connection.written < connection.out.len()))
     }
 
     /// Accepts, reads and writes what can be without waiting.
@@ -95,6 +97,11 @@ impl Link {
             self.faults += 1;
             self.connection = None;
         }
+    }
+
+    /// Ends the connection; side makes another.
+    pub fn close(&mut self) {
+        self.connection = None;
     }
 
     /// A new connection replaces the old one: there is one side process, and it has just started again.
@@ -204,7 +211,15 @@ mod tests {
 
     impl World {
         fn event(&mut self, seq: u64) {
-            let event = Event { shard: ShardId(0), seq, at: UnixTime::default(), tenant: String::new(), call: None, leg: None, body: Body::CallAnswered };
+            let event = Event {
+                shard: ShardId(0),
+                seq,
+                at: UnixTime::default(),
+                tenant: String::new(),
+                call: None,
+                leg: None,
+                body: Body::CallAnswered,
+            };
             self.spool.push(1, &event);
             self.spool.write().unwrap();
         }
@@ -298,7 +313,8 @@ mod tests {
         let mut world = world();
         let _side = UnixStream::connect(&world.path).unwrap();
         world.link.turn(&world.spool);
-        let frame = FromEngine::RegistrationGone { tenant: String::new(), user: "x".repeat(200_000), contact: String::new() };
+        let frame =
+            FromEngine::RegistrationGone { tenant: String::new(), user: "x".repeat(200_000), contact: String::new() };
         for _ in 0..(OUT_BYTES_MAX / 200_000 + 2) {
             world.link.send(&frame);
         }

@@ -1,6 +1,412 @@
-//! The engine's one thread that may wait for disks and for the side process.
+//! The engine's one thread that may wait: for disks, for the side process, for the keeper.
+//!
+//! It serves the queues of the shards, writes their events and bindings down, and carries commands back. A full or slow
+//! disk, or a side that is dead, never reaches a shard: its queue fills, is counted, and events wait in its backlog.
 
+mod capture;
+pub mod directory;
 pub mod journal;
 pub mod link;
+pub mod mirror;
+mod questions;
 pub mod spool;
 pub mod store;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::event::poll;
+
+use crate::base::id::ShardId;
+use crate::base::limit::SPOOL_BYTES_MAX;
+use crate::base::limit::SPOOL_SEGMENT_BYTES_MAX;
+use crate::machine::outbox::Stored;
+use crate::machine::settings::Settings;
+use crate::process::channel::Channel;
+use crate::process::channel::Wait;
+use crate::process::config::Hep;
+use crate::process::engine::clerk::directory::Keeping;
+use crate::process::engine::clerk::link::Link;
+use crate::process::engine::clerk::mirror::Mirror;
+use crate::process::engine::clerk::questions::Asker;
+use crate::process::engine::clerk::questions::Questions;
+use crate::process::engine::clerk::spool::Spool;
+use crate::process::engine::clerk::store::Store;
+use crate::process::engine::message::Message;
+use crate::process::engine::message::ToClerk;
+use crate::process::engine::message::ToShard;
+use crate::process::log;
+use crate::process::plan::EngineSettings;
+use crate::shard::clock;
+use crate::shard::mesh::Member;
+use crate::shard::mesh::Post;
+use crate::wire::control::Answer;
+use crate::wire::control::FromChild;
+use crate::wire::control::Query;
+use crate::wire::control::ToChild;
+use crate::wire::event::Body;
+use crate::wire::event::By;
+use crate::wire::event::Event;
+use crate::wire::link::FromEngine;
+use crate::wire::link::FromSide;
+use crate::wire::link::LiveCall;
+
+/// Power loss costs at most what came since the last sync.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Messages of shards taken before the link and the keeper get their turn.
+const MESSAGES_PER_TURN: usize = 4_096;
+/// Calls in one part of an answer.
+const CALLS_PER_PART: usize = 200;
+/// How long a stopping engine waits for BYEs to be answered.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+pub struct Clerk {
+    boot: u64,
+    settings: Arc<Settings>,
+    post: Post<Message>,
+    keeper: Channel,
+    link: Link,
+    spool: Spool,
+    store: Store,
+    directory: Keeping,
+    mirror: Mirror,
+    questions: Questions,
+    capture: Option<capture::Mirror>,
+    /// Commands that a shard's queue had no room for, in order.
+    unsent: Vec<(ShardId, ToShard)>,
+    is_draining: bool,
+    /// Calls that the keeper was last told of.
+    calls_told: u32,
+    ends_at: Option<crate::base::time::Instant>,
+}
+
+/// What the clerk begins with.
+pub struct Beginning {
+    pub boot: u64,
+    pub settings: Arc<Settings>,
+    pub post: Post<Message>,
+    pub keeper: Channel,
+    pub link: UnixListener,
+    pub store: Store,
+    pub directory: Keeping,
+    pub is_draining: bool,
+    pub hep: Hep,
+}
+
+impl Clerk {
+    pub fn new(beginning: Beginning, data: &Path) -> io::Result<Self> {
+        let Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep } = beginning;
+        let spool = Spool::open(&data.join("spool"), SPOOL_SEGMENT_BYTES_MAX, SPOOL_BYTES_MAX)?;
+        Ok(Self {
+            boot,
+            settings,
+            post,
+            keeper,
+            link: Link::new(link)?,
+            spool,
+            store,
+            directory,
+            mirror: Mirror::default(),
+            questions: Questions::default(),
+            capture: capture::Mirror::new(&hep)?,
+            unsent: Vec::new(),
+            is_draining,
+            calls_told: 0,
+            ends_at: None,
+        })
+    }
+
+    /// Until the keeper says stop or is gone.
+    pub fn run(&mut self) -> io::Result<()> {
+        if self.is_draining {
+            self.broadcast(&ToShard::Drain(true));
+        }
+        let mut sync_at = clock::now().instant + SYNC_EVERY;
+        loop {
+            self.wait()?;
+            self.take_messages();
+            self.spool.write()?;
+            self.store.write()?;
+            self.serve_link();
+            self.send_unsent();
+            if !self.serve_keeper()? {
+                return self.sync();
+            }
+            let now = clock::now().instant;
+            if now >= sync_at {
+                self.sync()?;
+                sync_at = now + SYNC_EVERY;
+            }
+            let is_idle = self.mirror.calls_len() == 0 && self.unsent.is_empty();
+            if self.ends_at.is_some_and(|end| now >= end || is_idle) {
+                return self.sync();
+            }
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.spool.sync()?;
+        self.store.sync()?;
+        self.directory.sync()
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let may_sleep = self.post.prepare_to_sleep() && self.unsent.is_empty();
+        let timeout = if may_sleep { SYNC_EVERY } else { Duration::from_millis(1) };
+        let timeout = if self.ends_at.is_some() { Duration::from_millis(20) } else { timeout };
+        let timeout = Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: timeout.subsec_nanos().into() };
+        let wake = self.post.wake_fd();
+        let mut descriptors = vec![
+            PollFd::from_borrowed_fd(wake, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.keeper.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.link.listener(), PollFlags::IN),
+        ];
+        if let Some((connection, waits_to_write)) = self.link.connection() {
+            let flags = if waits_to_write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            descriptors.push(PollFd::from_borrowed_fd(connection, flags));
+        }
+        match poll(&mut descriptors, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if descriptors.first().is_some_and(|wake| wake.revents().contains(PollFlags::IN)) {
+            rustix::io::read(wake, &mut [0u8; 8])?;
+        }
+        self.post.wake_up();
+        Ok(())
+    }
+
+    fn take_messages(&mut self) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some((from, message)) = self.post.try_receive() else { return };
+            let (Member::Shard(shard), Message::ToClerk(message)) = (from, message) else { continue };
+            self.on_message(shard, message);
+        }
+    }
+
+    fn on_message(&mut self, shard: ShardId, message: ToClerk) {
+        match message {
+            ToClerk::Event(event) => {
+                say(&event);
+                self.spool.push(self.boot, &event);
+            }
+            ToClerk::Live(live) => {
+                let change = self.mirror.take(*live);
+                self.link.send(&change);
+            }
+            ToClerk::Store(stored) => match *stored {
+                Stored::Put { key, value } => self.store.put(key, value),
+                Stored::Remove { key } => self.store.remove(key),
+            },
+            ToClerk::Capture(capture) => {
+                if let Some(server) = &mut self.capture {
+                    server.send(&capture);
+                }
+            }
+            ToClerk::HungUp { request, found } => {
+                if let Some((asker, found)) = self.questions.hung_up(request, shard, found) {
+                    self.answer_hangup(asker, found);
+                }
+            }
+            ToClerk::Traced { request, steps } => {
+                if let Some((asker, steps)) = self.questions.traced(request, shard, steps) {
+                    match asker {
+                        Asker::Side(request) => self.link.send(&FromEngine::Trace { request, steps }),
+                        Asker::Keeper(id) => {
+                            let answer = Answer::Trace { found: steps.is_some(), steps: steps.unwrap_or_default() };
+                            self.answer_keeper(id, &answer, true);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer_hangup(&mut self, asker: Asker, found: bool) {
+        match asker {
+            Asker::Side(request) => self.link.send(&FromEngine::Done { request, found }),
+            Asker::Keeper(id) => self.answer_keeper(id, &Answer::Hangup { found }, true),
+        }
+    }
+
+    fn serve_link(&mut self) {
+        let progress = self.link.turn(&self.spool);
+        if progress.connected {
+            self.directory.forget_parts();
+            self.greet();
+        }
+        for message in progress.messages {
+            self.on_side(message);
+        }
+    }
+
+    /// Hello, then all that is up; events follow from the spool.
+    fn greet(&mut self) {
+        let directory_version = self.directory.current().version();
+        let node = self.settings.node.clone();
+        self.link.send(&FromEngine::Hello { node, boot: self.boot, shards: self.settings.shards, directory_version });
+        for change in self.mirror.snapshot() {
+            self.link.send(&change);
+        }
+        self.link.send(&FromEngine::SnapshotEnd);
+        self.link.send(&FromEngine::Draining(self.is_draining));
+    }
+
+    fn on_side(&mut self, message: FromSide) {
+        match message {
+            FromSide::Ack { boot, shard, seq } => {
+                if let Err(error) = self.spool.ack(boot, shard, seq) {
+                    tracing::error!(event = "spool.failed", "cannot remove what is acknowledged: {error}");
+                }
+            }
+            FromSide::Directory { version, part, last } => {
+                if self.directory.replace(version, part, last) {
+                    self.publish_directory();
+                }
+            }
+            FromSide::DirectoryDelta { from, version, part } => match self.directory.change(from, version, part) {
+                Ok(()) => self.publish_directory(),
+                // Side begins anew with a whole directory.
+                Err(directory::OutOfStep) => self.link.close(),
+            },
+            FromSide::Hangup { request, call } => self.ask_hangup(Asker::Side(request), call),
+            FromSide::Trace { request, subject } => self.ask_trace(Asker::Side(request), &subject),
+        }
+    }
+
+    fn publish_directory(&mut self) {
+        let directory = Arc::clone(self.directory.current());
+        tracing::info!(
+            event = "directory.changed",
+            version = directory.version(),
+            "directory version {}",
+            directory.version()
+        );
+        self.broadcast(&ToShard::Directory(directory));
+    }
+
+    fn ask_hangup(&mut self, asker: Asker, call: crate::base::id::CallId) {
+        let request = self.questions.ask(asker, self.settings.shards);
+        self.broadcast(&ToShard::Hangup { request, call, by: By::Operator });
+    }
+
+    fn ask_trace(&mut self, asker: Asker, subject: &str) {
+        let request = self.questions.ask(asker, self.settings.shards);
+        self.broadcast(&ToShard::Trace { request, subject: subject.to_owned() });
+    }
+
+    fn broadcast(&mut self, command: &ToShard) {
+        for shard in 0..self.settings.shards {
+            self.unsent.push((ShardId(shard), command.clone()));
+        }
+        self.send_unsent();
+    }
+
+    fn send_unsent(&mut self) {
+        for (shard, command) in std::mem::take(&mut self.unsent) {
+            if let Err(Message::ToShard(command)) = self.post.try_send(Member::Shard(shard), Message::ToShard(command))
+            {
+                self.unsent.push((shard, command));
+            }
+        }
+    }
+
+    /// False when the engine shall end at once.
+    fn serve_keeper(&mut self) -> io::Result<bool> {
+        loop {
+            match self.keeper.receive::<ToChild>(Wait::No) {
+                Ok(Some((frame, _))) => self.on_keeper(frame)?,
+                Ok(None) => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.tell_calls()?;
+        Ok(true)
+    }
+
+    fn on_keeper(&mut self, frame: ToChild) -> io::Result<()> {
+        match frame {
+            ToChild::Drain => self.drain(true),
+            ToChild::Undrain => self.drain(false),
+            ToChild::Stop { now } => {
+                if now {
+                    self.broadcast(&ToShard::HangupAll);
+                }
+                self.ends_at = Some(clock::now().instant + FAREWELL);
+            }
+            ToChild::Settings(bytes) => {
+                if let Ok(settings) = postcard::from_bytes::<EngineSettings>(&bytes) {
+                    log::set(&settings.log);
+                    let changed = super::settings::renewed(&self.settings, &settings);
+                    self.settings = Arc::new(changed);
+                    self.broadcast(&ToShard::Settings(Arc::clone(&self.settings)));
+                }
+            }
+            ToChild::ReopenLogs => log::reopen(),
+            ToChild::Query { id, query } => self.on_query(id, query),
+            ToChild::Handles(_) | ToChild::Start(_) | ToChild::Status(_) => {}
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, on: bool) {
+        self.is_draining = on;
+        // Told again even if it is 0 as before: the keeper waits for it.
+        self.calls_told = u32::MAX;
+        self.broadcast(&ToShard::Drain(on));
+        self.link.send(&FromEngine::Draining(on));
+    }
+
+    fn on_query(&mut self, id: u32, query: Query) {
+        match query {
+            Query::Calls => {
+                let calls: Vec<LiveCall> = self.mirror.calls().cloned().collect();
+                for part in calls.chunks(CALLS_PER_PART) {
+                    self.answer_keeper(id, &Answer::Calls(part.to_vec()), false);
+                }
+                self.answer_keeper(id, &Answer::Calls(Vec::new()), true);
+            }
+            Query::Hangup(call) => self.ask_hangup(Asker::Keeper(id), call),
+            Query::Trace(subject) => self.ask_trace(Asker::Keeper(id), &subject),
+            Query::Stats => self.answer_keeper(id, &Answer::Stats(Vec::new()), true),
+        }
+    }
+
+    fn answer_keeper(&mut self, id: u32, answer: &Answer, last: bool) {
+        let part = postcard::to_allocvec(answer).unwrap_or_default();
+        if let Err(error) = self.keeper.send(&FromChild::Answer { id, part, last }) {
+            tracing::error!(event = "keeper.failed", "cannot answer the keeper: {error}");
+        }
+    }
+
+    fn tell_calls(&mut self) -> io::Result<()> {
+        let calls = u32::try_from(self.mirror.calls_len()).unwrap_or(u32::MAX);
+        if calls != self.calls_told {
+            self.keeper.send(&FromChild::CallsUp(calls))?;
+            self.calls_told = calls;
+        }
+        Ok(())
+    }
+}
+
+/// The few events that belong into the log. fail2ban reads the first of them (`docs/operations.md`).
+fn say(event: &Event) {
+    match &event.body {
+        Body::AuthenticationFailed { source, cause, .. } => {
+            tracing::warn!(event = "authentication.failed", source = %source, "authentication failed from {source}: {cause}");
+        }
+        Body::CallFault { place } => {
+            let call = event.call.map(|call| call.to_string()).unwrap_or_default();
+            tracing::error!(event = "call.fault", shard = event.shard.0, call = %call, "call {call} ended by a fault of ours at {place}");
+        }
+        _ => {}
+    }
+}

@@ -209,7 +209,15 @@ mod tests {
 
     fn event(seq: u64) -> Event {
         let tenant = "acme".to_owned();
-        Event { shard: ShardId(0), seq, at: UnixTime::from_secs(seq), tenant, call: None, leg: None, body: Body::CallAnswered }
+        Event {
+            shard: ShardId(0),
+            seq,
+            at: UnixTime::from_secs(seq),
+            tenant,
+            call: None,
+            leg: None,
+            body: Body::CallAnswered,
+        }
     }
 
     fn read_all(spool: &Spool) -> Vec<(u64, u64)> {

@@ -1,0 +1,149 @@
+//! The directory on its way from side to the shards, and the last one on disk, so that an engine starts without a database.
+
+use std::fs;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::machine::directory::Directory;
+use crate::wire::link::DirectoryPart;
+
+/// First byte of the file: how it is written.
+const FORMAT: u8 = 1;
+
+#[derive(Debug)]
+pub struct Keeping {
+    path: PathBuf,
+    current: Arc<Directory>,
+    /// Parts of a whole directory that has not all arrived.
+    coming: Option<Directory>,
+    /// Newer than what is on disk.
+    is_dirty: bool,
+}
+
+/// The delta is not for the version that is here.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OutOfStep;
+
+impl Keeping {
+    /// Reads the last directory; none or a damaged one is empty, and side will send it.
+    pub fn open(data: &Path) -> Self {
+        let path = data.join("directory.snapshot");
+        let read = fs::read(&path).ok().and_then(|bytes| parse(&bytes));
+        Self { path, current: Arc::new(read.unwrap_or_default()), coming: None, is_dirty: false }
+    }
+
+    pub fn current(&self) -> &Arc<Directory> {
+        &self.current
+    }
+
+    /// True when the last part made it whole.
+    pub fn replace(&mut self, version: u64, part: DirectoryPart, is_last: bool) -> bool {
+        let mut coming = self.coming.take().unwrap_or_default();
+        coming.apply(version, part);
+        if is_last {
+            self.adopt(coming);
+        } else {
+            self.coming = Some(coming);
+        }
+        is_last
+    }
+
+    pub fn change(&mut self, from: u64, version: u64, part: DirectoryPart) -> Result<(), OutOfStep> {
+        if self.current.version() != from {
+            return Err(OutOfStep);
+        }
+        let mut changed = Directory::clone(&self.current);
+        changed.apply(version, part);
+        self.adopt(changed);
+        Ok(())
+    }
+
+    /// A connection ended in the middle.
+    pub fn forget_parts(&mut self) {
+        self.coming = None;
+    }
+
+    fn adopt(&mut self, directory: Directory) {
+        self.current = Arc::new(directory);
+        self.is_dirty = true;
+    }
+
+    /// Writes what changed; a crash leaves the old file or the new one.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if !self.is_dirty {
+            return Ok(());
+        }
+        let bytes = postcard::to_extend(self.current.as_ref(), vec![FORMAT]).map_err(io::Error::other)?;
+        let partial = self.path.with_extension("partial");
+        let mut file = open_private(&partial)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, &self.path)?;
+        self.is_dirty = false;
+        Ok(())
+    }
+}
+
+/// It holds digests of passwords.
+fn open_private(path: &Path) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+fn parse(bytes: &[u8]) -> Option<Directory> {
+    match bytes.split_first()? {
+        (&FORMAT, directory) => postcard::from_bytes(directory).ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::link::Record;
+    use crate::wire::link::Tenant;
+
+    fn part(name: &str) -> DirectoryPart {
+        let tenant = Tenant {
+            name: name.to_owned(),
+            domain: format!("{name}.test"),
+            aliases: Vec::new(),
+            realm: String::new(),
+            default: false,
+            record: Record::Never,
+            digest: Vec::new(),
+        };
+        DirectoryPart { tenants: vec![tenant], ..DirectoryPart::default() }
+    }
+
+    #[test]
+    fn the_last_whole_directory_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeping = Keeping::open(dir.path());
+        assert_eq!(keeping.current().version(), 0);
+        assert!(!keeping.replace(7, part("acme"), false));
+        assert_eq!(keeping.current().tenants_len(), 0, "a part is not used");
+        assert!(keeping.replace(7, part("other"), true));
+        assert_eq!(keeping.change(6, 8, part("late")), Err(OutOfStep));
+        keeping.change(7, 8, part("third")).unwrap();
+        keeping.sync().unwrap();
+        let again = Keeping::open(dir.path());
+        assert_eq!((again.current().version(), again.current().tenants_len()), (8, 3));
+        fs::write(dir.path().join("directory.snapshot"), b"\x01garbage").unwrap();
+        assert_eq!(Keeping::open(dir.path()).current().version(), 0);
+    }
+
+    #[test]
+    fn an_interrupted_transfer_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeping = Keeping::open(dir.path());
+        keeping.replace(1, part("lost"), false);
+        keeping.forget_parts();
+        keeping.replace(2, part("acme"), true);
+        assert!(keeping.current().tenant("lost").is_none());
+        assert!(keeping.current().tenant("acme").is_some());
+    }
+}

@@ -1,0 +1,260 @@
+//! The exchange of one shard on the shard's thread: what the loop brings goes in, what the exchange wants goes out.
+//!
+//! It decides nothing. Events are numbered here; what the clerk's queue cannot take at once waits in a bounded backlog.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::id::Handle;
+use crate::base::id::ShardId;
+use crate::base::limit::CLERK_BACKLOG_MAX;
+use crate::base::time::Instant;
+use crate::base::time::Now;
+use crate::machine::Shared;
+use crate::machine::directory::Directory;
+use crate::machine::exchange::Exchange;
+use crate::machine::exchange::Input;
+use crate::machine::flow::Connection;
+use crate::machine::flow::Flow;
+use crate::machine::media::command::SocketCommand;
+use crate::machine::media::relay;
+use crate::machine::outbox::Live;
+use crate::machine::outbox::Mesh;
+use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
+use crate::machine::settings::Settings;
+use crate::process::engine::message::Message;
+use crate::process::engine::message::ToClerk;
+use crate::process::engine::message::ToShard;
+use crate::shard::mesh::Member;
+use crate::shard::run;
+use crate::shard::run::Effects;
+use crate::shard::run::ShardMachine;
+use crate::shard::run::Verdict;
+use crate::shard::udp::Slot;
+use crate::wire::event::Event;
+
+/// Phones of one page of what was restored.
+const RESTORED_PER_PAGE: usize = 256;
+
+pub(super) struct Driver {
+    shard: ShardId,
+    exchange: Exchange,
+    settings: Arc<Settings>,
+    directory: Arc<Directory>,
+    out: Outbox,
+    /// Connections that brought a message, as the exchange knows them.
+    connections: BTreeMap<Handle, Flow>,
+    /// Connections that were written to and are gone.
+    dead: Vec<Flow>,
+    /// For the clerk, in order.
+    backlog: VecDeque<ToClerk>,
+    /// What the backlog could not hold; events among it are missing in their numbering, and side sees it.
+    lost: u64,
+    /// Bindings of the last life that the clerk has not been told of: up to which key it was, while there are more.
+    restored: Option<Option<u64>>,
+    /// SIP sockets have the slots from here on, in the order of the UDP listeners.
+    sip_slots_from: Slot,
+    udp_listeners: u8,
+    seq: u64,
+    now: Now,
+}
+
+/// What a driver begins with.
+pub(super) struct Beginning {
+    pub(super) shard: ShardId,
+    pub(super) exchange: Exchange,
+    pub(super) settings: Arc<Settings>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) sip_slots_from: Slot,
+    pub(super) udp_listeners: u8,
+}
+
+impl Driver {
+    pub(super) fn new(beginning: Beginning, now: Now) -> Self {
+        let Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners } = beginning;
+        Self {
+            shard,
+            exchange,
+            settings,
+            directory,
+            out: Outbox::new(),
+            connections: BTreeMap::new(),
+            dead: Vec::new(),
+            backlog: VecDeque::new(),
+            lost: 0,
+            restored: Some(None),
+            sip_slots_from,
+            udp_listeners,
+            seq: 0,
+            now,
+        }
+    }
+
+    fn input(&mut self, input: Input<'_>, now: Now) {
+        self.now = now;
+        let shared = Shared { settings: &self.settings, directory: &self.directory };
+        self.exchange.handle(input, now, shared, &mut self.out);
+    }
+
+    fn flow(&mut self, flow: run::Flow) -> Flow {
+        match flow {
+            run::Flow::Udp { slot, peer } => Flow::udp((slot - self.sip_slots_from) as u8, peer),
+            run::Flow::Tcp { connection, peer, listener } => {
+                let place = Some(Connection { shard: self.shard, handle: connection });
+                let flow = Flow { listener: self.udp_listeners + listener as u8, peer, connection: place };
+                self.connections.insert(connection, flow);
+                flow
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: ToShard, now: Now) {
+        match command {
+            ToShard::Directory(directory) => self.directory = directory,
+            ToShard::Settings(settings) => self.settings = settings,
+            ToShard::Drain(on) => self.input(Input::Drain(on), now),
+            ToShard::Hangup { request, call, by } => {
+                let found = self.exchange.has_call(call);
+                if found {
+                    self.input(Input::Hangup { call, by, text: "ended by command".to_owned() }, now);
+                }
+                self.to_clerk(ToClerk::HungUp { request, found });
+            }
+            ToShard::HangupAll => self.input(Input::HangupAll, now),
+            ToShard::Trace { request, subject } => {
+                let steps = self.exchange.trace(&subject);
+                self.to_clerk(ToClerk::Traced { request, steps });
+            }
+        }
+    }
+
+    fn to_clerk(&mut self, message: ToClerk) {
+        if self.backlog.len() >= CLERK_BACKLOG_MAX {
+            self.lost += 1;
+            return;
+        }
+        self.backlog.push_back(message);
+    }
+
+    fn send(&mut self, flow: Flow, bytes: Vec<u8>, effects: &mut impl Effects<Message>) {
+        match flow.connection {
+            None => effects.send_udp(self.sip_slots_from + Slot::from(flow.listener), flow.peer, &bytes),
+            Some(connection) if connection.shard == self.shard => {
+                if !effects.send_tcp(connection.handle, &bytes) {
+                    self.dead.push(flow);
+                }
+            }
+            Some(connection) => self.to_shard(connection.shard, Mesh::Write { flow, bytes }, effects),
+        }
+    }
+
+    /// No credit: what a datagram would suffer too; its sender repeats it.
+    fn to_shard(&mut self, shard: ShardId, message: Mesh, effects: &mut impl Effects<Message>) {
+        let _refused = effects.send_mesh(Member::Shard(shard), Message::Mesh(message));
+    }
+
+    /// Bindings of the last life, a page at a time, for whoever asks what is registered.
+    fn tell_restored(&mut self) {
+        let Some(after) = self.restored else { return };
+        if self.backlog.len() > RESTORED_PER_PAGE {
+            return;
+        }
+        let (page, next) = self.exchange.registrar().registrations(after, RESTORED_PER_PAGE);
+        self.restored = next.map(Some);
+        for registration in page {
+            self.to_clerk(ToClerk::Live(Box::new(Live::Registered(registration))));
+        }
+    }
+
+    fn apply(&mut self, output: Output, effects: &mut impl Effects<Message>) {
+        match output {
+            Output::Send { flow, bytes } => self.send(flow, bytes, effects),
+            Output::Mesh { to, message } => self.to_shard(to, message, effects),
+            Output::Event { tenant, call, leg, body } => {
+                self.seq += 1;
+                let event = Event { shard: self.shard, seq: self.seq, at: self.now.unix, tenant, call, leg, body };
+                self.to_clerk(ToClerk::Event(Box::new(event)));
+            }
+            Output::Live(live) => self.to_clerk(ToClerk::Live(Box::new(live))),
+            Output::Store(record) => self.to_clerk(ToClerk::Store(Box::new(record))),
+            Output::Socket(command) => match command {
+                SocketCommand::Open { slot } => effects.arm(slot),
+                SocketCommand::Close { slot } => effects.disarm(slot),
+                SocketCommand::Connect { slot, peer } => effects.connect(slot, Some(peer)),
+                SocketCommand::Disconnect { slot } => effects.connect(slot, None),
+            },
+            // Applied by the exchange itself.
+            Output::Locate { .. } | Output::Media(_) | Output::Answer { .. } => {}
+        }
+    }
+}
+
+impl ShardMachine for Driver {
+    type Message = Message;
+
+    fn on_rtp(&mut self, slot: Slot, source: SocketAddr, bytes: &mut [u8], now: Now) -> Verdict {
+        self.now = now;
+        let shared = Shared { settings: &self.settings, directory: &self.directory };
+        match self.exchange.relay(slot, source, bytes, now, shared, &mut self.out) {
+            relay::Verdict::Forward { slot, peer } => Verdict::Relay { part: 0..bytes.len(), slot, to: peer },
+            relay::Verdict::Drop(_) => Verdict::Drop,
+        }
+    }
+
+    fn on_sip(&mut self, flow: run::Flow, bytes: &[u8], now: Now) {
+        let flow = self.flow(flow);
+        self.input(Input::Sip { flow, bytes }, now);
+    }
+
+    fn on_closed(&mut self, connection: Handle, now: Now) {
+        // One that never brought a whole message is nobody's.
+        if let Some(flow) = self.connections.remove(&connection) {
+            self.input(Input::FlowClosed(flow), now);
+        }
+    }
+
+    fn on_message(&mut self, from: Member, message: Message, now: Now) {
+        match (from, message) {
+            (Member::Shard(_), Message::Mesh(Mesh::Write { flow, bytes })) => self.out.send(flow, bytes),
+            (Member::Shard(from), Message::Mesh(message)) => self.input(Input::Mesh { from, message }, now),
+            (Member::Clerk, Message::ToShard(command)) => self.on_command(command, now),
+            // Nobody sends these so.
+            (Member::Shard(_) | Member::Clerk, _) => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        let shared = Shared { settings: &self.settings, directory: &self.directory };
+        self.exchange.handle_timeout(now, shared, &mut self.out);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.exchange.next_deadline()
+    }
+
+    fn drain(&mut self, effects: &mut impl Effects<Message>) {
+        while !self.out.is_empty() {
+            let mut out = std::mem::take(&mut self.out);
+            for output in out.drain() {
+                self.apply(output, effects);
+            }
+            // Its room is kept for the next step.
+            self.out = out;
+            // Whoever wrote to a connection that is gone learns it now, and every shard with it.
+            for flow in std::mem::take(&mut self.dead) {
+                self.input(Input::FlowClosed(flow), self.now);
+            }
+        }
+        self.tell_restored();
+        while let Some(message) = self.backlog.pop_front() {
+            if let Err(Message::ToClerk(message)) = effects.send_mesh(Member::Clerk, Message::ToClerk(message)) {
+                self.backlog.push_front(message);
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the threads of an engine say to each other over the mesh: shard to shard, shard to clerk and back.
+
+use std::sync::Arc;
+
+use crate::base::id::CallId;
+use crate::machine::directory::Directory;
+use crate::machine::outbox::Live;
+use crate::machine::outbox::Mesh;
+use crate::machine::outbox::Stored;
+use crate::machine::settings::Settings;
+use crate::wire::event::By;
+use crate::wire::event::Event;
+use crate::wire::link::TraceStep;
+
+#[derive(Debug)]
+pub enum Message {
+    /// Between shards.
+    Mesh(Mesh),
+    ToClerk(ToClerk),
+    ToShard(ToShard),
+}
+
+#[derive(Debug)]
+pub enum ToClerk {
+    Event(Box<Event>),
+    Live(Box<Live>),
+    Store(Box<Stored>),
+    /// Answer to [`ToShard::Hangup`].
+    HungUp {
+        request: u64,
+        found: bool,
+    },
+    /// Answer to [`ToShard::Trace`].
+    Traced {
+        request: u64,
+        steps: Option<Vec<TraceStep>>,
+    },
+    /// A copy for the HEP mirror.
+    Capture(Box<Capture>),
+}
+
+/// A SIP message as it passed, for a capture server.
+#[derive(Debug)]
+pub struct Capture {
+    pub at: crate::base::time::UnixTime,
+    pub source: std::net::SocketAddr,
+    pub destination: std::net::SocketAddr,
+    pub is_reliable: bool,
+    pub call: Option<CallId>,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+pub enum ToShard {
+    Directory(Arc<Directory>),
+    Settings(Arc<Settings>),
+    Drain(bool),
+    Hangup { request: u64, call: CallId, by: By },
+    HangupAll,
+    Trace { request: u64, subject: String },
+}

@@ -1,0 +1,68 @@
+//! The machines' settings from what the keeper passed: listeners in the order of their sockets, secrets from the disk.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::machine::settings::Interface;
+use crate::machine::settings::Listener;
+use crate::machine::settings::RegistrationBounds;
+use crate::machine::settings::Secrets;
+use crate::machine::settings::Settings;
+use crate::process::config;
+use crate::process::engine::received::ShardHandles;
+use crate::process::plan::EngineSettings;
+use crate::wire::control::Start;
+
+/// Unanswered calls end after this: longer than a caller waits, shorter than RFC 3261's timer C.
+const RING_MAX: Duration = Duration::from_secs(120);
+/// A phone that lost its power is noticed after this.
+const MEDIA_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) fn build(
+    start: &Start,
+    engine: &EngineSettings,
+    secrets: Secrets,
+    first: Option<&ShardHandles>,
+) -> Settings {
+    let sockets = first.map(|shard| (shard.sip_udp.as_slice(), shard.sip_tcp.as_slice())).unwrap_or_default();
+    let listener = |is_reliable: bool| {
+        move |socket: &super::received::SipSocket| {
+            let advertise =
+                engine.interfaces.get(usize::from(socket.interface)).and_then(|interface| interface.advertise.clone());
+            Listener { reliable: is_reliable, local: socket.address, advertise, interface: socket.interface }
+        }
+    };
+    let listeners = sockets.0.iter().map(listener(false)).chain(sockets.1.iter().map(listener(true))).collect();
+    let settings = Settings {
+        node: start.node.clone(),
+        // A restarted engine numbers its events anew: each of its lives is a boot.
+        boot: start.boot + u64::from(start.generation),
+        shards: start.shards,
+        secrets,
+        listeners,
+        trusted: Vec::new(),
+        digest: Vec::new(),
+        interfaces: engine.interfaces.iter().map(media_side).collect(),
+        registration: RegistrationBounds::default(),
+        ring_max: RING_MAX,
+        media_timeout: MEDIA_TIMEOUT,
+        loopback_media: false,
+    };
+    renewed(&settings, engine)
+}
+
+/// What a new configuration may change while the engine runs.
+pub(super) fn renewed(settings: &Settings, engine: &EngineSettings) -> Settings {
+    let mut settings = settings.clone();
+    settings.trusted = engine.interfaces.iter().flat_map(|interface| interface.trusted.iter().copied()).collect();
+    settings.digest = engine.interfaces.first().map(|interface| interface.digest.clone()).unwrap_or_default();
+    let is_loopback = |interface: &config::Interface| interface.media.iter().any(|media| media.local.is_loopback());
+    // A node whose media is on loopback serves its own machine.
+    settings.loopback_media = engine.interfaces.iter().any(is_loopback);
+    settings
+}
+
+fn media_side(interface: &config::Interface) -> Interface {
+    let of_family = |wanted: fn(&IpAddr) -> bool| interface.media.iter().find(|media| wanted(&media.local)).copied();
+    Interface { name: interface.name.clone(), ipv4: of_family(IpAddr::is_ipv4), ipv6: of_family(IpAddr::is_ipv6) }
+}
