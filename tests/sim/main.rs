@@ -1,0 +1,125 @@
+//! The simulator: worlds of phones and a node, many seeds, and what must hold in each (`world`, `phone`, `check`).
+
+mod check;
+mod phone;
+mod text;
+mod world;
+
+use std::time::Duration;
+
+use phone::Act;
+use phone::Fact;
+use phone::Manner;
+use tipring::base::random::Random;
+use world::Faults;
+use world::World;
+
+/// Worlds a test makes; the environment may ask for more.
+fn seeds(default: u64) -> u64 {
+    std::env::var("TIPRING_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(default)
+}
+
+/// Two phones that answer, registered.
+fn two_phones(seed: u64, shards: u8, faults: Faults) -> World {
+    let answers = Manner::Answers { after: Duration::from_millis(800) };
+    let mut world = World::new(seed, shards, faults);
+    world.populate(&[answers, answers]);
+    for phone in 0..2 {
+        world.plan(Duration::from_millis(10), phone, Act::Register { expires: 3600 });
+    }
+    world.run(Duration::from_secs(1));
+    world
+}
+
+#[test]
+fn two_phones_talk() {
+    for shards in 1..=4 {
+        let mut world = two_phones(1, shards, Faults::NONE);
+        assert!(world.phones.iter().all(|phone| phone.registered), "{}", world.story());
+        world.plan(Duration::ZERO, 0, Act::Call { user: "1002".to_owned() });
+        world.run(Duration::from_secs(3));
+        assert!(world.phones.iter().all(phone::Phone::is_up), "{}", world.story());
+        world.run(Duration::from_secs(10));
+        world.plan(Duration::ZERO, 1, Act::HangUp);
+        world.run(Duration::from_secs(40));
+        for phone in &world.phones {
+            assert!(phone.frames_received >= 45, "{} frames\n{}", phone.frames_received, world.story());
+        }
+        check::settled(&world);
+    }
+}
+
+#[test]
+fn a_wrong_password_never_registers() {
+    let mut world = World::new(5, 2, Faults::NONE);
+    world.populate(&[Manner::Ignores]);
+    world.phones[0].password = "guess".to_owned();
+    world.plan(Duration::ZERO, 0, Act::Register { expires: 3600 });
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.phones[0].facts.last().map(|(_, fact)| fact.clone()), Some(Fact::RegisterFailed(401)));
+}
+
+#[test]
+fn the_same_seed_makes_the_same_world() {
+    let tell = |seed| {
+        let mut world = two_phones(seed, 3, Faults { lost: 100, doubled: 50, delayed: 100, restored: 100 });
+        world.plan(Duration::ZERO, 0, Act::Call { user: "1002".to_owned() });
+        world.run(Duration::from_secs(60));
+        world.story()
+    };
+    assert_eq!(tell(11), tell(11));
+    assert_ne!(tell(11), tell(12));
+}
+
+#[test]
+fn calls_settle_whatever_the_network_does() {
+    for seed in 0..seeds(300) {
+        let began = std::time::SystemTime::now();
+        busy_world(seed);
+        eprintln!("seed {seed}: {:?}", began.elapsed());
+    }
+}
+
+/// Five phones of different manners call each other at random for two minutes, over a bad network; then it heals.
+fn busy_world(seed: u64) {
+    let mut random = Random::new(seed ^ 0x5eed);
+    let shards = 1 + random.below(4) as u8;
+    let faults = Faults {
+        lost: random.below(2) * random.below(150),
+        doubled: random.below(2) * random.below(100),
+        delayed: random.below(2) * random.below(200),
+        restored: random.below(2) * random.below(500),
+    };
+    let mut world = World::new(seed, shards, faults);
+    let answers = Manner::Answers { after: Duration::from_millis(1 + random.below(3_000)) };
+    world.populate(&[
+        answers,
+        answers,
+        Manner::EarlyMedia { after: Duration::from_secs(2) },
+        Manner::Rejects(486),
+        Manner::Ignores,
+    ]);
+    for phone in 0..5 {
+        world.plan(Duration::from_millis(random.below(2_000)), phone, Act::Register { expires: 600 });
+    }
+    for _ in 0..30 {
+        let after = Duration::from_millis(3_000 + random.below(117_000));
+        let phone = random.below(5) as usize;
+        let act = match random.below(8) {
+            0..=3 => Act::Call { user: format!("{}", 1001 + random.below(6)) },
+            4 => Act::Hold,
+            5 => Act::Resume,
+            _ => Act::HangUp,
+        };
+        world.plan(after, phone, act);
+    }
+    world.run(Duration::from_secs(120));
+    world.set_faults(Faults { restored: faults.restored, ..Faults::NONE });
+    for phone in 0..5 {
+        for round in 0..4 {
+            world.plan(Duration::from_secs(5 + 20 * round), phone, Act::HangUp);
+        }
+    }
+    world.run(Duration::from_secs(400));
+    check::with_seed(seed, &world);
+}
