@@ -1,7 +1,11 @@
 //! The loop of a shard allocates nothing for a relayed RTP packet: receive, decision, send, submit, pacing, audit.
 //!
 //! A binary of its own, because its allocator counts; glommio's own work is put off, it is not per packet.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test on real sockets: it fails by panicking, and takes time")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test on real sockets: it fails by panicking, and takes time"
+)]
 #![allow(unsafe_code, reason = "a global allocator is unsafe to implement; this one only counts")]
 
 use std::alloc::GlobalAlloc;

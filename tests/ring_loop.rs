@@ -1,5 +1,9 @@
 //! The loop of a shard on real sockets: no wake is lost, idling is cheap, the mesh carries messages and gives back what overflows.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test on real sockets: it fails by panicking, and takes time")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test on real sockets: it fails by panicking, and takes time"
+)]
 
 use std::net::SocketAddr;
 use std::net::UdpSocket;
@@ -313,7 +317,10 @@ fn the_mesh_carries_and_gives_back() {
             std::thread::sleep(Duration::from_millis(1));
         }
         let (returned, finished) = (world.returned.load(Relaxed), world.finished.load(Relaxed));
-        assert!(returned > 0 && returned + finished == BALLS + 20_000, "{shards} shards: {returned} returned, {finished} taken");
+        assert!(
+            returned > 0 && returned + finished == BALLS + 20_000,
+            "{shards} shards: {returned} returned, {finished} taken"
+        );
         let full: u64 = world.figures.iter().map(|figures| figures.count(Counter::MeshFull)).sum();
         assert_eq!(full, returned);
         world.stop();

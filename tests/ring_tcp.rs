@@ -1,5 +1,9 @@
 //! SIP over TCP on the loop of a shard: whole messages in, whatever the pieces; limits, deadlines and slow readers.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test on real sockets: it fails by panicking, and takes time")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test on real sockets: it fails by panicking, and takes time"
+)]
 
 use std::io::Read;
 use std::io::Write;
@@ -123,7 +127,8 @@ impl World {
         let closed = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&closed);
         let config = ShardConfig { ring, streams, plain, ..ShardConfig::default() };
-        let shard = spawn(config, parts, move |_| Echo { out: Vec::new(), close: Vec::new(), keep: Vec::new(), closed: told });
+        let shard =
+            spawn(config, parts, move |_| Echo { out: Vec::new(), close: Vec::new(), keep: Vec::new(), closed: told });
         let shard = shard.unwrap();
         shard.wait_ready().unwrap();
         Self { shard, figures: Figures::read(&memory).unwrap(), address, closed }
@@ -152,7 +157,9 @@ impl World {
 }
 
 fn message(method: &str, body_len: usize) -> Vec<u8> {
-    let mut text = format!("{method} sip:a@b.test SIP/2.0\r\nCall-ID: {body_len}\r\nContent-Length: {body_len}\r\n\r\n").into_bytes();
+    let mut text =
+        format!("{method} sip:a@b.test SIP/2.0\r\nCall-ID: {body_len}\r\nContent-Length: {body_len}\r\n\r\n")
+            .into_bytes();
     text.resize(text.len() + body_len, b'x');
     text
 }

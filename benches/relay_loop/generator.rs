@@ -60,8 +60,20 @@ pub(crate) fn sockets() -> Vec<UdpSocket> {
             let bytes: i32 = 8 << 20;
             // SAFETY: an int of ours is read.
             unsafe {
-                libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const bytes).cast(), 4);
-                libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, (&raw const bytes).cast(), 4);
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    libc::SO_RCVBUFFORCE,
+                    (&raw const bytes).cast(),
+                    4,
+                );
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    libc::SO_SNDBUFFORCE,
+                    (&raw const bytes).cast(),
+                    4,
+                );
             }
             socket.set_nonblocking(true).expect("nonblocking");
             socket.into()
@@ -129,7 +141,8 @@ impl Load {
         // The next legs of one socket: n, n + SOCKETS, …
         let (row, column) = (self.next / SOCKETS, self.next % SOCKETS);
         let mut packets = [[0u8; PACKET_BYTES]; BURST];
-        let mut parts: [libc::iovec; BURST] = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: PACKET_BYTES }; BURST];
+        let mut parts: [libc::iovec; BURST] =
+            [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: PACKET_BYTES }; BURST];
         // SAFETY: all-zero headers are valid.
         let mut messages: [libc::mmsghdr; BURST] = unsafe { std::mem::zeroed() };
         let rows = legs / SOCKETS;
@@ -161,7 +174,8 @@ impl Load {
 
     fn receive(&mut self, socket: usize, seen: &mut Seen) {
         let mut packets = [[0u8; 32]; RECEIVES];
-        let mut parts: [libc::iovec; RECEIVES] = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 32 }; RECEIVES];
+        let mut parts: [libc::iovec; RECEIVES] =
+            [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 32 }; RECEIVES];
         // SAFETY: all-zero headers are valid.
         let mut messages: [libc::mmsghdr; RECEIVES] = unsafe { std::mem::zeroed() };
         for index in 0..RECEIVES {

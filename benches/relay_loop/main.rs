@@ -64,7 +64,10 @@ fn options() -> Options {
                 other => panic!("no contender is called {other}"),
             })
             .collect(),
-        rates: rates.split(',').map(|rate| if rate == "max" { None } else { Some(rate.parse().expect("a rate")) }).collect(),
+        rates: rates
+            .split(',')
+            .map(|rate| if rate == "max" { None } else { Some(rate.parse().expect("a rate")) })
+            .collect(),
         batch: number("BATCH", 64) as u32,
         wait: Duration::from_micros(number("WAIT_US", 400)),
         hot: number("HOT", 1_024) as u16,
@@ -77,13 +80,25 @@ fn main() {
     println!("load average before: {}", std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
     println!(
         "{:<17} {:>7} {:>9} {:>8} {:>6} {:>10} {:>10} {:>9} {:>9} {:>9} {:>7}",
-        "contender", "rate", "delivered", "share", "busy", "ns/packet", "ns thread", "p50 us", "p99 us", "p99.9 us", "foreign"
+        "contender",
+        "rate",
+        "delivered",
+        "share",
+        "busy",
+        "ns/packet",
+        "ns thread",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "foreign"
     );
     let mut outcomes = Vec::new();
     for _ in 0..options.rounds {
         for contender in &options.contenders {
             match contender {
-                Contender::Ring | Contender::RingUnconnected | Contender::Plain => ours::run(*contender, &options, &mut outcomes),
+                Contender::Ring | Contender::RingUnconnected | Contender::Plain => {
+                    ours::run(*contender, &options, &mut outcomes)
+                }
                 Contender::Floor => floor::run(&options, &mut outcomes),
                 Contender::Rtpengine => rtpengine::run(&options, &mut outcomes),
             }

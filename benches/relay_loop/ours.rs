@@ -203,7 +203,9 @@ pub(crate) fn run(contender: Contender, options: &Options, outcomes: &mut Vec<Ou
     shard.join().expect("join");
     let odd: Vec<_> = Counter::ALL
         .iter()
-        .filter(|counter| counter.name().contains("rearm") || counter.name().contains("errors") || counter.name().contains("full"))
+        .filter(|counter| {
+            counter.name().contains("rearm") || counter.name().contains("errors") || counter.name().contains("full")
+        })
         .map(|counter| (counter.labels(), figures.count(*counter)))
         .filter(|(_, count)| *count > 0)
         .collect();

@@ -80,7 +80,8 @@ fn ask(client: &UdpSocket, command: &str, call: usize, party: SocketAddr) -> Opt
         party.port()
     );
     let call_id = format!("call{call}");
-    let mut entries = vec![("call-id", call_id.as_str()), ("command", command), ("from-tag", "a"), ("sdp", sdp.as_str())];
+    let mut entries =
+        vec![("call-id", call_id.as_str()), ("command", command), ("from-tag", "a"), ("sdp", sdp.as_str())];
     if command == "answer" {
         entries.push(("to-tag", "b"));
     }

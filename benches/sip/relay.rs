@@ -65,7 +65,8 @@ impl Call {
             std::thread::sleep(Duration::from_millis(20).saturating_sub(start.elapsed()));
         }
         micros.sort_unstable();
-        let at = |percent: usize| micros.get(micros.len() * percent / 100).or_else(|| micros.last()).copied().unwrap_or(0);
+        let at =
+            |percent: usize| micros.get(micros.len() * percent / 100).or_else(|| micros.last()).copied().unwrap_or(0);
         format!("{} of {count} packets, p50 {} µs, p99 {} µs, all within {} µs", micros.len(), at(50), at(99), at(100))
     }
 }

@@ -212,7 +212,8 @@ impl Figures {
             return Err(MemoryError::Short(size));
         }
         // SAFETY: a fresh shared mapping at an address of the kernel's choice; the file was seen to be long enough.
-        let start = unsafe { mmap(std::ptr::null_mut(), FIGURES_BYTES, protection, MapFlags::SHARED, file.as_fd(), 0) }?;
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), FIGURES_BYTES, protection, MapFlags::SHARED, file.as_fd(), 0) }?;
         let words = NonNull::new(start.cast()).ok_or(rustix::io::Errno::NOMEM)?;
         Ok(Self { words })
     }

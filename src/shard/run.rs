@@ -63,15 +63,26 @@ use crate::shard::udp::ring::RingConfig;
 pub enum Verdict {
     Drop,
     /// This part of it goes out of `slot` to `to`, from the buffer it came in.
-    Relay { part: Range<usize>, slot: Slot, to: SocketAddr },
+    Relay {
+        part: Range<usize>,
+        slot: Slot,
+        to: SocketAddr,
+    },
 }
 
 /// The way a SIP message came, and the way its answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    Udp { slot: Slot, peer: SocketAddr },
+    Udp {
+        slot: Slot,
+        peer: SocketAddr,
+    },
     /// `listener` counts the listeners that the shard was given.
-    Tcp { connection: Handle, peer: SocketAddr, listener: u16 },
+    Tcp {
+        connection: Handle,
+        peer: SocketAddr,
+        listener: u16,
+    },
 }
 
 /// Everything a machine can have done. Nothing here fails towards the machine but the mesh; failures are counted.
@@ -586,7 +597,9 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
     fn wait(&mut self, config: &ShardConfig) -> Instant {
         let pause = if self.is_loaded() { config.wait_max } else { IDLE_WAIT };
         let until = (self.now.instant + pause).min(self.machine.next_deadline().unwrap_or(Instant::NEVER));
-        self.effects.figures.add(Counter::BusyNanos, u64::try_from(clock::boottime().since(self.now.instant).as_nanos()).unwrap_or(0));
+        self.effects
+            .figures
+            .add(Counter::BusyNanos, u64::try_from(clock::boottime().since(self.now.instant).as_nanos()).unwrap_or(0));
         self.effects.io.submit_and_wait(Wait { completions_min: config.batch, until });
         until
     }
@@ -607,7 +620,8 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         publish(figures, &tally);
         figures.add(Counter::Sleeps, 1);
         figures.beat(self.now.instant, Phase::Sleeping);
-        figures.add(Counter::BusyNanos, u64::try_from(clock::boottime().since(self.now.instant).as_nanos()).unwrap_or(0));
+        figures
+            .add(Counter::BusyNanos, u64::try_from(clock::boottime().since(self.now.instant).as_nanos()).unwrap_or(0));
         let deadline = self.machine.next_deadline().unwrap_or(Instant::NEVER);
         Some(deadline.min(self.now.instant + config.sleep_max))
     }

@@ -74,29 +74,80 @@ pub struct MediaReport {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Body {
     /// An authenticated call began. `from` and `to` are users or numbers, `dialled` what the request URI said.
-    CallStarted { sip_call_id: String, from: String, from_name: String, to: String, dialled: String, direction: Direction, phone: String },
+    CallStarted {
+        sip_call_id: String,
+        from: String,
+        from_name: String,
+        to: String,
+        dialled: String,
+        direction: Direction,
+        phone: String,
+    },
     /// A branch was made towards a phone.
-    LegInvited { phone: String, contact: String, flow: String },
-    LegRinging { status: u16 },
+    LegInvited {
+        phone: String,
+        contact: String,
+        flow: String,
+    },
+    LegRinging {
+        status: u16,
+    },
     /// Early media, or any provisional answer with a session description.
-    LegProgress { status: u16 },
-    LegAnswered { phone: String },
-    LegEnded { cause: Cause },
+    LegProgress {
+        status: u16,
+    },
+    LegAnswered {
+        phone: String,
+    },
+    LegEnded {
+        cause: Cause,
+    },
     CallAnswered,
-    Held { by: By },
-    Resumed { by: By },
+    Held {
+        by: By,
+    },
+    Resumed {
+        by: By,
+    },
     /// A session was renegotiated by re-INVITE or UPDATE.
-    Renegotiated { method: String, by: By },
+    Renegotiated {
+        method: String,
+        by: By,
+    },
     /// That a digit was sent, never which.
-    DigitSent { by: By },
-    MediaStarted { stream: u8 },
-    MediaReported { report: MediaReport },
-    CallEnded { cause: Cause, legs: u8 },
-    BindingAdded { phone: String, contact: String, flow: String, user_agent: String },
-    BindingRemoved { phone: String, contact: String, cause: String },
-    AuthenticationFailed { user: String, source: String, cause: String },
+    DigitSent {
+        by: By,
+    },
+    MediaStarted {
+        stream: u8,
+    },
+    MediaReported {
+        report: MediaReport,
+    },
+    CallEnded {
+        cause: Cause,
+        legs: u8,
+    },
+    BindingAdded {
+        phone: String,
+        contact: String,
+        flow: String,
+        user_agent: String,
+    },
+    BindingRemoved {
+        phone: String,
+        contact: String,
+        cause: String,
+    },
+    AuthenticationFailed {
+        user: String,
+        source: String,
+        cause: String,
+    },
     /// The handler of this call panicked; the call was ended by the minimal path.
-    CallFault { place: String },
+    CallFault {
+        place: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,34 +19,76 @@ pub const VERSION: u8 = 1;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromEngine {
-    Hello { node: String, boot: u64, shards: u8, directory_version: u64 },
+    Hello {
+        node: String,
+        boot: u64,
+        shards: u8,
+        directory_version: u64,
+    },
     Registration(Registration),
-    RegistrationGone { tenant: String, user: String, contact: String },
+    RegistrationGone {
+        tenant: String,
+        user: String,
+        contact: String,
+    },
     Call(LiveCall),
-    CallGone { call: CallId },
+    CallGone {
+        call: CallId,
+    },
     SnapshotEnd,
     /// In the order of their seq within a shard. `boot` is that of the engine that saw them: a spool outlives one.
-    Events { boot: u64, events: Vec<Event> },
-    Trace { request: u32, steps: Option<Vec<TraceStep>> },
-    Done { request: u32, found: bool },
+    Events {
+        boot: u64,
+        events: Vec<Event>,
+    },
+    Trace {
+        request: u32,
+        steps: Option<Vec<TraceStep>>,
+    },
+    Done {
+        request: u32,
+        found: bool,
+    },
     Draining(bool),
     /// After [`FromEngine::SnapshotEnd`]: all events that were waiting when it was sent have been sent. A call that began
     /// before, did not end in them and is not in the snapshot has died with its engine.
     SpoolEnd,
     /// The decisions about a call that has just ended, to be kept for `[retain] trace`.
-    CallTrace { call: CallId, tenant: String, steps: Vec<TraceStep> },
+    CallTrace {
+        call: CallId,
+        tenant: String,
+        steps: Vec<TraceStep>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromSide {
     /// Events of this boot and shard up to `seq` are committed.
-    Ack { boot: u64, shard: ShardId, seq: u64 },
+    Ack {
+        boot: u64,
+        shard: ShardId,
+        seq: u64,
+    },
     /// Replaces the whole directory; sent in parts, in order, the last marked.
-    Directory { version: u64, part: DirectoryPart, last: bool },
+    Directory {
+        version: u64,
+        part: DirectoryPart,
+        last: bool,
+    },
     /// Brings `from` to `version`; an engine that is not at `from` asks anew by closing the connection.
-    DirectoryDelta { from: u64, version: u64, part: DirectoryPart },
-    Hangup { request: u32, call: CallId },
-    Trace { request: u32, subject: String },
+    DirectoryDelta {
+        from: u64,
+        version: u64,
+        part: DirectoryPart,
+    },
+    Hangup {
+        request: u32,
+        call: CallId,
+    },
+    Trace {
+        request: u32,
+        subject: String,
+    },
 }
 
 /// A binding as the API shows it.

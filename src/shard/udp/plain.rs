@@ -373,7 +373,10 @@ impl DatagramIo for Plain {
 
     fn submit_and_wait(&mut self, wait: Wait) {
         self.flush();
-        let busy = wait.completions_min == 0 || !self.streams.is_empty() || !self.received.is_empty() || !self.ready.is_empty();
+        let busy = wait.completions_min == 0
+            || !self.streams.is_empty()
+            || !self.received.is_empty()
+            || !self.ready.is_empty();
         let nanos = if busy { 0 } else { wait.until.since(clock::boottime()).as_nanos() as i64 };
         self.poll(&Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 });
     }

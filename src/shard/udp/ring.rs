@@ -452,8 +452,15 @@ impl Ring {
                 self.group(kind).grow();
             }
             libc::ECANCELED => rearm.cancelled += 1,
-            libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EMSGSIZE | libc::EPROTO
-            | libc::EACCES | libc::EHOSTDOWN | libc::ENOPROTOOPT | libc::EOPNOTSUPP => rearm.icmp += 1,
+            libc::ECONNREFUSED
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::EMSGSIZE
+            | libc::EPROTO
+            | libc::EACCES
+            | libc::EHOSTDOWN
+            | libc::ENOPROTOOPT
+            | libc::EOPNOTSUPP => rearm.icmp += 1,
             1.. => rearm.other += 1,
             _ if empty => rearm.zero_length += 1,
             _ => rearm.ended += 1,

@@ -51,7 +51,8 @@ impl Sim {
 
     /// A datagram arrives from outside; lost if nobody listens.
     pub fn deliver(&mut self, slot: Slot, source: SocketAddr, bytes: &[u8]) {
-        let heard = self.places.get(&slot).is_some_and(|place| place.open && place.peer.is_none_or(|peer| peer == source));
+        let heard =
+            self.places.get(&slot).is_some_and(|place| place.open && place.peer.is_none_or(|peer| peer == source));
         if heard {
             self.waiting.push_back((slot, source, bytes.to_vec()));
         }

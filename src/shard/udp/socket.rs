@@ -140,7 +140,13 @@ pub(super) fn dropped(socket: BorrowedFd<'_>) -> u32 {
     let mut len = size_of_val(&figures) as libc::socklen_t;
     // SAFETY: `figures` has room for `len` bytes.
     let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, figures.as_mut_ptr().cast(), &raw mut len)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            figures.as_mut_ptr().cast(),
+            &raw mut len,
+        )
     };
     if result == 0 { figures[SK_MEMINFO_DROPS] } else { 0 }
 }

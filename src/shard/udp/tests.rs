@@ -21,7 +21,15 @@ fn ring(config: &RingConfig) -> Ring {
 }
 
 fn small() -> RingConfig {
-    RingConfig { slots_max: 64, sq_entries: 64, cq_entries: 1_024, rtp_buffers: 256, rtp_buffers_hot: 64, sip_buffers: 16, arena_bytes: 256 * 1024 }
+    RingConfig {
+        slots_max: 64,
+        sq_entries: 64,
+        cq_entries: 1_024,
+        rtp_buffers: 256,
+        rtp_buffers_hot: 64,
+        sip_buffers: 16,
+        arena_bytes: 256 * 1024,
+    }
 }
 
 fn plain() -> Plain {
