@@ -13,7 +13,11 @@ fn check(test: &str, left_transport: &str, right_transport: &str) {
         return;
     }
     let (left, right) = (Host::new(1), Host::new(2));
-    let server = Server::start(|setup| setup.ip = Some(left.gateway));
+    let server = Server::start(|setup| {
+        setup.ip = Some(left.gateway);
+        // baresip 1.0 gives up where any challenge names an algorithm that it does not know.
+        setup.digest = "[\"MD5\"]";
+    });
     let callee = Baresip::start(&right, &server, "1002", right_transport, 620.0, None, 9);
     let registered = eventually(Duration::from_secs(5), || {
         let items = server.json("/v1/registrations")["items"].as_array()?.clone();
