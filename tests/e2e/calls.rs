@@ -309,7 +309,7 @@ fn a_call_is_ended_through_the_api() {
 fn methods_that_are_not_built_are_refused() {
     let mut server = Server::start(|_| {});
     let mut phone = server.registered("1001");
-    for (method, code) in [("SUBSCRIBE", 489), ("PUBLISH", 405), ("MESSAGE", 405), ("FROB", 405)] {
+    for (method, code) in [("SUBSCRIBE", 489), ("PUBLISH", 405), ("MESSAGE", 405), ("FROB", 501)] {
         let headers = if method == "SUBSCRIBE" { "Event: x-frob\r\nContact: <sip:a@127.0.0.1>\r\n" } else { "" };
         let request = phone.request(method, "sip:1002@acme.test", "<sip:1002@acme.test>", headers, "");
         let answer = phone.ask(&request);
