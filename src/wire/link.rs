@@ -53,6 +53,8 @@ pub enum FromEngine {
     /// After [`FromEngine::SnapshotEnd`]: all events that were waiting when it was sent have been sent. A call that began
     /// before, did not end in them and is not in the snapshot has died with its engine.
     SpoolEnd,
+    /// Every shard has been given this version of the directory.
+    DirectoryServed { version: u64 },
     /// The decisions about a call that has just ended, to be kept for `[retain] trace`.
     CallTrace {
         call: CallId,

@@ -87,7 +87,6 @@ pub fn admit<'a>(
                 Err(_) => Admission::Challenge { stale: true },
             }
         }
-        digest::Verdict::OtherUri => Admission::BadRequest("Digest URI Mismatch"),
         digest::Verdict::Wrong(wrong) => {
             let bindings = registrar.bindings_of_source(flow.peer.ip());
             limit.failed(flow.peer, user, standing, bindings, now.instant, shared);

@@ -30,8 +30,6 @@ use crate::wire::sip::HeaderId;
 use crate::wire::sip::Host;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
-use crate::wire::sip::Uri;
-use crate::wire::sip::uri;
 
 pub use challenge::challenge;
 
@@ -71,8 +69,6 @@ pub enum Verdict<'a> {
     Right { phone: &'a Phone, count: u32 },
     /// Challenge it again, without `stale`.
     Wrong(Wrong),
-    /// RFC 7616 §3.4.6: right, but for another request: 400.
-    OtherUri,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +134,8 @@ pub fn judge<'a>(claim: &Claim<'_>, request: &Message<'_>, shared: Shared<'a>) -
         _ if algorithm.is_none() => Verdict::Wrong(Wrong::Algorithm),
         None => Verdict::Wrong(Wrong::User),
         Some(_) if !is_right => Verdict::Wrong(Wrong::Password),
-        Some(_) if !is_same_resource(credentials.uri, line.uri) => Verdict::OtherUri,
+        // The URI that was hashed is not compared with the Request-URI, as RFC 7616 §3.4.6 would have it of an origin server:
+        // clients hash the server's address, and proxies rewrite the Request-URI. A replay is seen by its nonce count.
         Some(phone) => Verdict::Right { phone, count: count(credentials) },
     }
 }
@@ -179,22 +176,6 @@ fn realm_of(request: &Message<'_>, shared: Shared<'_>) -> String {
         Some(tenant) => directory::realm(tenant).to_owned(),
         None => host.map(|host| directory::bare_domain(&host.to_string()).to_ascii_lowercase()).unwrap_or_default(),
     }
-}
-
-/// RFC 7616 §3.4.6: the URI that was hashed must be the resource of the request. A port, parameters and the case of the
-/// host may differ: clients and proxies on the way change those.
-fn is_same_resource(hashed: &[u8], requested: &[u8]) -> bool {
-    if hashed == requested {
-        return true;
-    }
-    let (Ok(Uri::Sip(hashed)), Ok(Uri::Sip(requested))) = (Uri::parse(hashed), Uri::parse(requested)) else {
-        return false;
-    };
-    let same_user = match (hashed.user, requested.user) {
-        (Some(a), Some(b)) => uri::same_user(a, b),
-        (a, b) => a.is_none() && b.is_none(),
-    };
-    same_user && hashed.host.is(requested.host)
 }
 
 /// The text of a quoted string: RFC 3261 §25.1 quoted-pair read.

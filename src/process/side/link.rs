@@ -280,6 +280,7 @@ impl Link {
                     let _ = answer.send(found);
                 }
             }
+            FromEngine::DirectoryServed { version } => self.mirror.on_directory_served(version),
             FromEngine::Draining(draining) => self.mirror.on_draining(draining),
             FromEngine::CallTrace { call, tenant, steps } => {
                 ingest::store_trace(&self.store, call, &tenant, &steps).await?;
@@ -324,6 +325,7 @@ impl Link {
     async fn send_directory(&mut self, connection: &mut Connection, has: u64) -> Result<(), LinkError> {
         let mut whole = Snapshot::open(&self.store, &self.key).await?;
         if whole.version != has && whole.version != 0 {
+            self.mirror.on_directory_sent(whole.version);
             loop {
                 let (part, last) = whole.next_part().await?;
                 connection.send(&FromSide::Directory { version: whole.version, part, last }).await?;

@@ -21,7 +21,7 @@ pub(crate) type RegistrationKey = (String, String, String);
 pub(crate) struct Mirror(Mutex<State>);
 
 /// Whether the engine takes new calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Readiness {
     /// Not connected to an engine.
     #[default]
@@ -38,6 +38,8 @@ struct State {
     draining: bool,
     /// The keeper says so, which holds while there is no engine too.
     keeper_draining: bool,
+    /// The version of the directory that the engine does not serve yet: until then it knows too few phones.
+    awaited: Option<u64>,
     shown: Tables,
     /// The snapshot that is being received.
     arriving: Option<Tables>,
@@ -58,7 +60,8 @@ impl Mirror {
 
     pub(crate) fn readiness(&self) -> Readiness {
         let state = self.state();
-        match (state.connected, state.arriving.is_some(), state.draining || state.keeper_draining) {
+        let is_starting = state.arriving.is_some() || state.awaited.is_some();
+        match (state.connected, is_starting, state.draining || state.keeper_draining) {
             (false, ..) => Readiness::Down,
             (true, true, _) => Readiness::Starting,
             (true, false, true) => Readiness::Draining,
@@ -70,6 +73,7 @@ impl Mirror {
         let mut state = self.state();
         state.connected = true;
         state.draining = false;
+        state.awaited = None;
         state.arriving = Some(Tables::default());
         state.seen.clear();
     }
@@ -84,6 +88,18 @@ impl Mirror {
         let mut state = self.state();
         if let Some(arriving) = state.arriving.take() {
             state.shown = arriving;
+        }
+    }
+
+    /// A whole directory is on its way.
+    pub(crate) fn on_directory_sent(&self, version: u64) {
+        self.state().awaited = Some(version);
+    }
+
+    pub(crate) fn on_directory_served(&self, version: u64) {
+        let mut state = self.state();
+        if state.awaited.is_some_and(|awaited| awaited <= version) {
+            state.awaited = None;
         }
     }
 

@@ -13,6 +13,7 @@ use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
 use crate::process::plan::SideSettings;
+use crate::process::side::mirror::Readiness;
 use crate::process::side::node;
 use crate::process::side::node::Node;
 use crate::process::side::node::Settings;
@@ -22,6 +23,9 @@ use crate::wire::control::ToChild;
 
 /// A large directory takes long to import: the keeper is told that it goes on.
 const WORKING_EVERY: Duration = Duration::from_secs(1);
+/// How long side waits for the engine before it says that it is ready without it.
+const ENGINE_WAIT_MAX: Duration = Duration::from_secs(2);
+const ENGINE_LOOK_EVERY: Duration = Duration::from_millis(5);
 const FRAMES_MAX: usize = 16;
 
 /// Returns the exit code.
@@ -77,6 +81,13 @@ fn serve(begun: Begun) -> Result<(), Failure> {
                 () = tokio::time::sleep(WORKING_EVERY) => keeper.send(&FromChild::Working).map_err(lost)?,
             }
         };
+        // Who is told "ready" will call at once: the engine has to know the phones by then.
+        let engine = async {
+            while node.mirror.readiness() < Readiness::Draining {
+                tokio::time::sleep(ENGINE_LOOK_EVERY).await;
+            }
+        };
+        let _ = tokio::time::timeout(ENGINE_WAIT_MAX, engine).await;
         keeper.send(&FromChild::Ready).map_err(lost)?;
         obey(&keeper, &node).await
     })

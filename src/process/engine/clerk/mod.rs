@@ -283,13 +283,10 @@ impl Clerk {
 
     fn publish_directory(&mut self) {
         let directory = Arc::clone(self.directory.current());
-        tracing::info!(
-            event = "directory.changed",
-            version = directory.version(),
-            "directory version {}",
-            directory.version()
-        );
+        let version = directory.version();
+        tracing::info!(event = "directory.changed", version, "directory version {version}");
         self.broadcast(&ToShard::Directory(directory));
+        self.link.send(&FromEngine::DirectoryServed { version });
     }
 
     fn ask_hangup(&mut self, asker: Asker, call: crate::base::id::CallId) {

@@ -115,6 +115,7 @@ impl World {
         let mut engine = self.engine(BOOT).await;
         engine.send(&FromEngine::SnapshotEnd).await;
         engine.send(&FromEngine::SpoolEnd).await;
+        engine.send(&FromEngine::DirectoryServed { version: u64::MAX }).await;
         self.until("/readyz", |answer| answer.status == 200).await;
         engine
     }
