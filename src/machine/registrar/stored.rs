@@ -7,6 +7,7 @@ use crate::base::hash::HashKey;
 use crate::base::limit::BINDINGS_PER_AOR_MAX;
 use crate::base::limit::BINDINGS_PER_SHARD_MAX;
 use crate::base::time::Now;
+use crate::base::time::UnixTime;
 use crate::machine::nonce::Stamp;
 use crate::machine::outbox::Aor;
 use crate::machine::outbox::Outbox;
@@ -26,7 +27,9 @@ impl Registrar {
     /// its connection is left out.
     pub fn restore<'a>(key: HashKey, values: impl IntoIterator<Item = &'a [u8]>, now: Now) -> Self {
         let mut registrar = Self::new(key);
-        registrar.nonces_from = Some(Stamp::new(now.unix, u32::MAX));
+        // Stamps count seconds: those of this second are taken, or nobody could register while it lasts.
+        let last_second = UnixTime::from_secs(now.unix.secs().saturating_sub(1));
+        registrar.nonces_from = Some(Stamp::new(last_second, u32::MAX));
         for value in values {
             if let Some(phone) = parse(value) {
                 registrar.restore_phone(phone, now);
