@@ -7,6 +7,7 @@
 #![allow(unsafe_code, reason = "wraps the wake descriptor for glommio")]
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -48,6 +49,7 @@ use crate::shard::mesh::signal;
 use crate::shard::tcp::Arrival;
 use crate::shard::tcp::StreamLimits;
 use crate::shard::tcp::Streams;
+use crate::shard::udp::Datagram;
 use crate::shard::udp::DatagramIo;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
@@ -236,6 +238,8 @@ const PREEMPT: Duration = Duration::from_secs(3_600);
 const SPIN: Duration = Duration::from_micros(20);
 /// Datagrams handed over in one turn.
 const DATAGRAMS_PER_TURN: u32 = 1_024;
+const SIP_PER_TURN: u32 = 32;
+const SIP_WAITING_MAX: usize = 256;
 const STREAMS_PER_TURN: u32 = 256;
 const MESSAGES_PER_TURN: u32 = 256;
 /// The executor's registered memory: nothing here reads files.
@@ -337,6 +341,7 @@ where
         window: (now.instant, 0),
         audit_due: now.instant,
         audit_part: 0,
+        sip: VecDeque::with_capacity(SIP_WAITING_MAX),
     };
     if backend == Backend::Ring {
         glommio::spawn_local(listen(wake, Rc::clone(&notice), Arc::clone(&stop))).detach();
@@ -437,6 +442,8 @@ struct Core<Io, M: ShardMachine> {
     window: (Instant, u32),
     audit_due: Instant,
     audit_part: u32,
+    /// Received and not yet handed over, in the buffers they came in.
+    sip: VecDeque<Datagram>,
 }
 
 impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
@@ -451,6 +458,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         }
         let datagrams = self.take_datagrams();
         self.weigh(datagrams, config);
+        self.take_sip(SIP_PER_TURN);
         self.take_streams();
         self.take_messages();
         if self.machine.next_deadline().is_some_and(|deadline| deadline <= self.now.instant) {
@@ -479,10 +487,11 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
                     }
                 }
                 SlotKind::Sip => {
-                    let flow = Flow::Udp { slot: datagram.slot, peer: datagram.source };
-                    let bytes = self.effects.io.bytes(&datagram);
-                    self.machine.on_sip(flow, bytes, now);
-                    self.effects.io.release(datagram);
+                    self.sip.push_back(datagram);
+                    if self.sip.len() >= SIP_WAITING_MAX {
+                        self.take_sip(1);
+                    }
+                    continue;
                 }
             }
             self.machine.drain(&mut self.effects);
@@ -493,6 +502,18 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         }
         self.lent_since = now.instant;
         taken
+    }
+
+    /// SIP waits behind the media of its turn, and takes only so much of it: a flood of requests must not delay packets.
+    fn take_sip(&mut self, datagrams_max: u32) {
+        for _ in 0..datagrams_max {
+            let Some(datagram) = self.sip.pop_front() else { break };
+            let flow = Flow::Udp { slot: datagram.slot, peer: datagram.source };
+            let bytes = self.effects.io.bytes(&datagram);
+            self.machine.on_sip(flow, bytes, self.now);
+            self.effects.io.release(datagram);
+            self.machine.drain(&mut self.effects);
+        }
     }
 
     fn take_streams(&mut self) {
@@ -595,19 +616,33 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
 
     /// Submits, and waits in the ring; says when the wait was to end.
     fn wait(&mut self, config: &ShardConfig) -> Instant {
-        let pause = if self.is_loaded() { config.wait_max } else { IDLE_WAIT };
+        let loaded = self.is_loaded();
+        let pause = if loaded { config.wait_max } else { IDLE_WAIT };
         let until = (self.now.instant + pause).min(self.machine.next_deadline().unwrap_or(Instant::NEVER));
-        self.effects
-            .figures
-            .add(Counter::BusyNanos, u64::try_from(clock::boottime().since(self.now.instant).as_nanos()).unwrap_or(0));
-        self.effects.io.submit_and_wait(Wait { completions_min: config.batch, until });
+        // A longer wait is ended by whoever sends a message.
+        let at_hand = self.has_work() || !loaded && !self.effects.post.prepare_to_sleep();
+        let completions_min = if at_hand { 0 } else { config.batch };
+        self.count_busy();
+        self.effects.io.submit_and_wait(Wait { completions_min, until });
+        if !loaded {
+            self.effects.post.wake_up();
+        }
         until
+    }
+
+    fn has_work(&self) -> bool {
+        !self.sip.is_empty() || self.effects.streams.has_work()
+    }
+
+    fn count_busy(&self) {
+        let busy = clock::boottime().since(self.now.instant);
+        self.effects.figures.add(Counter::BusyNanos, u64::try_from(busy.as_nanos()).unwrap_or(0));
     }
 
     /// Says until when to sleep; none if there is work.
     fn prepare_to_sleep(&mut self, config: &ShardConfig) -> Option<Instant> {
         self.tell_closed();
-        if self.effects.streams.has_work() || !self.effects.post.prepare_to_sleep() {
+        if self.has_work() || !self.effects.post.prepare_to_sleep() {
             self.effects.io.submit_and_wait(Wait { completions_min: 0, until: self.now.instant });
             return None;
         }
@@ -615,13 +650,12 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
             self.effects.post.wake_up();
             return None;
         }
+        self.count_busy();
         let tally = self.effects.io.take_tally();
         let figures = &self.effects.figures;
         publish(figures, &tally);
         figures.add(Counter::Sleeps, 1);
         figures.beat(self.now.instant, Phase::Sleeping);
-        figures
-            .add(Counter::BusyNanos, u64::try_from(clock::boottime().since(self.now.instant).as_nanos()).unwrap_or(0));
         let deadline = self.machine.next_deadline().unwrap_or(Instant::NEVER);
         Some(deadline.min(self.now.instant + config.sleep_max))
     }
