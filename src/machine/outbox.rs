@@ -63,7 +63,7 @@ pub enum Stored {
 
 impl Output {
     fn is_internal(&self) -> bool {
-        matches!(self, Self::Locate { .. } | Self::Media(_) | Self::Answer { .. })
+        matches!(self, Self::Locate { .. } | Self::Media(_))
     }
 }
 
@@ -159,6 +159,17 @@ impl Outbox {
     /// Forgets what was pushed after `len`: a step that failed leaves no effect.
     pub fn truncate(&mut self, len: usize) {
         self.outputs.truncate(len);
+    }
+
+    /// Every answer from `mark` on is shown to `keep` and becomes something to send, in its place: the 200 of a CANCEL goes
+    /// out before the 487 that it causes.
+    pub fn send_answers(&mut self, mark: usize, mut keep: impl FnMut(Key, &Flow, &[u8])) {
+        for output in self.outputs.iter_mut().skip(mark) {
+            if let Output::Answer { key, flow, bytes } = output {
+                keep(*key, flow, bytes);
+                *output = Output::Send { flow: *flow, bytes: std::mem::take(bytes) };
+            }
+        }
     }
 
     /// Takes out what was pushed after `mark` for the shard's own exchange, in order; the rest stays.

@@ -229,7 +229,7 @@ fn a_stranger_is_not_heard() {
 
 #[test]
 fn an_ended_call_relays_nothing() {
-    let mut server = Server::start(|setup| setup.media_ports = "20000-20007");
+    let mut server = Server::start(|setup| setup.media_ports = "20000-20039");
     let (mut left, mut right) = pair(&mut server);
     for number in 1..6 {
         let mut call = Call::set_up(&mut left, &mut right, "1002", number);

@@ -93,7 +93,7 @@ fn a_digit() {
 
 #[test]
 fn a_session_timer() {
-    check("caller_timer.xml", "callee.xml", 200);
+    check("caller_timer.xml", "callee_is_refreshed.xml", 200);
 }
 
 #[test]

@@ -25,6 +25,8 @@ use crate::message::uri_of;
 /// How long a step may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
+const ALLOW: &str = "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, INFO\r\n";
+
 enum Transport {
     Udp(UdpSocket),
     Tcp(TcpStream, Vec<u8>),
@@ -288,7 +290,7 @@ impl Phone {
     pub fn invite(&mut self, to: &str, headers: &str, body: &str) -> Dialog {
         let uri = if to.starts_with("sip:") { to.to_owned() } else { format!("sip:{to}@{}", self.domain) };
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
-        let headers = format!("Contact: {}\r\n{kind}{headers}", self.contact());
+        let headers = format!("Contact: {}\r\n{ALLOW}{kind}{headers}", self.contact());
         let mut request = self.request("INVITE", &uri, &format!("<{uri}>"), &headers, body);
         self.send(&request);
         let (sent, _) = Message::parse(request.as_bytes()).unwrap();
@@ -444,7 +446,7 @@ impl Phone {
             if parameter(to, "tag").is_none() && code > 100 { format!(";tag={}", self.tag()) } else { String::new() };
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         text.push_str(&format!(
-            "From: {}\r\nTo: {to}{tag}\r\nCall-ID: {}\r\nCSeq: {}\r\nContact: {}\r\n{kind}{headers}Content-Length: {}\r\n\r\n{body}",
+            "From: {}\r\nTo: {to}{tag}\r\nCall-ID: {}\r\nCSeq: {}\r\nContact: {}\r\n{ALLOW}{kind}{headers}Content-Length: {}\r\n\r\n{body}",
             request.must("From"),
             request.call_id(),
             request.must("CSeq"),

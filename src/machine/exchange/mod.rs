@@ -260,6 +260,11 @@ impl Exchange {
             self.on_dialog_request(place, flow, message, now, shared, out);
             return;
         }
+        // RFC 3261 §12.2.2: a To tag that is not ours names a dialog that does not exist.
+        if message.method() == Method::Invite && message.to().is_ok_and(|to| to.tag().is_some()) {
+            self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
+            return;
+        }
         if is_first_reader && let Err(refusal) = screen::check(message) {
             let bytes = answer::refusal(message, flow, &refusal, "", shared);
             self.send(flow, bytes, out);
@@ -409,6 +414,7 @@ impl Exchange {
     /// Applies what a step wanted of this very shard, until nothing is left: media commands, locations, answers to keep.
     fn settle(&mut self, mark: usize, now: Now, shared: Shared<'_>, out: &mut Outbox) {
         loop {
+            out.send_answers(mark, |key, flow, bytes| self.lingering.insert(key, flow, bytes, now.instant));
             let internal = out.take_internal(mark);
             if internal.is_empty() && !self.relay.has_outputs() {
                 return;
@@ -417,10 +423,6 @@ impl Exchange {
                 match output {
                     Output::Media(command) => self.relay.handle(command, now),
                     Output::Locate { call, aors } => self.ask(call, aors, now, shared, out),
-                    Output::Answer { key, flow, bytes } => {
-                        self.lingering.insert(key, &flow, &bytes, now.instant);
-                        self.send(flow, Some(bytes), out);
-                    }
                     _ => {}
                 }
             }

@@ -21,7 +21,7 @@ pub(crate) type RegistrationKey = (String, String, String);
 pub(crate) struct Mirror(Mutex<State>);
 
 /// Whether the engine takes new calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// Not connected to an engine.
     #[default]

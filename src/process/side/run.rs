@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::process::channel::Channel;
 use crate::process::channel::Wait;
@@ -25,6 +26,8 @@ use crate::wire::control::ToChild;
 const WORKING_EVERY: Duration = Duration::from_secs(1);
 /// How long side waits for the engine before it says that it is ready without it.
 const ENGINE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// The same while the directory is on its way to it.
+const DIRECTORY_WAIT_MAX: Duration = Duration::from_secs(120);
 const ENGINE_LOOK_EVERY: Duration = Duration::from_millis(5);
 const FRAMES_MAX: usize = 16;
 
@@ -82,15 +85,32 @@ fn serve(begun: Begun) -> Result<(), Failure> {
             }
         };
         // Who is told "ready" will call at once: the engine has to know the phones by then.
-        let engine = async {
-            while node.mirror.readiness() < Readiness::Draining {
-                tokio::time::sleep(ENGINE_LOOK_EVERY).await;
+        let mut serving = std::pin::pin!(engine_serves(&node));
+        loop {
+            tokio::select! {
+                () = &mut serving => break,
+                () = tokio::time::sleep(WORKING_EVERY) => keeper.send(&FromChild::Working).map_err(lost)?,
             }
-        };
-        let _ = tokio::time::timeout(ENGINE_WAIT_MAX, engine).await;
+        }
         keeper.send(&FromChild::Ready).map_err(lost)?;
         obey(&keeper, &node).await
     })
+}
+
+/// Until the engine knows the directory; not for long if there is no engine.
+async fn engine_serves(node: &Node) {
+    let began = Instant::now();
+    loop {
+        let patience = match node.mirror.readiness() {
+            Readiness::Down => ENGINE_WAIT_MAX,
+            Readiness::Starting => DIRECTORY_WAIT_MAX,
+            Readiness::Draining | Readiness::Ready => return,
+        };
+        if began.elapsed() > patience {
+            return;
+        }
+        tokio::time::sleep(ENGINE_LOOK_EVERY).await;
+    }
 }
 
 /// Until the keeper says stop, or is gone.
