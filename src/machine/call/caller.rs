@@ -83,6 +83,7 @@ impl Caller {
             Err(refusal) => (Offer::Late, Some(refusal)),
         };
         let wish = Wish::of(message);
+        let refusal = refusal.or_else(|| (!takes_sdp(message)).then_some(Refusal::Status(406)));
         let refusal = refusal.or_else(|| wish.is_too_small().then_some(Refusal::Interval));
         let mut passing = Vec::new();
         for id in PASSING {
@@ -159,6 +160,16 @@ impl Refusal {
             Self::MediaType => 415,
         }
     }
+}
+
+/// RFC 3261 §21.4.7: what we would answer with has to be acceptable "according to the Accept header field sent in the request".
+fn takes_sdp(invite: &Message<'_>) -> bool {
+    let mut ranges = invite.tags(HeaderId::Accept).peekable();
+    let fits = |range: &[u8]| {
+        let kind = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        [SDP.as_bytes(), b"application/*", b"*/*"].iter().any(|known| known.eq_ignore_ascii_case(kind))
+    };
+    ranges.peek().is_none() || ranges.any(fits)
 }
 
 fn offer_of(invite: &Message<'_>) -> Result<Offer, Refusal> {
