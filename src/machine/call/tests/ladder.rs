@@ -1,6 +1,7 @@
 //! Scripted phones around one call on a virtual clock. The call is restored from its bytes before every step.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -91,6 +92,8 @@ pub(super) struct Ladder {
     owners: BTreeMap<PairId, Owner>,
     reports: VecDeque<MediaNotice>,
     cseqs: BTreeMap<(String, String), u32>,
+    /// Every request sent; what is sent again must be the same.
+    requests: BTreeSet<String>,
 }
 
 const HANDLE: Handle = Handle { slot: 5, generation: 9 };
@@ -169,6 +172,7 @@ impl Ladder {
             owners: BTreeMap::new(),
             reports: VecDeque::new(),
             cseqs: BTreeMap::new(),
+            requests: BTreeSet::new(),
         };
         ladder.apply(out);
         ladder
@@ -229,12 +233,14 @@ impl Ladder {
     fn note(&mut self, flow: Flow, bytes: Vec<u8>) {
         let text = String::from_utf8(bytes).unwrap();
         let message = parse(&text);
-        if message.is_request() && !text.starts_with("ACK") && !text.starts_with("CANCEL") {
+        let repeats = text.starts_with("ACK") || text.starts_with("CANCEL") || !self.requests.insert(text.clone());
+        if message.is_request() && !repeats {
             let cseq = message.cseq().unwrap();
             let from = message.from().unwrap().tag().unwrap();
-            let key = (text_of(message.call_id()), text_of(from));
+            let to = message.to().unwrap().tag().unwrap_or_default();
+            let key = (text_of(message.call_id()), format!("{} {}", text_of(from), text_of(to)));
             let last = self.cseqs.entry(key).or_default();
-            assert!(cseq.number >= *last, "CSeq went back: {text}");
+            assert!(cseq.number > *last, "CSeq went back: {text}");
             *last = cseq.number;
         }
         self.sent.push_back(Sent { flow, text });

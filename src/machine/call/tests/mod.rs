@@ -1,4 +1,5 @@
 mod basic;
+mod chaos;
 mod dialogs;
 mod ladder;
 mod offers;
