@@ -39,7 +39,7 @@ const ELSEWHERE: &[u8] = b"SIP ;cause=200 ;text=\"Call completed elsewhere\"";
 impl Call {
     pub(super) fn on_success(&mut self, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
         let cseq = message.cseq().map_or(0, |cseq| cseq.number);
-        let owns = |party: &Party| party.ack.is_for(cseq) && party.dialog.owns_response(message);
+        let owns = |party: &Party| party.ack != Acknowledgement::Nothing && party.dialog.owns_response(message);
         let answered = self.bonds.iter().map(|bond| &bond.callee).chain(&self.strays).find(|party| owns(party));
         if let Some(party) = answered {
             party.acknowledge_again(cseq, out);
@@ -57,9 +57,12 @@ impl Call {
         if self.strays.len() >= BONDS_MAX {
             return;
         }
+        let early = self.bonds.iter().filter(|bond| bond.branch == leg).map(|bond| bond.callee.dialog.local_cseq());
+        let last_cseq = early.max().unwrap_or(0);
         let Some(branch) = self.branch_mut(leg) else { return };
         let cseq = branch.cseq();
-        let dialog = Dialog::of_client(message, cseq, branch.contact.as_bytes(), branch.flow);
+        let mut dialog = Dialog::of_client(message, cseq, branch.contact.as_bytes(), branch.flow);
+        dialog.count_from(branch.last_cseq.max(last_cseq));
         let mut stray = Party::new(leg, dialog, Description::new(0));
         stray.presence = Presence::Confirmed;
         stray.acknowledge(cseq, None, cx, out);
@@ -83,7 +86,7 @@ impl Call {
             return self.on_bad_answer(index, leg, cseq, cx, out);
         };
         self.step(cx, leg, What::Won);
-        self.step(cx, leg, What::SessionTimer { secs: timer.secs(), ours: timer.is_ours() });
+        self.tell_timer(leg, timer, cx);
         let late = self.bonds[index].agreement == Agreement::LateOffered;
         if late {
             self.bonds[index].callee.ack = Acknowledgement::Due { cseq };
@@ -114,10 +117,17 @@ impl Call {
         }
     }
 
+    fn tell_timer(&mut self, leg: u8, timer: SessionTimer, cx: &Context<'_>) {
+        if timer != SessionTimer::Off {
+            self.step(cx, leg, What::SessionTimer { secs: timer.secs(), ours: timer.is_ours() });
+        }
+    }
+
     /// A 2xx that leads to no session: the phone is let go, and the branch failed.
     fn on_bad_answer(&mut self, index: usize, leg: u8, cseq: u32, cx: &mut Context<'_>, out: &mut Outbox) {
         let mut bond = self.bonds.remove(index);
         bond.callee.acknowledge(cseq, None, cx, out);
+        bond.callee.answer_reinvite(487, None, cx, out);
         bond.callee.hang_up(b"SIP ;cause=488 ;text=\"Not Acceptable Here\"", cx, out);
         self.strays.push(bond.callee);
         self.branch_failed(leg, 488, By::Callee, b"", cx, out);
@@ -169,7 +179,7 @@ impl Call {
         caller.passing = Text::default();
         let timer = party.timer;
         self.step(cx, 0, What::AnsweredCaller);
-        self.step(cx, 0, What::SessionTimer { secs: timer.secs(), ours: timer.is_ours() });
+        self.tell_timer(0, timer, cx);
         self.facts.answered(cx.now.unix);
         self.facts.event(None, Body::CallAnswered, out);
         self.facts.show(CallState::Up, out);

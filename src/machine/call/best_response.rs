@@ -7,7 +7,7 @@
 /// response SHOULD NOT forward it upstream unless it can determine that any subsequent requests it might proxy will also generate a 503."
 pub fn for_caller(status: u16) -> u16 {
     match status {
-        300..=399 | 401 | 407 => 480,
+        300..=399 | 401 | 407 | 481 | 491 => 480,
         // The other leg's own affair: what it wanted of us, or what we said wrongly.
         421 | 422 | 423 | 482 | 483 | 494 | 503 => 500,
         100..700 => status,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::base::time::Instant;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::party::Party;
+use crate::machine::call::party::Presence;
 use crate::machine::call::party::Side;
 use crate::machine::call::reliable::Reliable;
 use crate::machine::dialog::Text;
@@ -108,6 +109,11 @@ impl Bond {
             Side::Caller => &mut self.caller,
             Side::Callee => &mut self.callee,
         }
+    }
+
+    /// The first INVITE was answered on both sides.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.caller.presence == Presence::Confirmed && self.callee.presence == Presence::Confirmed
     }
 
     /// No other offer may begin (RFC 3261 §14.2, RFC 3311 §5.2).

@@ -49,6 +49,8 @@ pub(super) struct Branch {
     from: Text,
     to: Text,
     cseq: u32,
+    /// The last of any of its dialogs that are gone.
+    pub last_cseq: u32,
     branch: Box<str>,
     transaction: InviteClient,
     cancel: Option<NonInviteClient>,
@@ -99,6 +101,7 @@ impl Branch {
             from: from.into(),
             to: facts.to_value.as_bytes().into(),
             cseq: 0,
+            last_cseq: 0,
             branch: Box::default(),
             transaction: InviteClient::idle(target.flow),
             cancel: None,
@@ -109,7 +112,7 @@ impl Branch {
     /// Sends the INVITE, the first or one more of this branch (RFC 4028 §7.4).
     pub(super) fn invite(&mut self, caller: &Caller, late: bool, cx: &mut Context<'_>, out: &mut Outbox) {
         self.branch = cx.identifier(self.leg).into();
-        self.cseq += 1;
+        self.cseq = self.cseq.max(self.last_cseq) + 1;
         let mut bytes = Vec::with_capacity(2_048);
         let mut writer = write::request(&mut bytes, Method::Invite, &self.contact);
         dialog::via(&mut writer, &self.branch, self.flow, cx.settings);

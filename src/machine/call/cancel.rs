@@ -66,11 +66,18 @@ impl Call {
         }
     }
 
+    fn forget_dialog(&mut self, bond: &Bond) {
+        if let Some(branch) = self.branch_mut(bond.branch) {
+            branch.last_cseq = branch.last_cseq.max(bond.callee.dialog.local_cseq());
+        }
+    }
+
     /// Early dialogs end without a word of their own; what waits for an answer in them gets one.
     pub(super) fn drop_bonds(&mut self, which: impl Fn(&Bond) -> bool, out: &mut Outbox) {
         let (gone, kept): (Vec<Bond>, Vec<Bond>) = std::mem::take(&mut self.bonds).into_iter().partition(which);
         self.bonds = kept;
         for mut bond in gone {
+            self.forget_dialog(&bond);
             refuse_waiting(&mut bond, 481, out);
         }
     }

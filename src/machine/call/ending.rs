@@ -4,7 +4,6 @@ use crate::machine::call::Call;
 use crate::machine::call::State;
 use crate::machine::call::answer::by;
 use crate::machine::call::best_response::q850;
-use crate::machine::call::bond::Negotiation;
 use crate::machine::call::caller::Offer;
 use crate::machine::call::caller::Refusal;
 use crate::machine::call::cancel::refuse_waiting;
@@ -71,6 +70,9 @@ impl Call {
     }
 
     pub(super) fn on_hangup(&mut self, by: By, text: String, cx: &mut Context<'_>, out: &mut Outbox) {
+        if self.is_ending() {
+            return;
+        }
         self.step(cx, 0, What::Hangup);
         let (sip, reason) = match self.state {
             State::Answered => (200, &b"Q.850 ;cause=16"[..]),
@@ -146,12 +148,10 @@ impl Call {
     /// BYE to whoever is still there, answers to whoever waits.
     fn let_go(&mut self, cause: &Cause, reason: &[u8], cx: &mut Context<'_>, out: &mut Outbox) {
         for bond in &mut self.bonds {
-            if let Negotiation::Invite { from, .. } = bond.negotiation {
-                // RFC 3261 §15.1.2: "The UAS MUST still respond to any pending requests received for that dialog. It is
-                // RECOMMENDED that a 487 (Request Terminated) response be generated to those pending requests."
-                bond.party_mut(from).answer_reinvite(487, None, cx, out);
-                bond.negotiation = Negotiation::Idle;
-            }
+            // RFC 3261 §15.1.2: "The UAS MUST still respond to any pending requests received for that dialog. It is
+            // RECOMMENDED that a 487 (Request Terminated) response be generated to those pending requests."
+            bond.caller.answer_reinvite(487, None, cx, out);
+            bond.callee.answer_reinvite(487, None, cx, out);
             refuse_waiting(bond, 487, out);
             bond.reliable.stop();
             bond.caller.hang_up(reason, cx, out);

@@ -79,7 +79,7 @@ impl Ports {
     pub(super) fn new(leg: u8, flow: Flow, family: Option<Family>, settings: &Settings) -> Self {
         let listener = settings.listeners.get(usize::from(flow.listener));
         let interface = listener.map_or(0, |listener| listener.interface);
-        let wanted = family.unwrap_or(Family::of(flow.peer.ip().to_canonical()));
+        let wanted = family.unwrap_or_else(|| Family::of(flow.peer.ip().to_canonical()));
         let found = settings.interfaces.get(usize::from(interface));
         let has = |family| match family {
             Family::Ipv4 => found.is_some_and(|interface| interface.ipv4.is_some()),

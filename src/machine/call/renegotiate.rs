@@ -18,7 +18,6 @@ use crate::machine::call::media::Ports;
 use crate::machine::call::party::Acknowledgement;
 use crate::machine::call::party::InvitePurpose;
 use crate::machine::call::party::Party;
-use crate::machine::call::party::Presence;
 use crate::machine::call::party::Purpose;
 use crate::machine::call::party::ServerInvite;
 use crate::machine::call::party::Side;
@@ -394,7 +393,7 @@ impl Call {
         let to = side.other();
         let bond = &self.bonds[index];
         let other = bond.party(to);
-        let confirmed = other.presence == Presence::Confirmed && bond.party(side).presence == Presence::Confirmed;
+        let confirmed = bond.is_confirmed();
         let early = other.takes_update && bond.agreement == Agreement::Agreed;
         if bond.is_negotiating() || !(confirmed || early) {
             // RFC 3311 §5.2: 504 where the offer cannot be answered without waiting.
@@ -528,6 +527,10 @@ impl Party {
 
 /// The status that refuses an offer of `side` because another is under way.
 fn glare(bond: &Bond, side: Side, message: &Message<'_>) -> Option<u16> {
+    if message.method() == Method::Invite && !bond.is_confirmed() {
+        // RFC 3261 §14.2: the first INVITE has no final response, or no ACK, yet.
+        return Some(if side == Side::Caller { 500 } else { 491 });
+    }
     if !bond.is_negotiating() {
         return None;
     }

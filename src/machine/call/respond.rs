@@ -65,12 +65,11 @@ impl Call {
 
     /// RFC 4028 §7.4: "If the response … is a 422 …, the UAC MAY retry the request … with a higher Session-Expires".
     fn invite_again(&mut self, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) -> bool {
+        let Some(branch) = self.branch_mut(leg).filter(|branch| branch.is_ringing()) else { return false };
+        let Some(secs) = branch.accept_interval(message) else { return false };
+        self.drop_bonds(|bond| bond.branch == leg, out);
         let Self { branches, caller, .. } = self;
         let Some(branch) = branches.iter_mut().find(|branch| branch.leg == leg) else { return false };
-        if !branch.is_ringing() {
-            return false;
-        }
-        let Some(secs) = branch.accept_interval(message) else { return false };
         branch.invite(caller, caller.offer == Offer::Late, cx, out);
         self.step(cx, leg, What::InviteAgainForInterval { secs });
         true

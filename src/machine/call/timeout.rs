@@ -56,6 +56,9 @@ impl Call {
             }
         }
         for stray in &mut self.strays {
+            if let Some(server) = &mut stray.server {
+                server.transaction.handle_timeout(now, out);
+            }
             for request in &mut stray.requests {
                 request.transaction.handle_timeout(now, out);
             }

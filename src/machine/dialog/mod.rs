@@ -114,6 +114,11 @@ impl Dialog {
         self.local_cseq
     }
 
+    /// RFC 3261 §12.2.1.1: numbers of a dialog only rise, also if it was forgotten for a while.
+    pub fn count_from(&mut self, cseq: u32) {
+        self.local_cseq = self.local_cseq.max(cseq);
+    }
+
     /// RFC 3261 §13.2.2.4: a 2xx makes route set and target anew.
     pub fn confirm(&mut self, response: &Message<'_>) {
         let mut route_set: Vec<Text> = response.values(HeaderId::RecordRoute).map(Into::into).collect();

@@ -94,6 +94,8 @@ pub(super) struct Ladder {
     cseqs: BTreeMap<(String, String), u32>,
     /// Every request sent; what is sent again must be the same.
     requests: BTreeSet<String>,
+    /// Says which run it was when a check fails.
+    pub(super) name: String,
 }
 
 const HANDLE: Handle = Handle { slot: 5, generation: 9 };
@@ -173,6 +175,7 @@ impl Ladder {
             reports: VecDeque::new(),
             cseqs: BTreeMap::new(),
             requests: BTreeSet::new(),
+            name: String::new(),
         };
         ladder.apply(out);
         ladder
@@ -240,7 +243,7 @@ impl Ladder {
             let to = message.to().unwrap().tag().unwrap_or_default();
             let key = (text_of(message.call_id()), format!("{} {}", text_of(from), text_of(to)));
             let last = self.cseqs.entry(key).or_default();
-            assert!(cseq.number > *last, "CSeq went back: {text}");
+            assert!(cseq.number > *last, "{} CSeq went back: {text}", self.name);
             *last = cseq.number;
         }
         self.sent.push_back(Sent { flow, text });
@@ -286,9 +289,12 @@ impl Ladder {
     /// Lets time pass, all timers on the way included.
     pub(super) fn advance(&mut self, duration: Duration) {
         let end = self.now + duration;
+        let mut rounds = 0;
         while let Some(deadline) = self.call.next_deadline()
             && deadline <= end
         {
+            rounds += 1;
+            assert!(rounds < 10_000, "{} a deadline that does not move: {:#?}", self.name, self.call);
             self.now = self.now.max(deadline);
             self.run(|call, cx, out| call.handle_timeout(cx, out));
             while let Some(report) = self.reports.pop_front() {
@@ -314,7 +320,7 @@ impl Ladder {
     #[track_caller]
     pub(super) fn finish(&mut self) -> Cause {
         self.advance(Duration::from_secs(80));
-        assert!(self.call.is_over(), "not over: {:#?}", self.call);
+        assert!(self.call.is_over(), "{} not over: {:#?}", self.name, self.call);
         assert_eq!(self.call.next_deadline(), None);
         assert_eq!(self.pool.counts.in_use, 0);
         self.cause()
@@ -376,7 +382,7 @@ impl Sent {
         text += &format!("From: {}\r\n", self.header(HeaderId::From));
         text += &if tagged { format!("To: {to}\r\n") } else { format!("To: {to};tag={tag}\r\n") };
         text += &format!("Call-ID: {}\r\nCSeq: {}\r\n", self.header(HeaderId::CallId), self.header(HeaderId::CSeq));
-        if tag != "" && (101..300).contains(&status) {
+        if !tag.is_empty() && (101..300).contains(&status) {
             text += &format!("Contact: <sip:{tag}@{}>\r\n", self.flow.peer);
         }
         with_body(text + more, body)

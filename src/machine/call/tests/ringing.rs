@@ -255,3 +255,24 @@ fn responses_of_others_change_nothing() {
     ladder.expect_nothing();
     assert!(ladder.call.is_up());
 }
+
+/// A repeat that the network kept for long must not look like the answer of another phone.
+#[test]
+fn a_late_repeat_of_the_answer_does_not_hang_up() {
+    let mut ladder = Ladder::new(&invite("", &sdp(10, "")), &[20]);
+    ladder.expect(10, "SIP/2.0 100");
+    let offer = ladder.expect(20, "INVITE");
+    let ok = offer.response(200, "b", "", &sdp(20, ""));
+    ladder.receive(20, &ok);
+    ladder.expect(20, "ACK");
+    let mut alice = Phone::alice(&ladder.expect(10, "SIP/2.0 200"));
+    ladder.receive(10, &alice.ack(10, ""));
+    ladder.receive(10, &alice.request("INVITE", "", &sdp(10, "a=sendonly\r\n")));
+    ladder.expect(10, "SIP/2.0 100");
+    let hold = ladder.expect(20, "INVITE");
+    ladder.receive(20, &hold.response(200, "b", "", &sdp(20, "")));
+    ladder.expect(20, "ACK");
+    ladder.expect(10, "SIP/2.0 200");
+    ladder.receive(20, &ok);
+    ladder.expect_nothing();
+}
