@@ -14,6 +14,7 @@ use crate::machine::media::command::SocketCommand;
 use crate::wire::event::Body;
 use crate::wire::link::LiveCall;
 use crate::wire::link::Registration;
+use crate::wire::link::TraceStep;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -40,6 +41,12 @@ pub enum Output {
         key: Key,
         flow: Flow,
         bytes: Vec<u8>,
+    },
+    /// The decisions of a call that is over.
+    Traced {
+        call: CallId,
+        tenant: String,
+        steps: Vec<TraceStep>,
     },
     /// A call asks for the bindings of these addresses of record; the exchange answers with targets.
     Locate {

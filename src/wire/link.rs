@@ -54,7 +54,9 @@ pub enum FromEngine {
     /// before, did not end in them and is not in the snapshot has died with its engine.
     SpoolEnd,
     /// Every shard has been given this version of the directory.
-    DirectoryServed { version: u64 },
+    DirectoryServed {
+        version: u64,
+    },
     /// The decisions about a call that has just ended, to be kept for `[retain] trace`.
     CallTrace {
         call: CallId,

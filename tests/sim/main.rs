@@ -1,5 +1,8 @@
 //! The simulator: worlds of phones and a node, many seeds, and what must hold in each (`world`, `phone`, `check`).
 
+#![allow(unreachable_pub, reason = "a binary of its own")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod check;
 mod phone;
 mod text;
@@ -73,10 +76,8 @@ fn the_same_seed_makes_the_same_world() {
 
 #[test]
 fn calls_settle_whatever_the_network_does() {
-    for seed in 0..seeds(300) {
-        let began = std::time::SystemTime::now();
+    for seed in 0..seeds(30) {
         busy_world(seed);
-        eprintln!("seed {seed}: {:?}", began.elapsed());
     }
 }
 
@@ -88,7 +89,7 @@ fn busy_world(seed: u64) {
         lost: random.below(2) * random.below(150),
         doubled: random.below(2) * random.below(100),
         delayed: random.below(2) * random.below(200),
-        restored: random.below(2) * random.below(500),
+        restored: random.below(2) * random.below(60),
     };
     let mut world = World::new(seed, shards, faults);
     let answers = Manner::Answers { after: Duration::from_millis(1 + random.below(3_000)) };

@@ -38,8 +38,6 @@ pub enum Fact {
     Ended,
     /// Audio of somebody who is not the other party.
     WrongAudio(String),
-    /// The same request got a different answer.
-    AnswerChanged(String),
 }
 
 /// How the user of a phone behaves when it rings.
@@ -155,11 +153,6 @@ impl Phone {
 
     pub fn is_up(&self) -> bool {
         self.call.as_ref().is_some_and(|call| call.state == State::Up)
-    }
-
-    /// Who the other party is, while there is one.
-    pub fn peer(&self) -> Option<&str> {
-        self.call.as_ref().map(|call| call.peer_user.as_str())
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {

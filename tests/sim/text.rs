@@ -47,10 +47,6 @@ impl Text {
         if self.status() == 0 { self.start.split(' ').next().unwrap_or("") } else { self.cseq().1 }
     }
 
-    pub fn uri(&self) -> &str {
-        self.start.split(' ').nth(1).unwrap_or("")
-    }
-
     pub fn cseq(&self) -> (u32, &str) {
         let (number, method) = self.get("cseq").split_once(' ').unwrap_or(("0", ""));
         (number.parse().unwrap_or(0), method)
@@ -58,10 +54,6 @@ impl Text {
 
     pub fn branch(&self) -> String {
         param(self.get("via"), "branch").unwrap_or_default()
-    }
-
-    pub fn from_tag(&self) -> String {
-        param(self.get("from"), "tag").unwrap_or_default()
     }
 
     pub fn to_tag(&self) -> String {

@@ -22,7 +22,10 @@ use crate::machine::call::input::CallInput;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::Invite;
 use crate::machine::media::ports::PortPool;
+use crate::machine::outbox::Live;
 use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
+use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::event::Cause;
 
@@ -38,6 +41,8 @@ pub(super) struct Calls {
     wheel: Wheel<Handle>,
     /// Steps that panicked.
     pub(super) faults: u64,
+    /// The call of the last step.
+    pub(super) concerned: Option<CallId>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,7 +76,14 @@ impl Surroundings<'_> {
 impl Calls {
     pub(super) fn new(now: Instant) -> Self {
         let table = crate::base::slab::Slab::new(CALLS_PER_SHARD_MAX);
-        Self { table, by_invite: BTreeMap::new(), by_id: BTreeMap::new(), wheel: Wheel::new(now), faults: 0 }
+        Self {
+            table,
+            by_invite: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            wheel: Wheel::new(now),
+            faults: 0,
+            concerned: None,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -114,6 +126,7 @@ impl Calls {
             Ok(call) => {
                 self.by_invite.insert(key, handle);
                 self.by_id.insert(call.id(), handle);
+                self.concerned = Some(call.id());
                 self.keep(handle, Entry { call: Box::new(call), alarm: Alarm::new() });
             }
             Err(_) => {
@@ -162,6 +175,7 @@ impl Calls {
         act: impl FnOnce(&mut Call, &mut Context<'_>, &mut Outbox),
     ) {
         let Some(mut entry) = self.table.take(handle) else { return };
+        self.concerned = Some(entry.call.id());
         let before = entry.call.clone();
         let mark = out.len();
         let stepped = catch_unwind(AssertUnwindSafe(|| act(&mut entry.call, &mut around.context(handle), out)));
@@ -169,18 +183,19 @@ impl Calls {
             out.truncate(mark);
             self.faults += 1;
             entry.call = before;
-            let cause = Cause { sip: 500, q850: 41, text: "a fault of ours".to_owned(), by: By::System };
             let place = "a step of the call".to_owned();
             let aborted =
-                catch_unwind(AssertUnwindSafe(|| entry.call.abort(cause, place, &mut around.context(handle), out)));
+                catch_unwind(AssertUnwindSafe(|| entry.call.abort(fault(), place, &mut around.context(handle), out)));
             if aborted.is_err() {
+                // Not even that: the record is closed, and the phones find out by themselves.
                 out.truncate(mark);
-                self.remove(handle, &entry.call);
+                self.tell_lost(&entry.call, out);
+                self.remove(handle, &entry.call, out);
                 return;
             }
         }
         if entry.call.is_over() {
-            self.remove(handle, &entry.call);
+            self.remove(handle, &entry.call, out);
         } else {
             self.keep(handle, entry);
         }
@@ -191,9 +206,22 @@ impl Calls {
         self.table.put_back(handle, entry);
     }
 
-    fn remove(&mut self, handle: Handle, call: &Call) {
+    fn tell_lost(&self, call: &Call, out: &mut Outbox) {
+        let cause = fault();
+        let tenant = call.tenant().to_owned();
+        out.push(Output::Event { tenant, call: Some(call.id()), leg: None, body: Body::CallEnded { cause, legs: 0 } });
+        out.push(Output::Live(Live::CallGone(call.id())));
+    }
+
+    fn remove(&mut self, handle: Handle, call: &Call, out: &mut Outbox) {
+        out.push(Output::Traced { call: call.id(), tenant: call.tenant().to_owned(), steps: call.trace() });
         self.table.remove(handle);
         self.by_invite.remove(&call.invite_key());
         self.by_id.remove(&call.id());
     }
+}
+
+/// Q.850 41: temporary failure.
+fn fault() -> Cause {
+    Cause { sip: 500, q850: 41, text: "a fault of ours".to_owned(), by: By::System }
 }

@@ -4,11 +4,14 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::wire::sip::Method;
+use crate::wire::sip::Status;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// By [`Method`], in its order.
     pub requests: [u64; Self::METHODS],
+    /// Read, by hundreds of their status from 1xx on.
+    pub responses: [u64; 6],
     pub challenges: u64,
     pub retransmissions: u64,
     /// Messages for another shard.
@@ -26,6 +29,12 @@ pub struct Counts {
 
 impl Counts {
     pub const METHODS: usize = Method::Other as usize + 1;
+
+    pub(super) fn response(&mut self, status: Status) {
+        if let Some(count) = self.responses.get_mut(usize::from(status.code() / 100).wrapping_sub(1)) {
+            *count += 1;
+        }
+    }
 
     pub(super) fn request(&mut self, method: Method) {
         if let Some(count) = self.requests.get_mut(method as usize) {

@@ -43,6 +43,7 @@ use crate::machine::media::command::MediaOutput;
 use crate::machine::media::ports::Pair;
 use crate::machine::media::ports::PortPool;
 use crate::machine::media::relay::Relay;
+use crate::machine::media::relay::RelayCounts;
 use crate::machine::media::relay::RelaySettings;
 use crate::machine::media::relay::Verdict;
 use crate::machine::outbox::Aor;
@@ -127,6 +128,7 @@ impl Exchange {
 
     pub fn handle(&mut self, input: Input<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
         let mark = out.len();
+        self.calls.concerned = None;
         match input {
             Input::Sip { flow, bytes } => self.on_sip(flow, bytes, true, now, shared, out),
             Input::Mesh { from, message } => self.on_mesh(from, message, now, shared, out),
@@ -170,7 +172,10 @@ impl Exchange {
 
     pub fn handle_timeout(&mut self, now: Now, shared: Shared<'_>, out: &mut Outbox) {
         let mark = out.len();
-        for handle in self.calls.due(now.instant) {
+        self.calls.concerned = None;
+        let due = self.calls.due(now.instant);
+        let is_shared = due.len() > 1;
+        for handle in due {
             let around =
                 Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
             self.calls.handle_timeout(handle, around, out);
@@ -182,6 +187,9 @@ impl Exchange {
         self.lingering.handle_timeout(now.instant);
         self.relay.handle_timeout(now);
         self.settle(mark, now, shared, out);
+        if is_shared {
+            self.calls.concerned = None;
+        }
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -234,6 +242,9 @@ impl Exchange {
     }
 
     fn on_response(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        if let Some(response) = message.response() {
+            self.counts.response(response.status);
+        }
         let Some(place) = owner::of_response(message) else {
             self.counts.strays += 1;
             return;
@@ -511,6 +522,24 @@ impl Exchange {
 
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    pub fn relay_counts(&self) -> &RelayCounts {
+        self.relay.counts()
+    }
+
+    /// Requests dropped because their source is over its limit.
+    pub fn slowed(&self) -> u64 {
+        self.sources.counters.slowed
+    }
+
+    pub fn ports_exhausted(&self) -> u64 {
+        self.ports.counts.exhausted
+    }
+
+    /// The call that the last input was about: what copies for a capture server are tied together by.
+    pub fn concerned(&self) -> Option<CallId> {
+        self.calls.concerned
     }
 
     pub fn live_calls(&self) -> impl Iterator<Item = crate::wire::link::LiveCall> + '_ {

@@ -4,11 +4,12 @@ use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 use crate::wire::sip::Status;
+use crate::wire::sip::Uri;
 
 /// The methods that are served, for Allow.
-pub const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, PRACK, UPDATE, INFO";
+pub(super) const ALLOW: &str = "INVITE, ACK, BYE, CANCEL, OPTIONS, REGISTER, PRACK, UPDATE, INFO";
 /// The extensions that are understood, for Supported.
-pub const SUPPORTED: &str = "100rel, timer, path";
+pub(super) const SUPPORTED: &str = "100rel, timer, path";
 
 /// A request that is refused as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,11 @@ pub(super) fn check(message: &Message<'_>) -> Result<(), Refusal> {
     }
     if is_at_its_last_hop(message) {
         return Err(Refusal::status(Status::TOO_MANY_HOPS));
+    }
+    // RFC 3261 §8.2.2.1: "If the Request-URI uses a scheme not supported by the UAS, it SHOULD reject the request with a 416".
+    let uri = message.request().and_then(|request| Uri::parse(request.uri).ok());
+    if matches!(uri, Some(Uri::Other(_))) {
+        return Err(Refusal::status(Status::UNSUPPORTED_URI_SCHEME));
     }
     let unsupported = unsupported(message);
     if unsupported.is_empty() { Ok(()) } else { Err(Refusal { status: Status::BAD_EXTENSION, unsupported }) }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::id::Handle;
 use crate::base::id::ShardId;
@@ -25,9 +26,13 @@ use crate::machine::outbox::Mesh;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Settings;
+use crate::process::engine::figures::Own;
+use crate::process::engine::figures::Published;
+use crate::process::engine::message::Capture;
 use crate::process::engine::message::Message;
 use crate::process::engine::message::ToClerk;
 use crate::process::engine::message::ToShard;
+use crate::shard::memory::Figures;
 use crate::shard::mesh::Member;
 use crate::shard::run;
 use crate::shard::run::Effects;
@@ -36,6 +41,8 @@ use crate::shard::run::Verdict;
 use crate::shard::udp::Slot;
 use crate::wire::event::Event;
 
+/// How old the figures on the page may be.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// Phones of one page of what was restored.
 const RESTORED_PER_PAGE: usize = 256;
 
@@ -51,8 +58,12 @@ pub(super) struct Driver {
     dead: Vec<Flow>,
     /// For the clerk, in order.
     backlog: VecDeque<ToClerk>,
-    /// What the backlog could not hold; events among it are missing in their numbering, and side sees it.
-    lost: u64,
+    own: Own,
+    published: Published,
+    /// When the counts go to the page of figures; set by the first step after the last time.
+    publish_at: Option<Instant>,
+    /// A capture server wants copies.
+    is_captured: bool,
     /// Bindings of the last life that the clerk has not been told of: up to which key it was, while there are more.
     restored: Option<Option<u64>>,
     /// SIP sockets have the slots from here on, in the order of the UDP listeners.
@@ -70,11 +81,12 @@ pub(super) struct Beginning {
     pub(super) directory: Arc<Directory>,
     pub(super) sip_slots_from: Slot,
     pub(super) udp_listeners: u8,
+    pub(super) is_captured: bool,
 }
 
 impl Driver {
     pub(super) fn new(beginning: Beginning, now: Now) -> Self {
-        let Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners } = beginning;
+        let Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, is_captured } = beginning;
         Self {
             shard,
             exchange,
@@ -84,7 +96,10 @@ impl Driver {
             connections: BTreeMap::new(),
             dead: Vec::new(),
             backlog: VecDeque::new(),
-            lost: 0,
+            own: Own::default(),
+            published: Published::default(),
+            publish_at: None,
+            is_captured,
             restored: Some(None),
             sip_slots_from,
             udp_listeners,
@@ -133,13 +148,16 @@ impl Driver {
 
     fn to_clerk(&mut self, message: ToClerk) {
         if self.backlog.len() >= CLERK_BACKLOG_MAX {
-            self.lost += 1;
+            // Events among it are missing in their numbering, and side sees it.
+            self.own.lost += 1;
             return;
         }
         self.backlog.push_back(message);
     }
 
     fn send(&mut self, flow: Flow, bytes: Vec<u8>, effects: &mut impl Effects<Message>) {
+        self.own.sent(&bytes);
+        self.copy(flow, false, &bytes);
         match flow.connection {
             None => effects.send_udp(self.sip_slots_from + Slot::from(flow.listener), flow.peer, &bytes),
             Some(connection) if connection.shard == self.shard => {
@@ -154,6 +172,32 @@ impl Driver {
     /// No credit: what a datagram would suffer too; its sender repeats it.
     fn to_shard(&mut self, shard: ShardId, message: Mesh, effects: &mut impl Effects<Message>) {
         let _refused = effects.send_mesh(Member::Shard(shard), Message::Mesh(message));
+    }
+
+    /// At most once a period, and once after the last step of a busy time.
+    fn publish(&mut self, figures: &Figures) {
+        let now = self.now.instant;
+        match self.publish_at {
+            None => self.publish_at = Some(now + PUBLISH_EVERY),
+            Some(at) if at <= now => {
+                self.own.outbox_overflows = self.out.overflows;
+                self.published.publish(&self.exchange, &self.own, figures);
+                self.publish_at = None;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// For the capture server, if there is one.
+    fn copy(&mut self, flow: Flow, is_incoming: bool, bytes: &[u8]) {
+        let Some(listener) = self.settings.listeners.get(usize::from(flow.listener)) else { return };
+        if !self.is_captured {
+            return;
+        }
+        let (source, destination) = if is_incoming { (flow.peer, listener.local) } else { (listener.local, flow.peer) };
+        let (at, call, is_reliable) = (self.now.unix, self.exchange.concerned(), flow.is_reliable());
+        let capture = Capture { at, source, destination, is_reliable, call, bytes: bytes.to_vec() };
+        self.to_clerk(ToClerk::Capture(Box::new(capture)));
     }
 
     /// Bindings of the last life, a page at a time, for whoever asks what is registered.
@@ -179,6 +223,7 @@ impl Driver {
                 self.to_clerk(ToClerk::Event(Box::new(event)));
             }
             Output::Live(live) => self.to_clerk(ToClerk::Live(Box::new(live))),
+            Output::Traced { call, tenant, steps } => self.to_clerk(ToClerk::CallTrace { call, tenant, steps }),
             Output::Store(record) => self.to_clerk(ToClerk::Store(Box::new(record))),
             Output::Socket(command) => match command {
                 SocketCommand::Open { slot } => effects.arm(slot),
@@ -207,6 +252,7 @@ impl ShardMachine for Driver {
     fn on_sip(&mut self, flow: run::Flow, bytes: &[u8], now: Now) {
         let flow = self.flow(flow);
         self.input(Input::Sip { flow, bytes }, now);
+        self.copy(flow, true, bytes);
     }
 
     fn on_closed(&mut self, connection: Handle, now: Now) {
@@ -233,7 +279,7 @@ impl ShardMachine for Driver {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.exchange.next_deadline()
+        [self.exchange.next_deadline(), self.publish_at].into_iter().flatten().min()
     }
 
     fn drain(&mut self, effects: &mut impl Effects<Message>) {
@@ -249,6 +295,7 @@ impl ShardMachine for Driver {
                 self.input(Input::FlowClosed(flow), self.now);
             }
         }
+        self.publish(effects.figures());
         self.tell_restored();
         while let Some(message) = self.backlog.pop_front() {
             if let Err(Message::ToClerk(message)) = effects.send_mesh(Member::Clerk, Message::ToClerk(message)) {

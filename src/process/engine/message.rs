@@ -25,6 +25,12 @@ pub enum ToClerk {
     Event(Box<Event>),
     Live(Box<Live>),
     Store(Box<Stored>),
+    /// The decisions of a call that is over.
+    CallTrace {
+        call: CallId,
+        tenant: String,
+        steps: Vec<TraceStep>,
+    },
     /// Answer to [`ToShard::Hangup`].
     HungUp {
         request: u64,

@@ -3,6 +3,7 @@
 
 pub mod clerk;
 mod driver;
+mod figures;
 mod message;
 pub mod received;
 mod run;

@@ -75,10 +75,11 @@ fn serve(received: Received) -> Result<(), Failure> {
     let mut bindings = deal(bindings, &settings, directory.current());
 
     let mut posts = Post::mesh(shards.len()).map_err(|error| Failure::from_io("eventfd", &error))?.into_iter();
+    let is_captured = engine.hep.address.is_some();
     let mut handles = Vec::new();
     for (shard, post) in shards.into_iter().zip(posts.by_ref()) {
         let own = bindings.remove(&shard.shard).unwrap_or_default();
-        let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping };
+        let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping, is_captured };
         let handle = start_shard(shard, post, own, &place, &settings, directory.current()).map_err(forbidden)?;
         handles.push(handle);
     }
@@ -117,6 +118,7 @@ fn deal(
 struct Place {
     start_cpu: Option<u16>,
     housekeeping: Option<u16>,
+    is_captured: bool,
 }
 
 fn start_shard(
@@ -148,13 +150,14 @@ fn start_shard(
     config.housekeeping = place.housekeeping.map(usize::from);
     config.ring.slots_max = sockets.len() as u32;
     let parts = ShardParts { figures, post, sockets, listeners };
+    let is_captured = place.is_captured;
     let (settings, directory) = (Arc::clone(settings), Arc::clone(directory));
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| ShardError::Executor(error.to_string()))?;
     spawn(config, parts, move |now| {
         let mut exchange = Exchange::new(shard, u64::from_le_bytes(seed), pairs, &settings, now);
         exchange.restore_bindings(&bindings, &settings, now);
-        Driver::new(Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners }, now)
+        Driver::new(Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, is_captured }, now)
     })
 }
 

@@ -11,16 +11,16 @@ use crate::process::engine::message::Capture;
 use crate::wire::hep;
 
 #[derive(Debug)]
-pub struct Mirror {
+pub(super) struct Mirror {
     socket: UdpSocket,
     agent: hep::Agent,
     buffer: Vec<u8>,
-    pub lost: u64,
+    pub(super) lost: u64,
 }
 
 impl Mirror {
     /// `None` where no server is configured.
-    pub fn new(hep: &Hep) -> io::Result<Option<Self>> {
+    pub(super) fn new(hep: &Hep) -> io::Result<Option<Self>> {
         let Some(server) = hep.address else { return Ok(None) };
         let local: SocketAddr =
             if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
@@ -31,7 +31,7 @@ impl Mirror {
         Ok(Some(Self { socket, agent, buffer: Vec::new(), lost: 0 }))
     }
 
-    pub fn send(&mut self, capture: &Capture) {
+    pub(super) fn send(&mut self, capture: &Capture) {
         let call = capture.call.map(|call| call.to_string()).unwrap_or_default();
         self.buffer.clear();
         let copy = hep::Capture {

@@ -210,6 +210,9 @@ impl Clerk {
                     server.send(&capture);
                 }
             }
+            ToClerk::CallTrace { call, tenant, steps } => {
+                self.link.send(&FromEngine::CallTrace { call, tenant, steps })
+            }
             ToClerk::HungUp { request, found } => {
                 if let Some((asker, found)) = self.questions.hung_up(request, shard, found) {
                     self.answer_hangup(asker, found);
@@ -386,7 +389,7 @@ impl Clerk {
 
     fn tell_calls(&mut self) -> io::Result<()> {
         let calls = u32::try_from(self.mirror.calls_len()).unwrap_or(u32::MAX);
-        if calls != self.calls_told {
+        if self.is_draining && calls != self.calls_told {
             self.keeper.send(&FromChild::CallsUp(calls))?;
             self.calls_told = calls;
         }

@@ -8,13 +8,13 @@ use crate::wire::link::TraceStep;
 
 /// Who waits for the answer, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
+pub(super) enum Asker {
     Side(u32),
     Keeper(u32),
 }
 
 #[derive(Debug, Default)]
-pub struct Questions {
+pub(super) struct Questions {
     last: u64,
     open: BTreeMap<u64, Open>,
 }
@@ -28,7 +28,7 @@ struct Open {
 
 impl Questions {
     /// A new question's number. The oldest is forgotten when there are too many: its asker's patience has ended by then.
-    pub fn ask(&mut self, asker: Asker, shards: u8) -> u64 {
+    pub(super) fn ask(&mut self, asker: Asker, shards: u8) -> u64 {
         if self.open.len() >= QUESTIONS_MAX {
             self.open.pop_first();
         }
@@ -38,11 +38,11 @@ impl Questions {
         self.last
     }
 
-    pub fn hung_up(&mut self, request: u64, from: ShardId, found: bool) -> Option<(Asker, bool)> {
+    pub(super) fn hung_up(&mut self, request: u64, from: ShardId, found: bool) -> Option<(Asker, bool)> {
         self.answered(request, from, found).map(|asker| (asker, found))
     }
 
-    pub fn traced(
+    pub(super) fn traced(
         &mut self,
         request: u64,
         from: ShardId,
