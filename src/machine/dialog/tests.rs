@@ -1,3 +1,5 @@
+//! Dialogs against RFC 3261 §12: route sets, numbers, flows.
+
 use super::*;
 use crate::wire::sip::Scan;
 use crate::wire::sip::Transport;

@@ -1,3 +1,5 @@
+//! Transactions against RFC 3261 §17 and RFC 6026, state by state.
+
 use std::time::Duration;
 
 use crate::base::id::Handle;

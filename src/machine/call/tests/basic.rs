@@ -1,3 +1,5 @@
+//! A call from INVITE to BYE, refusals, operators, faults, size.
+
 use std::time::Duration;
 
 use super::ladder::*;

@@ -1,3 +1,5 @@
+//! Ladders: raw SIP of scripted phones against one call, on a virtual clock.
+
 mod basic;
 mod chaos;
 mod dialogs;
