@@ -114,7 +114,8 @@ pub trait DatagramIo {
     /// Stops to receive; an RTP socket turns deaf and forgets its peer. No datagram of before comes out afterwards.
     fn disarm(&mut self, slot: Slot);
 
-    /// Binds the socket to one peer (cheaper, and the kernel drops strangers), or to none.
+    /// Binds the socket to one peer (cheaper, and the kernel drops strangers), or to none. Others are let in again only when the
+    /// peer's last datagrams have been taken: within a turn or two.
     fn connect(&mut self, slot: Slot, peer: Option<SocketAddr>) -> Result<(), UdpError>;
 
     /// The next datagram that is already here.

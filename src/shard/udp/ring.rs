@@ -109,7 +109,13 @@ struct Place {
     armed: bool,
     /// Waits in `rearms`.
     ended: bool,
+    /// What the socket is connected to, and what it shall be.
     peer: Option<SocketAddr>,
+    peer_wanted: Option<SocketAddr>,
+    /// The receive is a RECV: cheaper, and the source is `peer`, because nobody else can be in the queue.
+    anonymous: bool,
+    /// The receive was cancelled to be armed in the other form.
+    switching: bool,
     kernel_drops: u32,
 }
 
@@ -252,12 +258,21 @@ impl Ring {
         place.generation = (place.generation + 1) & GENERATION_MASK;
         place.armed = true;
         place.ended = false;
+        place.switching = false;
+        // Connected and found empty: from here on only the peer's datagrams get in.
+        place.anonymous = place.peer.is_some()
+            && (place.anonymous || socket::is_empty(place.socket.as_fd()))
+            && place.kind == SlotKind::Rtp;
         let data = user_data(OP_RECEIVE, place.generation, slot);
         let group = match place.kind {
             SlotKind::Rtp => GROUP_RTP,
             SlotKind::Sip => GROUP_SIP,
         };
-        let entry = opcode::RecvMsgMulti::new(Fixed(slot), message, group).build().user_data(data);
+        let entry = if place.anonymous {
+            opcode::RecvMulti::new(Fixed(slot), group).build().user_data(data)
+        } else {
+            opcode::RecvMsgMulti::new(Fixed(slot), message, group).build().user_data(data)
+        };
         if !self.push(&entry)
             && let Ok(place) = self.place(slot)
         {
@@ -386,6 +401,12 @@ impl Ring {
             let Some(place) = self.places.get_mut(slot as usize).and_then(Option::as_mut) else { continue };
             place.ended = false;
             if place.open && !place.armed {
+                if place.peer != place.peer_wanted {
+                    place.anonymous = false;
+                    if socket::connect(place.socket.as_fd(), place.peer_wanted).is_ok() {
+                        place.peer = place.peer_wanted;
+                    }
+                }
                 self.push_receive(slot);
             }
         }
@@ -417,7 +438,10 @@ impl Ring {
             place.armed = false;
         }
         let datagram = match buffer {
-            Some(buffer) if entry.result() >= 0 => self.read_header(slot, kind, buffer),
+            Some(buffer) if entry.result() >= 0 => match place.peer {
+                Some(peer) if place.anonymous => self.read_anonymous(slot, peer, buffer, entry.result() as u32),
+                _ => self.read_header(slot, kind, buffer),
+            },
             Some(buffer) => {
                 self.group(kind).give_back(buffer);
                 None
@@ -444,6 +468,7 @@ impl Ring {
     }
 
     fn on_ended(&mut self, slot: Slot, kind: SlotKind, result: i32, empty: bool) {
+        let switching = self.place(slot).is_ok_and(|place| place.switching);
         let rearm = &mut self.tally.rearm;
         match -result {
             libc::ENOBUFS => {
@@ -451,6 +476,7 @@ impl Ring {
                 self.starved = true;
                 self.group(kind).grow();
             }
+            libc::ECANCELED if switching => {}
             libc::ECANCELED => rearm.cancelled += 1,
             libc::ECONNREFUSED
             | libc::EHOSTUNREACH
@@ -495,6 +521,27 @@ impl Ring {
         };
         self.tally.received += 1;
         Some(Datagram { slot, kind, source, buffer: u32::from(buffer), start: PAYLOAD_START as u32, len })
+    }
+
+    /// A datagram of a connected socket fills its buffer from the begin; one that fills it whole may have been cut.
+    fn read_anonymous(&mut self, slot: Slot, source: SocketAddr, buffer: u16, len: u32) -> Option<Datagram> {
+        if len as usize >= RTP_BUFFER_BYTES {
+            self.rtp.give_back(buffer);
+            self.tally.truncated += 1;
+            return None;
+        }
+        self.tally.received += 1;
+        Some(Datagram { slot, kind: SlotKind::Rtp, source, buffer: u32::from(buffer), start: 0, len })
+    }
+
+    /// Ends the receive, so that it is armed in the form that fits; both forms take everything that is queued.
+    fn switch(&mut self, slot: Slot) {
+        let Ok(place) = self.place(slot) else { return };
+        if place.open && place.armed && !place.switching {
+            place.switching = true;
+            let target = user_data(OP_RECEIVE, place.generation, slot);
+            self.push_cancel(target);
+        }
     }
 
     fn on_send_failed(&mut self, result: i32) {
@@ -549,6 +596,9 @@ impl DatagramIo for Ring {
             armed: false,
             ended: false,
             peer: None,
+            peer_wanted: None,
+            anonymous: false,
+            switching: false,
             kernel_drops,
         });
         Ok(())
@@ -580,6 +630,8 @@ impl DatagramIo for Ring {
             // Failure leaves a socket that hears: its queue is bounded, and emptied when it is armed.
             let _ = socket::deafen(place.socket.as_fd());
         }
+        place.peer_wanted = None;
+        place.anonymous = false;
         if place.peer.take().is_some() {
             let _ = socket::connect(place.socket.as_fd(), None);
         }
@@ -591,11 +643,19 @@ impl DatagramIo for Ring {
 
     fn connect(&mut self, slot: Slot, peer: Option<SocketAddr>) -> Result<(), UdpError> {
         let place = self.place(slot)?;
+        place.peer_wanted = peer;
         if place.peer == peer {
             return Ok(());
         }
-        socket::connect(place.socket.as_fd(), peer).map_err(|e| UdpError::Os("connect", e))?;
-        place.peer = peer;
+        // An anonymous receive would take a stranger for the peer: it must end before others are let in.
+        if !place.anonymous || !place.armed {
+            socket::connect(place.socket.as_fd(), peer).map_err(|e| UdpError::Os("connect", e))?;
+            place.peer = peer;
+            place.anonymous = false;
+        }
+        if place.anonymous || peer.is_some() {
+            self.switch(slot);
+        }
         Ok(())
     }
 
@@ -741,6 +801,11 @@ impl DatagramIo for Ring {
             let drops = socket::dropped(place.socket.as_fd());
             self.tally.kernel_drops += u64::from(drops.wrapping_sub(place.kernel_drops));
             place.kernel_drops = drops;
+            let could_be_anonymous = place.peer.is_some() && !place.anonymous && place.kind == SlotKind::Rtp;
+            if could_be_anonymous && place.armed && !place.switching {
+                self.switch(slot as Slot);
+                continue;
+            }
             if !place.armed && !place.ended {
                 self.tally.unarmed_found += 1;
                 place.ended = true;

@@ -124,6 +124,11 @@ pub fn drain(socket: BorrowedFd<'_>, datagrams_max: u32) -> u32 {
     drained
 }
 
+/// Whether no datagram waits; one of length zero counts as none.
+pub(super) fn is_empty(socket: BorrowedFd<'_>) -> bool {
+    rustix::io::ioctl_fionread(socket) == Ok(0)
+}
+
 /// Sets the peer of a socket, or none.
 pub(super) fn connect(socket: BorrowedFd<'_>, peer: Option<SocketAddr>) -> io::Result<()> {
     // The empty address has the family AF_UNSPEC, which dissolves the association; the bound port stays.

@@ -195,6 +195,7 @@ fn check_connected(io: &mut impl DatagramIo) {
     settle(io);
     assert_eq!(received(&stranger).0, b"else");
     io.connect(0, None).unwrap();
+    settle(io);
     stranger.send_to(b"rebound", address).unwrap();
     let datagram = await_datagram(io);
     assert_eq!(io.bytes(&datagram), b"rebound");
@@ -209,6 +210,54 @@ fn ring_connects() {
 #[test]
 fn plain_connects() {
     check_connected(&mut plain());
+}
+
+/// Latch, move, let go, again and again while both phones and a stranger speak: the peer's packets all come, each under its
+/// own source, and a stranger's only while there is no peer.
+#[test]
+fn ring_peers_change_without_loss_or_bleed() {
+    let mut io = ring(&small());
+    let (socket, address) = bound(SlotKind::Rtp);
+    io.add(0, socket, SlotKind::Rtp).unwrap();
+    io.arm(0).unwrap();
+    let phones = [phone(), phone(), phone()];
+    let addresses: Vec<SocketAddr> = phones.iter().map(|phone| phone.local_addr().unwrap()).collect();
+    let take = |io: &mut Ring, turns: u32| {
+        let mut taken = 0;
+        for _ in 0..turns {
+            while let Some(datagram) = io.next() {
+                let speaker = io.bytes(&datagram)[0];
+                assert_eq!(datagram.source, addresses[usize::from(speaker)]);
+                taken += 1;
+                io.release(datagram);
+            }
+            io.submit_and_wait(Wait { completions_min: 1, until: clock::boottime() + Duration::from_millis(1) });
+        }
+        taken
+    };
+    let mut random = crate::base::random::Random::new(21);
+    let (mut sent, mut taken, mut peer) = (0u32, 0, None);
+    for _ in 0..2_000 {
+        match random.below(12) {
+            0 => {
+                peer = [None, Some(0), Some(1)][random.below(3) as usize];
+                io.connect(0, peer.map(|peer: usize| addresses[peer])).unwrap();
+                taken += take(&mut io, 4);
+            }
+            1 | 2 => {
+                phones[2].send_to(&[2], address).unwrap();
+                sent += u32::from(peer.is_none());
+            }
+            3..8 => {
+                let speaker = peer.unwrap_or(random.below(2) as usize);
+                phones[speaker].send_to(&[speaker as u8], address).unwrap();
+                sent += 1;
+            }
+            _ => taken += take(&mut io, 1),
+        }
+    }
+    taken += take(&mut io, 10);
+    assert_eq!((taken, io.unarmed()), (sent, 0));
 }
 
 #[test]
@@ -266,6 +315,7 @@ fn ring_arms_again() {
         settle(&mut io);
     }
     io.connect(0, None).unwrap();
+    settle(&mut io);
     check(&mut io);
 
     io.cancel_behind_the_back(0);
