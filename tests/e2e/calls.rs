@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::message::Message;
 use crate::message::parameter;
 use crate::phone::Dialog;
+use crate::phone::PATIENCE;
 use crate::phone::Phone;
 use crate::rtp::Stream;
 use crate::rtp::check_both;
@@ -28,7 +29,8 @@ impl Call {
         let caller_stream = Stream::open(left.local.ip(), number);
         let callee_stream = Stream::open(right.local.ip(), number + 1000);
         let mut caller = left.invite(to, "", &caller_stream.sdp("sendrecv"));
-        let offer = right.incoming("INVITE");
+        let offer = right.find(PATIENCE, |message| message.start.starts_with("INVITE"));
+        let offer = offer.unwrap_or_else(|| panic!("{} is not called; the caller:\n{}", right.user, left.report()));
         right.reply(&offer, 180, "", "");
         left.await_status(&mut caller, 180);
         right.reply(&offer, 200, "", &callee_stream.sdp("sendrecv"));

@@ -193,13 +193,18 @@ impl Phone {
     fn must_find(&mut self, what: &str, wanted: impl FnMut(&Message) -> bool) -> Message {
         match self.find(PATIENCE, wanted) {
             Some(message) => message,
-            None => panic!("{} waits for {what}; so far:\n{}", self.user, self.ladder.join("\n")),
+            None => panic!("{} waits for {what}; so far:\n{}", self.user, self.report()),
         }
     }
 
     /// The next request of this method.
     pub fn incoming(&mut self, method: &str) -> Message {
         self.must_find(method, |message| message.status() == 0 && message.method() == method)
+    }
+
+    /// The last that was sent and received.
+    pub fn report(&self) -> String {
+        self.ladder[self.ladder.len().saturating_sub(30)..].join("\n")
     }
 
     pub fn hears_nothing(&mut self, limit: Duration) -> bool {
@@ -301,6 +306,7 @@ impl Phone {
             self.ack_failure(&request, &first);
             request = self.with_credentials(&request, &first);
             self.send(&request);
+            self.repeat_until_heard(&request, &call_id);
         } else {
             self.unread.push_back(first);
         }
@@ -315,6 +321,23 @@ impl Phone {
             invite_branch: parameter(sent.must("Via"), "branch").unwrap(),
             invite_cseq: sent.cseq(),
             invite_uri: uri,
+        }
+    }
+
+    /// RFC 3261 §17.1.1.2, timer A, until any response is here: the one thing that a busy server may lose.
+    fn repeat_until_heard(&mut self, invite: &str, call_id: &str) {
+        let (sent, _) = Message::parse(invite.as_bytes()).unwrap();
+        for _ in 0..10 {
+            let heard = self.find(Duration::from_millis(500), |message| {
+                message.status() > 0 && message.call_id() == call_id && message.cseq() == sent.cseq()
+            });
+            if let Some(heard) = heard {
+                self.unread.push_front(heard);
+                return;
+            }
+            if !self.is_tcp() {
+                self.send(invite);
+            }
         }
     }
 
@@ -352,7 +375,7 @@ impl Phone {
             if status == code {
                 return response;
             }
-            assert!(status < 200, "{} waits for {code}: {response:#?}\n{}", self.user, self.ladder.join("\n"));
+            assert!(status < 200, "{} waits for {code}: {response:#?}\n{}", self.user, self.report());
         }
     }
 

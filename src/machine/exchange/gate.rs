@@ -9,6 +9,7 @@ use crate::machine::digest::gate::Screening;
 use crate::machine::directory::address;
 use crate::machine::exchange::answer;
 use crate::machine::flow::Flow;
+use crate::machine::nonce;
 use crate::machine::outbox::Outbox;
 use crate::machine::registrar::Registrar;
 use crate::machine::source_limit::SourceLimit;
@@ -52,7 +53,7 @@ impl<'s> Gate<'_, 's> {
     }
 
     fn challenge(&mut self, request: &Message<'_>, flow: Flow, is_stale: bool, out: &mut Outbox) {
-        let salt = self.random.next_u32();
+        let salt = nonce::salt(self.now.unix, self.random.next_u32());
         let answer = digest::challenge(request, flow.peer, is_stale, self.now.unix, salt, self.shared);
         if let Some(bytes) = answer {
             out.send(flow, bytes);
