@@ -76,8 +76,10 @@ pub(crate) async fn import_file(store: &Store, key: &NodeKey, path: &Path) -> Re
     if store::meta(&mut tx, DIGEST).await?.as_deref() == Some(digest.as_str()) {
         return Ok(Imported::Unchanged);
     }
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let file = check_text(&text, folder).map_err(ImportError::Faults)?;
+    let folder = path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
+    // A large file takes seconds, and the keeper wants to hear that it goes on.
+    let checked = tokio::task::spawn_blocking(move || check_text(&text, &folder)).await;
+    let file = checked.map_err(std::io::Error::other)?.map_err(ImportError::Faults)?;
     let change = apply(&mut tx, key, &file).await?;
     store::set_meta(&mut tx, DIGEST, &digest).await?;
     tx.commit().await?;
