@@ -187,6 +187,7 @@ figures! {
     RtpPortsExhausted "tipring_rtp_ports_exhausted_total" "" "Calls that found no free port";
     ClerkLost "tipring_clerk_lost_total" "" "Events and changes that the clerk's queue had no room for";
     OutboxOverflows "tipring_outbox_overflows_total" "" "Outputs of a step beyond its bound: always a bug";
+    CallAttempts "tipring_call_attempts_total" "" "Calls begun, answered or not";
 }
 
 figures! {

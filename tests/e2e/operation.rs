@@ -45,7 +45,8 @@ fn calls_are_listed_and_hung_up_without_the_side_process() {
         let bye = phone.incoming("BYE");
         phone.reply(&bye, 200, "", "");
     }
-    let gone = crate::server::eventually(Duration::from_secs(5), || (server.command(&["hangup", &id]).0 != 0).then_some(()));
+    let gone =
+        crate::server::eventually(Duration::from_secs(5), || (server.command(&["hangup", &id]).0 != 0).then_some(()));
     assert!(gone.is_some(), "a call that has ended can be ended");
     server.signal(side, Signal::CONT);
 }

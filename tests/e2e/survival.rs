@@ -97,9 +97,7 @@ fn good_calls_go_on_in_a_flood_of_garbage() {
         }
         over.store(true, Ordering::Relaxed);
     });
-    let recorded = eventually(PATIENCE, || {
-        (server.json("/v1/cdrs")["items"].as_array()?.len() == 15).then_some(())
-    });
+    let recorded = eventually(PATIENCE, || (server.json("/v1/cdrs")["items"].as_array()?.len() == 15).then_some(()));
     assert!(recorded.is_some(), "{:#?}", server.json("/v1/cdrs"));
 }
 

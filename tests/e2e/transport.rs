@@ -1,6 +1,5 @@
 //! How bytes travel: TCP and UDP and both, IPv6, connections that end, and a crowd behind one address.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -130,13 +129,18 @@ fn calls_behind_one_address_spread_over_all_shards() {
         assert_eq!(proxy.register(600).status(), 200);
         calls.push(Call::set_up(&mut proxy, &mut callee, "1002", u32::try_from(index).unwrap()));
     }
-    let text = server.get("/metrics").unwrap().body;
-    let busy: BTreeSet<&str> = text
-        .lines()
-        .filter(|line| line.starts_with("tipring_calls{") && !line.ends_with(" 0"))
-        .filter_map(|line| line.split("shard=\"").nth(1)?.split('"').next())
-        .collect();
-    assert_eq!(busy.len(), 4, "calls on the shards {busy:?}\n{text}");
+    // Shards publish their counts from time to time.
+    let spread = eventually(PATIENCE, || {
+        let text = server.get("/metrics").ok()?.body;
+        let counts =
+            text.lines().filter_map(|line| line.strip_prefix("tipring_call_attempts_total{shard=")?.rsplit_once(' '));
+        let (busy, all) = counts.fold((0, 0), |(busy, all), (_, count)| {
+            let count: usize = count.parse().unwrap_or(0);
+            (busy + usize::from(count > 0), all + count)
+        });
+        (busy == 4 && all == PHONES).then_some(())
+    });
+    assert!(spread.is_some(), "{}", server.get("/metrics").unwrap().body);
     for call in &mut calls {
         call.end_by_caller(&mut proxy, &mut callee);
     }

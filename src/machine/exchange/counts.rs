@@ -25,6 +25,8 @@ pub struct Counts {
     pub keep_alives: u64,
     /// 503 because of draining or a full table.
     pub refused_calls: u64,
+    /// Calls begun, answered or not.
+    pub call_attempts: u64,
 }
 
 impl Counts {

@@ -364,7 +364,7 @@ impl Exchange {
             return;
         };
         let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
-        self.calls.begin(key, invite, around, out);
+        self.counts.call_attempts += u64::from(self.calls.begin(key, invite, around, out));
     }
 
     /// RFC 3261 §9.2: a CANCEL finds the INVITE whose transaction it names, or gets 481.

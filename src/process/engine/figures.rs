@@ -101,6 +101,7 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::SipShutOut, counts.shut_out),
         (Counter::SipSlowed, exchange.slowed()),
         (Counter::CallsRefused, counts.refused_calls),
+        (Counter::CallAttempts, counts.call_attempts),
         (Counter::CallFaults, exchange.faults()),
         (Counter::RtpForwarded, relay.rtp_forwarded),
         (Counter::RtcpForwarded, relay.rtcp_forwarded),
