@@ -188,8 +188,7 @@ fn tenants_do_not_reach_each_other() {
     // Credentials of one tenant with a From of another.
     left.domain = "globex.test".into();
     let mut caller = left.invite("sip:2001@globex.test", "", &sdp);
-    let answer =
-        left.find(crate::phone::PATIENCE, |message| message.call_id() == caller.call_id && message.status() >= 400);
+    let answer = left.find(PATIENCE, |message| message.call_id() == caller.call_id && message.status() >= 400);
     let code = answer.expect("an answer").status();
     assert!([401, 403, 407].contains(&code), "{code}");
     caller.call_id.clear();

@@ -166,7 +166,7 @@ impl Phone {
         let call = self.call.iter().flat_map(|call| {
             let frame = (call.sends && call.media.is_some() && call.state == State::Up).then_some(call.next_frame);
             let rings = if let State::Ringing { answers, rejects } = call.state {
-                answers.or(rejects.map(|_| Instant::ZERO))
+                answers.or_else(|| rejects.map(|_| Instant::ZERO))
             } else {
                 None
             };

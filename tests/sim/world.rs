@@ -185,8 +185,8 @@ impl World {
 
     fn step(&mut self, happening: Happening) {
         match happening {
-            Happening::Datagram { from, to, bytes } if to.ip() == NODE => self.to_node(from, to, bytes),
-            Happening::Datagram { from, to, bytes } => self.to_phone(from, to, &bytes),
+            Happening::Datagram { from, to, bytes } if to.ip() == NODE => self.reach_node(from, to, bytes),
+            Happening::Datagram { from, to, bytes } => self.reach_phone(from, to, &bytes),
             Happening::Mesh { from, to, message } => self.on_shard(usize::from(to.0), |exchange, now, shared, out| {
                 exchange.handle(Input::Mesh { from, message }, now, shared, out);
             }),
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    fn to_node(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+    fn reach_node(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         if to == Self::server() {
             let shard = self.random.below(self.shards.len() as u64) as usize;
             self.ladder.push((self.now, from, to, bytes.clone()));
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    fn to_phone(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    fn reach_phone(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let Some(index) = self.phones.iter().position(|phone| phone.sip == to || phone.rtp == to) else { return };
         if self.phones[index].rtp == to {
             self.phones[index].handle_rtp(bytes, self.now);

@@ -38,5 +38,5 @@ pub(super) fn of_request(message: &Message<'_>, shared: Shared<'_>) -> ShardId {
 fn pick(hash: u64, shared: Shared<'_>) -> ShardId {
     let shards = u64::from(shared.settings.shards.max(1));
     // The high bits: the low ones may choose a row of a table.
-    ShardId((u128::from(hash) * u128::from(shards) >> 64) as u8)
+    ShardId(((u128::from(hash) * u128::from(shards)) >> 64) as u8)
 }

@@ -136,17 +136,17 @@ impl Driver {
                 if found {
                     self.input(Input::Hangup { call, by, text: "ended by command".to_owned() }, now);
                 }
-                self.to_clerk(ToClerk::HungUp { request, found });
+                self.tell_clerk(ToClerk::HungUp { request, found });
             }
             ToShard::HangupAll => self.input(Input::HangupAll, now),
             ToShard::Trace { request, subject } => {
                 let steps = self.exchange.trace(&subject);
-                self.to_clerk(ToClerk::Traced { request, steps });
+                self.tell_clerk(ToClerk::Traced { request, steps });
             }
         }
     }
 
-    fn to_clerk(&mut self, message: ToClerk) {
+    fn tell_clerk(&mut self, message: ToClerk) {
         if self.backlog.len() >= CLERK_BACKLOG_MAX {
             // Events among it are missing in their numbering, and side sees it.
             self.own.lost += 1;
@@ -165,12 +165,12 @@ impl Driver {
                     self.dead.push(flow);
                 }
             }
-            Some(connection) => self.to_shard(connection.shard, Mesh::Write { flow, bytes }, effects),
+            Some(connection) => self.tell_shard(connection.shard, Mesh::Write { flow, bytes }, effects),
         }
     }
 
     /// No credit: what a datagram would suffer too; its sender repeats it.
-    fn to_shard(&mut self, shard: ShardId, message: Mesh, effects: &mut impl Effects<Message>) {
+    fn tell_shard(&mut self, shard: ShardId, message: Mesh, effects: &mut impl Effects<Message>) {
         let _refused = effects.send_mesh(Member::Shard(shard), Message::Mesh(message));
     }
 
@@ -197,7 +197,7 @@ impl Driver {
         let (source, destination) = if is_incoming { (flow.peer, listener.local) } else { (listener.local, flow.peer) };
         let (at, call, is_reliable) = (self.now.unix, self.exchange.concerned(), flow.is_reliable());
         let capture = Capture { at, source, destination, is_reliable, call, bytes: bytes.to_vec() };
-        self.to_clerk(ToClerk::Capture(Box::new(capture)));
+        self.tell_clerk(ToClerk::Capture(Box::new(capture)));
     }
 
     /// Bindings of the last life, a page at a time, for whoever asks what is registered.
@@ -209,22 +209,22 @@ impl Driver {
         let (page, next) = self.exchange.registrar().registrations(after, RESTORED_PER_PAGE);
         self.restored = next.map(Some);
         for registration in page {
-            self.to_clerk(ToClerk::Live(Box::new(Live::Registered(registration))));
+            self.tell_clerk(ToClerk::Live(Box::new(Live::Registered(registration))));
         }
     }
 
     fn apply(&mut self, output: Output, effects: &mut impl Effects<Message>) {
         match output {
             Output::Send { flow, bytes } => self.send(flow, bytes, effects),
-            Output::Mesh { to, message } => self.to_shard(to, message, effects),
+            Output::Mesh { to, message } => self.tell_shard(to, message, effects),
             Output::Event { tenant, call, leg, body } => {
                 self.seq += 1;
                 let event = Event { shard: self.shard, seq: self.seq, at: self.now.unix, tenant, call, leg, body };
-                self.to_clerk(ToClerk::Event(Box::new(event)));
+                self.tell_clerk(ToClerk::Event(Box::new(event)));
             }
-            Output::Live(live) => self.to_clerk(ToClerk::Live(Box::new(live))),
-            Output::Traced { call, tenant, steps } => self.to_clerk(ToClerk::CallTrace { call, tenant, steps }),
-            Output::Store(record) => self.to_clerk(ToClerk::Store(Box::new(record))),
+            Output::Live(live) => self.tell_clerk(ToClerk::Live(Box::new(live))),
+            Output::Traced { call, tenant, steps } => self.tell_clerk(ToClerk::CallTrace { call, tenant, steps }),
+            Output::Store(record) => self.tell_clerk(ToClerk::Store(Box::new(record))),
             Output::Socket(command) => match command {
                 SocketCommand::Open { slot } => effects.arm(slot),
                 SocketCommand::Close { slot } => effects.disarm(slot),

@@ -86,7 +86,7 @@ fn serve(received: Received) -> Result<(), Failure> {
     wait_ready(&handles, &keeper)?;
     let post = posts.next().ok_or_else(|| Failure::new(exit::OTHER, "no post for the clerk"))?;
     keeper.send(&FromChild::Ready).map_err(|error| Failure::from_io("the keeper", &error))?;
-    let (boot, is_draining, hep) = (settings.boot, start.draining, engine.hep.clone());
+    let (boot, is_draining, hep) = (settings.boot, start.draining, engine.hep);
     let beginning = clerk::Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep };
     let result = Clerk::new(beginning, &start.data).and_then(|mut clerk| clerk.run());
     for handle in handles {

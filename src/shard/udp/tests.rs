@@ -249,7 +249,7 @@ fn ring_peers_change_without_loss_or_bleed() {
                 sent += u32::from(peer.is_none());
             }
             3..8 => {
-                let speaker = peer.unwrap_or(random.below(2) as usize);
+                let speaker = peer.unwrap_or_else(|| random.below(2) as usize);
                 phones[speaker].send_to(&[speaker as u8], address).unwrap();
                 sent += 1;
             }

@@ -101,8 +101,16 @@ impl Chaos {
         for _ in 0..=self.random.below(3) {
             let status = statuses[self.random.below(statuses.len() as u64) as usize];
             let reliable = (101..200).contains(&status) && self.random.chance(1, 3);
-            let more = if reliable { format!("Require: 100rel\r\nRSeq: {}\r\n", 1 + self.random.below(2)) } else { String::new() };
-            let body = if self.random.chance(2, 3) && method == Method::Invite && (101..300).contains(&status) { sdp(host, "") } else { String::new() };
+            let more = if reliable {
+                format!("Require: 100rel\r\nRSeq: {}\r\n", 1 + self.random.below(2))
+            } else {
+                String::new()
+            };
+            let body = if self.random.chance(2, 3) && method == Method::Invite && (101..300).contains(&status) {
+                sdp(host, "")
+            } else {
+                String::new()
+            };
             let text = sent.response(status, if status == 100 { "" } else { tag }, &more, &body);
             self.send(host, text);
         }

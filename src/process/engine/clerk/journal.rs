@@ -107,7 +107,7 @@ impl Reader {
     }
 
     /// The next whole record, or `None` at the end; more may follow when the writer goes on.
-    pub fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.position == u64::MAX {
             return Ok(None);
         }
@@ -147,14 +147,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::create(dir.path().join("a")).unwrap();
         let mut reader = Reader::open(journal.path()).unwrap();
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.read().unwrap(), None);
         for round in 0..3u8 {
             journal.push(&[round]);
             journal.push(b"");
-            assert_eq!(reader.next().unwrap(), None, "pending is not written");
+            assert_eq!(reader.read().unwrap(), None, "pending is not written");
             journal.write().unwrap();
-            assert_eq!(reader.next().unwrap(), Some(vec![round]));
-            assert_eq!(reader.next().unwrap(), Some(Vec::new()));
+            assert_eq!(reader.read().unwrap(), Some(vec![round]));
+            assert_eq!(reader.read().unwrap(), Some(Vec::new()));
         }
         assert_eq!(std::fs::metadata(journal.path()).unwrap().len(), journal.len());
     }
@@ -173,14 +173,14 @@ mod tests {
             std::fs::write(&path, &whole[..cut]).unwrap();
             let mut reader = Reader::open(&path).unwrap();
             let expected = if cut >= first_end { Some(b"first".to_vec()) } else { None };
-            assert_eq!(reader.next().unwrap(), expected, "cut at {cut}");
-            assert_eq!(reader.next().unwrap(), None);
+            assert_eq!(reader.read().unwrap(), expected, "cut at {cut}");
+            assert_eq!(reader.read().unwrap(), None);
         }
         for flipped in 0..first_end {
             let mut bytes = whole.clone();
             bytes[flipped] ^= 0x80;
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(Reader::open(&path).unwrap().next().unwrap(), None, "flipped {flipped}");
+            assert_eq!(Reader::open(&path).unwrap().read().unwrap(), None, "flipped {flipped}");
         }
     }
 

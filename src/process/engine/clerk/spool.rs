@@ -149,7 +149,7 @@ impl Cursor {
         loop {
             let number = match &mut self.at {
                 None => 0,
-                Some((number, reader)) => match reader.next()? {
+                Some((number, reader)) => match reader.read()? {
                     Some(bytes) => match postcard::from_bytes(&bytes) {
                         Ok(event) => return Ok(Some(event)),
                         Err(_) => continue,
@@ -193,7 +193,7 @@ fn files(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 fn scan(path: &Path) -> io::Result<BTreeMap<Series, u64>> {
     let mut last = BTreeMap::new();
     let mut reader = Reader::open(path)?;
-    while let Some(bytes) = reader.next()? {
+    while let Some(bytes) = reader.read()? {
         if let Ok((boot, event)) = postcard::from_bytes::<(u64, Event)>(&bytes) {
             last.insert((boot, event.shard), event.seq);
         }

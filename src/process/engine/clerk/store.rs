@@ -25,6 +25,9 @@ enum Record {
     Remove { key: Vec<u8> },
 }
 
+/// What a store holds: values by key.
+pub type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
@@ -37,7 +40,7 @@ pub struct Store {
 
 impl Store {
     /// Opens the store and returns what it holds.
-    pub fn open(dir: &Path, name: &str) -> io::Result<(Self, BTreeMap<Vec<u8>, Vec<u8>>)> {
+    pub fn open(dir: &Path, name: &str) -> io::Result<(Self, Entries)> {
         fs::create_dir_all(dir)?;
         let files = files(dir, name)?;
         let mut entries = BTreeMap::new();
@@ -94,9 +97,9 @@ impl Store {
     }
 }
 
-fn read_into(path: &Path, entries: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> io::Result<()> {
+fn read_into(path: &Path, entries: &mut Entries) -> io::Result<()> {
     let mut reader = Reader::open(path)?;
-    while let Some(bytes) = reader.next()? {
+    while let Some(bytes) = reader.read()? {
         match postcard::from_bytes(&bytes) {
             Ok(Record::Put { key, value }) => {
                 entries.insert(key, value);
@@ -111,7 +114,7 @@ fn read_into(path: &Path, entries: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> io::Resul
 }
 
 /// Durable under its final name before anything older may go.
-fn write_snapshot(dir: &Path, name: &str, number: u64, entries: &BTreeMap<Vec<u8>, Vec<u8>>) -> io::Result<Journal> {
+fn write_snapshot(dir: &Path, name: &str, number: u64, entries: &Entries) -> io::Result<Journal> {
     let partial = dir.join(format!("{name}-{number}.partial"));
     if partial.exists() {
         fs::remove_file(&partial)?;
