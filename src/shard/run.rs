@@ -275,6 +275,7 @@ where
     let stopped = Arc::clone(&stop);
     let thread = builder
         .spawn(move || async move {
+            let _guard = NoShardMissing;
             let result = serve(&config, parts, make, stopped, &ready_sender).await;
             if let Err(error) = result {
                 // Nobody listens any more only if the owner is gone.
@@ -283,6 +284,17 @@ where
         })
         .map_err(|error| ShardError::Executor(error.to_string()))?;
     Ok(ShardHandle { stop, wake, ready, thread })
+}
+
+/// A panic that leaves the loop ends the engine on purpose: a restart is better than a node with a shard missing.
+struct NoShardMissing;
+
+impl Drop for NoShardMissing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 async fn serve<M, F>(

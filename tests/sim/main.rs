@@ -14,6 +14,7 @@ use phone::Act;
 use phone::Fact;
 use phone::Manner;
 use tipring::base::random::Random;
+use tipring::wire::event::Body;
 use world::Faults;
 use world::World;
 
@@ -49,6 +50,42 @@ fn two_phones_talk() {
             assert!(phone.frames_received >= 45, "{} frames\n{}", phone.frames_received, world.story());
         }
         check::settled(&world);
+    }
+}
+
+#[test]
+fn a_panic_ends_its_call_and_no_other() {
+    for shards in [1, 3] {
+        let answers = Manner::Answers { after: Duration::from_millis(500) };
+        let mut world = World::new(21, shards, Faults::NONE);
+        world.populate(&[answers; 4]);
+        for phone in 0..4 {
+            world.plan(Duration::from_millis(10), phone, Act::Register { expires: 3600 });
+        }
+        world.run(Duration::from_secs(1));
+        world.plan(Duration::ZERO, 0, Act::Call { user: "1002".to_owned() });
+        world.plan(Duration::from_millis(50), 2, Act::Call { user: "1004".to_owned() });
+        world.run(Duration::from_secs(3));
+        assert!(world.phones.iter().all(phone::Phone::is_up), "{}", world.story());
+        let started = world.events.iter().filter(|(_, _, body)| matches!(body, Body::CallStarted { .. }));
+        let calls: Vec<_> = started.filter_map(|(_, call, _)| *call).collect();
+        let heard = world.phones[3].frames_received;
+        world.break_call(calls[0]);
+        world.run(Duration::from_secs(5));
+        let up: Vec<_> = world.phones.iter().map(phone::Phone::is_up).collect();
+        assert_eq!(up, [false, false, true, true], "{}", world.story());
+        assert!(world.phones[3].frames_received > heard + 20);
+        let told = |wanted: fn(&Body) -> bool| {
+            let about = world.events.iter().filter(|(_, _, body)| wanted(body));
+            about.filter_map(|(_, call, _)| *call).collect::<Vec<_>>()
+        };
+        assert_eq!(told(|body| matches!(body, Body::CallFault { .. })), [calls[0]]);
+        assert_eq!(told(|body| matches!(body, Body::CallEnded { .. })), [calls[0]]);
+        world.plan(Duration::ZERO, 2, Act::HangUp);
+        world.run(Duration::from_secs(60));
+        let faults: u64 = world.shards.iter().map(tipring::machine::exchange::Exchange::faults).sum();
+        assert_eq!(faults, 1);
+        check::nothing_is_left(&world);
     }
 }
 

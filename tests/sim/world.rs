@@ -157,6 +157,13 @@ impl World {
         self.push(self.now + after, Happening::Act(phone, act));
     }
 
+    /// The next step of this call panics.
+    pub fn break_call(&mut self, call: CallId) {
+        for shard in 0..self.shards.len() {
+            self.on_shard(shard, |exchange, now, shared, out| exchange.handle(Input::Fault(call), now, shared, out));
+        }
+    }
+
     pub fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
     }

@@ -67,6 +67,7 @@ pub fn run() -> u8 {
 fn serve(received: Received) -> Result<(), Failure> {
     let Received { start, settings: engine, shards, link, keeper } = received;
     log::start(&engine.log, &start.node, "engine").map_err(|error| Failure::from_io("the log", &error))?;
+    one_line_a_panic();
     let in_data = |error: io::Error| Failure::from_io("the data folder", &error);
     let secrets = secrets::load(&start.data).map_err(in_data)?;
     let settings = Arc::new(settings::build(&start, &engine, secrets, shards.first()));
@@ -96,6 +97,14 @@ fn serve(received: Received) -> Result<(), Failure> {
         }
     }
     result.map_err(in_data)
+}
+
+/// A panic ends one call, and says where it was in one line: a backtrace would hold up the shard.
+fn one_line_a_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(event = "fault", "a fault of ours at {place}");
+    }));
 }
 
 /// The bindings of each shard: their number may differ from that of the last life.
