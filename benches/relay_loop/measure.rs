@@ -53,6 +53,11 @@ impl Outcome {
         self.seen.received as f64 / self.seen.sent as f64
     }
 
+    /// Others had so little of the core that its idle time says something.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.foreign < 0.05
+    }
+
     pub(crate) fn cpu_nanos(&self) -> f64 {
         let own = self.busy.as_secs_f64() - self.foreign * self.wall.as_secs_f64();
         own * 1e9 / self.seen.received as f64

@@ -204,7 +204,7 @@ impl Ring {
             ready: VecDeque::new(),
             starved: false,
             audit_part: 0,
-            suspended_nanos: clock::suspended_nanos(),
+            suspended_nanos: clock::suspended_nanos().unwrap_or(0),
             no_iowait,
             overflow_seen: 0,
             tally: Tally::default(),
@@ -791,7 +791,7 @@ impl DatagramIo for Ring {
 
     fn audit(&mut self) {
         if self.audit_part == 0 {
-            self.suspended_nanos = clock::suspended_nanos();
+            self.suspended_nanos = clock::suspended_nanos().unwrap_or(self.suspended_nanos);
         }
         for slot in (self.audit_part..self.places.len()).step_by(AUDIT_PARTS) {
             let Some(place) = self.places[slot].as_mut() else { continue };
