@@ -35,6 +35,8 @@ pub const LINGERING_PER_SHARD_MAX: u32 = 1_000_000;
 pub const SOURCES_PER_SHARD_MAX: usize = 65_536;
 /// Steps kept in a decision trace.
 pub const TRACE_STEPS_MAX: usize = 64;
+/// Decisions about all phones of a shard that are remembered: about a hundred bytes each.
+pub const HISTORY_STEPS_MAX: usize = 16_384;
 /// Messages that wait from one shard to another.
 pub const MESH_QUEUE_MAX: usize = 4_096;
 /// Messages of a shard that wait for room in the clerk's queue.

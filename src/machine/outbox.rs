@@ -179,6 +179,21 @@ impl Outbox {
         }
     }
 
+    /// What was pushed after `mark` and is still there.
+    pub fn after(&self, mark: usize) -> impl Iterator<Item = &Output> {
+        self.outputs.iter().skip(mark)
+    }
+
+    /// The first line of the last message sent after `mark`.
+    pub fn status_line_after(&self, mark: usize) -> Option<&str> {
+        let bytes = self.after(mark).filter_map(|output| match output {
+            Output::Send { bytes, .. } => Some(bytes),
+            _ => None,
+        });
+        let line = bytes.last()?.split(|byte| *byte == b'\r').next()?;
+        std::str::from_utf8(line).ok()
+    }
+
     /// Takes out what was pushed after `mark` for the shard's own exchange, in order; the rest stays.
     pub fn take_internal(&mut self, mark: usize) -> Vec<Output> {
         if !self.outputs.iter().skip(mark).any(Output::is_internal) {

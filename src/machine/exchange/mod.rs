@@ -8,6 +8,7 @@ mod answer;
 mod calls;
 mod counts;
 mod gate;
+mod history;
 mod locate;
 pub mod owner;
 mod screen;
@@ -33,6 +34,8 @@ use crate::machine::exchange::calls::Calls;
 use crate::machine::exchange::calls::Surroundings;
 pub use crate::machine::exchange::counts::Counts;
 use crate::machine::exchange::gate::Gate;
+use crate::machine::exchange::history::History;
+use crate::machine::exchange::history::Rule;
 use crate::machine::exchange::locate::Locating;
 use crate::machine::exchange::who::Called;
 use crate::machine::flow::Flow;
@@ -77,6 +80,7 @@ pub struct Exchange {
     locating: Locating,
     relay: Relay,
     ports: PortPool,
+    history: History,
     counts: Counts,
     is_draining: bool,
 }
@@ -121,6 +125,7 @@ impl Exchange {
             locating: Locating::default(),
             relay,
             ports: PortPool::new(pairs),
+            history: History::default(),
             counts: Counts::default(),
             is_draining: false,
         }
@@ -153,6 +158,7 @@ impl Exchange {
             }
         }
         self.settle(mark, now, shared, out);
+        self.history.observe(out.after(mark), now.unix, &shared.settings.secrets.hash);
     }
 
     /// A packet at an RTP or RTCP slot: decided in place, without allocation.
@@ -187,6 +193,7 @@ impl Exchange {
         self.lingering.handle_timeout(now.instant);
         self.relay.handle_timeout(now);
         self.settle(mark, now, shared, out);
+        self.history.observe(out.after(mark), now.unix, &shared.settings.secrets.hash);
         if is_shared {
             self.calls.concerned = None;
         }
@@ -340,11 +347,19 @@ impl Exchange {
         if self.repeat_answer(flow, message, now, shared, out) {
             return;
         }
-        let Some(phone) = self.gate(now, shared).admit(message, flow, out) else { return };
-        let bytes = self.registrar.register(message, flow, phone, now, shared, &mut self.random, out);
-        let key = lingering::Key::of(message, flow.peer.ip(), &shared.settings.secrets.hash);
-        self.lingering.insert(key, &flow, &bytes, now.instant);
-        self.send(flow, Some(bytes), out);
+        let mark = out.len();
+        if let Some(phone) = self.gate(now, shared).admit(message, flow, out) {
+            let bytes = self.registrar.register(message, flow, phone, now, shared, &mut self.random, out);
+            let key = lingering::Key::of(message, flow.peer.ip(), &shared.settings.secrets.hash);
+            self.lingering.insert(key, &flow, &bytes, now.instant);
+            self.send(flow, Some(bytes), out);
+        }
+        let uri = message.to().ok().and_then(|to| to.parse_uri().ok());
+        if let Some(aor) = uri.and_then(|uri| who::aor_of(uri, shared)) {
+            let answer = out.status_line_after(mark).unwrap_or("silence: the source is over its limit");
+            let reason = format!("{flow}: {answer}");
+            self.history.step(&aor, Rule::Register, reason, now.unix, &shared.settings.secrets.hash);
+        }
     }
 
     fn on_invite(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
@@ -550,10 +565,19 @@ impl Exchange {
         self.calls.find(call).is_some()
     }
 
-    /// The decisions of a call, by its id.
-    pub fn trace(&self, subject: &str) -> Option<Vec<TraceStep>> {
-        let handle = subject.parse().ok().and_then(|call| self.calls.find(call))?;
-        self.calls.get(handle).map(|call| call.trace())
+    /// The decisions about a call, by its id, or about a phone: `user@domain`, or `user` of the default tenant.
+    pub fn trace(&self, subject: &str, shared: Shared<'_>) -> Option<Vec<TraceStep>> {
+        if let Ok(call) = subject.parse() {
+            let handle = self.calls.find(call)?;
+            return self.calls.get(handle).map(|call| call.trace());
+        }
+        let (user, domain) = subject.rsplit_once('@').unwrap_or((subject, ""));
+        let tenant = match domain {
+            "" => shared.directory.default_tenant(),
+            domain => shared.directory.tenant_of_domain(domain),
+        };
+        let aor = Aor { tenant: tenant?.name.clone(), user: user.to_owned() };
+        self.history.of(&aor, &shared.settings.secrets.hash)
     }
 
     /// Takes over what an earlier life registered: the stored values of this shard's phones.

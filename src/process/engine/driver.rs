@@ -140,7 +140,8 @@ impl Driver {
             }
             ToShard::HangupAll => self.input(Input::HangupAll, now),
             ToShard::Trace { request, subject } => {
-                let steps = self.exchange.trace(&subject);
+                let shared = Shared { settings: &self.settings, directory: &self.directory };
+                let steps = self.exchange.trace(&subject, shared);
                 self.tell_clerk(ToClerk::Traced { request, steps });
             }
         }
