@@ -23,6 +23,10 @@ pub enum Output {
         flow: Flow,
         bytes: Vec<u8>,
     },
+    /// Whoever holds this connection may stop to treat it as a stranger's.
+    Keep {
+        flow: Flow,
+    },
     /// A message to another shard, or to this one through the same door.
     Mesh {
         to: ShardId,
@@ -103,6 +107,10 @@ pub enum Mesh {
     Located {
         request: u64,
         targets: Vec<Target>,
+    },
+    /// A connection that the receiver holds is a phone's.
+    Keep {
+        flow: Flow,
     },
     /// A connection ended: bindings and calls on it are without a flow.
     FlowClosed {

@@ -349,6 +349,9 @@ impl Exchange {
         }
         let mark = out.len();
         if let Some(phone) = self.gate(now, shared).admit(message, flow, out) {
+            if flow.is_reliable() {
+                out.push(Output::Keep { flow });
+            }
             let bytes = self.registrar.register(message, flow, phone, now, shared, &mut self.random, out);
             let key = lingering::Key::of(message, flow.peer.ip(), &shared.settings.secrets.hash);
             self.lingering.insert(key, &flow, &bytes, now.instant);
@@ -405,8 +408,8 @@ impl Exchange {
                 }
             }
             Mesh::FlowClosed { flow } => self.on_flow_closed(flow, now, shared, out),
-            // Written by whoever drives this shard: it holds the connections.
-            Mesh::Write { .. } => {}
+            // Done by whoever drives this shard: it holds the connections.
+            Mesh::Write { .. } | Mesh::Keep { .. } => {}
         }
     }
 

@@ -170,6 +170,15 @@ impl Driver {
         }
     }
 
+    /// The deadlines for strangers end.
+    fn keep(&mut self, flow: Flow, effects: &mut impl Effects<Message>) {
+        match flow.connection {
+            Some(connection) if connection.shard == self.shard => effects.keep_tcp(connection.handle),
+            Some(connection) => self.tell_shard(connection.shard, Mesh::Keep { flow }, effects),
+            None => {}
+        }
+    }
+
     /// No credit: what a datagram would suffer too; its sender repeats it.
     fn tell_shard(&mut self, shard: ShardId, message: Mesh, effects: &mut impl Effects<Message>) {
         let _refused = effects.send_mesh(Member::Shard(shard), Message::Mesh(message));
@@ -217,6 +226,7 @@ impl Driver {
     fn apply(&mut self, output: Output, effects: &mut impl Effects<Message>) {
         match output {
             Output::Send { flow, bytes } => self.send(flow, bytes, effects),
+            Output::Keep { flow } => self.keep(flow, effects),
             Output::Mesh { to, message } => self.tell_shard(to, message, effects),
             Output::Event { tenant, call, leg, body } => {
                 self.seq += 1;
@@ -266,6 +276,7 @@ impl ShardMachine for Driver {
     fn on_message(&mut self, from: Member, message: Message, now: Now) {
         match (from, message) {
             (Member::Shard(_), Message::Mesh(Mesh::Write { flow, bytes })) => self.out.send(flow, bytes),
+            (Member::Shard(_), Message::Mesh(Mesh::Keep { flow })) => self.out.push(Output::Keep { flow }),
             (Member::Shard(from), Message::Mesh(message)) => self.input(Input::Mesh { from, message }, now),
             (Member::Clerk, Message::ToShard(command)) => self.on_command(command, now),
             // Nobody sends these so.

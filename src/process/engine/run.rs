@@ -32,6 +32,7 @@ use crate::process::exit::Failure;
 use crate::process::log;
 use crate::shard::memory::Figures;
 use crate::shard::mesh::Post;
+use crate::shard::probe;
 use crate::shard::run::Backend;
 use crate::shard::run::ShardConfig;
 use crate::shard::run::ShardError;
@@ -68,6 +69,7 @@ fn serve(received: Received) -> Result<(), Failure> {
     let Received { start, settings: engine, shards, link, keeper } = received;
     log::start(&engine.log, &start.node, "engine").map_err(|error| Failure::from_io("the log", &error))?;
     one_line_a_panic();
+    let is_plain = probe_host()?;
     let in_data = |error: io::Error| Failure::from_io("the data folder", &error);
     let secrets = secrets::load(&start.data).map_err(in_data)?;
     let settings = Arc::new(settings::build(&start, &engine, secrets, shards.first()));
@@ -80,7 +82,7 @@ fn serve(received: Received) -> Result<(), Failure> {
     let mut handles = Vec::new();
     for (shard, post) in shards.into_iter().zip(posts.by_ref()) {
         let own = bindings.remove(&shard.shard).unwrap_or_default();
-        let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping, is_captured };
+        let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping, is_captured, is_plain };
         let handle = start_shard(shard, post, own, &place, &settings, directory.current()).map_err(forbidden)?;
         handles.push(handle);
     }
@@ -97,6 +99,15 @@ fn serve(received: Received) -> Result<(), Failure> {
         }
     }
     result.map_err(in_data)
+}
+
+/// Whether datagrams must go the plain way here; what forbids both is a failed start.
+fn probe_host() -> Result<bool, Failure> {
+    let (backend, reason) = probe::backend().map_err(|fault| Failure::new(exit::FORBIDDEN, fault.to_string()))?;
+    if let Some(reason) = reason {
+        tracing::warn!(event = "ring.unusable", "datagrams go by recvmmsg, which costs more CPU: {reason}");
+    }
+    Ok(backend == Backend::Plain)
 }
 
 /// A panic ends one call, and says where it was in one line: a backtrace would hold up the shard.
@@ -128,6 +139,8 @@ struct Place {
     start_cpu: Option<u16>,
     housekeeping: Option<u16>,
     is_captured: bool,
+    /// Datagrams go by recvmmsg.
+    is_plain: bool,
 }
 
 fn start_shard(
@@ -156,6 +169,7 @@ fn start_shard(
     let listeners = sip_tcp.into_iter().map(|sip| sip.socket).collect();
 
     let mut config = ShardConfig { cpu: place.start_cpu.map(usize::from), ..ShardConfig::default() };
+    config.plain = place.is_plain;
     config.housekeeping = place.housekeeping.map(usize::from);
     config.ring.slots_max = sockets.len() as u32;
     let parts = ShardParts { figures, post, sockets, listeners };
@@ -172,12 +186,7 @@ fn start_shard(
 
 fn wait_ready(handles: &[ShardHandle], keeper: &Channel) -> Result<(), Failure> {
     for handle in handles {
-        if handle.wait_ready().map_err(forbidden)? == Backend::Plain {
-            tracing::warn!(
-                event = "ring.unusable",
-                "io_uring receives failed their self-test: datagrams go by recvmmsg, which costs more CPU"
-            );
-        }
+        handle.wait_ready().map_err(forbidden)?;
         keeper.send(&FromChild::Working).map_err(|error| Failure::from_io("the keeper", &error))?;
     }
     Ok(())
