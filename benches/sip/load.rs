@@ -209,8 +209,8 @@ impl Running<'_> {
         let Ok(text) = std::str::from_utf8(packet) else { return };
         let status = text.strip_prefix("SIP/2.0 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok()).unwrap_or(0);
         if status == 0 {
-            // Keep-alives of the server, and its BYE at the end.
-            return reply(&endpoint.caller, text, "200 OK", "", &mut self.out);
+            // Over the flow that registered, which is this socket; Kamailio calls the Contact.
+            return self.on_request(endpoint.ip, &endpoint.caller, text);
         }
         let operation = header(text, "Call-ID").and_then(|id| id.split(['.', '@']).nth(1)?.parse::<usize>().ok());
         let cseq = header(text, "CSeq").unwrap_or_default();
@@ -296,13 +296,16 @@ impl Running<'_> {
     }
 
     fn on_callee(&mut self, endpoint: &Endpoint, packet: &[u8]) {
-        let Ok(text) = std::str::from_utf8(packet) else { return };
-        let socket = &endpoint.callee;
+        if let Ok(text) = std::str::from_utf8(packet) {
+            self.on_request(endpoint.ip, &endpoint.callee, text);
+        }
+    }
+
+    fn on_request(&mut self, ip: Ipv4Addr, socket: &UdpSocket, text: &str) {
         match text.split(' ').next().unwrap_or_default() {
             "INVITE" => {
                 reply(socket, text, "180 Ringing", "", &mut self.out);
-                let body = sdp(endpoint.ip, 30_000);
-                reply(socket, text, "200 OK", &body, &mut self.out);
+                reply(socket, text, "200 OK", &sdp(ip, 30_000), &mut self.out);
             }
             "BYE" | "OPTIONS" => reply(socket, text, "200 OK", "", &mut self.out),
             _ => {}

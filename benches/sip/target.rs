@@ -14,6 +14,7 @@ use crate::cpu;
 /// Where the server stands; the phones stand on other addresses of loopback.
 pub const SERVER: &str = "127.40.0.1:5060";
 pub const DOMAIN: &str = "bench.test";
+const MEDIA: &str = "[media]\naddress = \"127.40.0.1\"\nports = \"20000-37999\"\n";
 
 pub struct Target {
     pub name: &'static str,
@@ -54,10 +55,11 @@ impl Target {
 
     pub fn tipring(users: usize, shards: usize, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let media = if more.contains("[media]") { "" } else { MEDIA };
         let config = format!(
             "[node]\nname = \"bench\"\ndata = \"data\"\n[engine]\ncpus = \"0\"\nshards = {shards}\n\
              [sip]\nudp = [\"{SERVER}\"]\ntcp = [\"{SERVER}\"]\ndigest = [\"MD5\"]\n\
-             [side]\nhttp = \"127.40.0.1:8080\"\n[directory]\nimport = \"directory.toml\"\n[log]\nlevel = \"warn\"\n{more}"
+             {media}[side]\nhttp = \"127.40.0.1:8080\"\n[directory]\nimport = \"directory.toml\"\n[log]\nlevel = \"warn\"\n{more}"
         );
         let mut phones = format!("[[tenant]]\nname = \"bench\"\ndomain = \"{DOMAIN}\"\n");
         for index in 0..users {
