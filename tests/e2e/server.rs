@@ -226,6 +226,25 @@ impl Server {
         found.unwrap_or_else(|| panic!("no record of {sip_call_id}\n{}", self.log()))
     }
 
+    /// The id of the only call that is up; the API shows it a moment after it began.
+    pub fn live_call(&self) -> String {
+        let found = eventually(Duration::from_secs(2), || {
+            let items = self.json("/v1/calls")["items"].clone();
+            assert!(items.as_array().is_some_and(|items| items.len() < 2), "{items:#?}");
+            items[0]["call"].as_str().map(str::to_owned)
+        });
+        found.unwrap_or_else(|| panic!("no call is up\n{}", self.log()))
+    }
+
+    /// The bindings, once the API shows this many of them.
+    pub fn registrations(&self, count: usize) -> Vec<Value> {
+        let found = eventually(Duration::from_secs(2), || {
+            let items = self.json("/v1/registrations")["items"].as_array()?.clone();
+            (items.len() == count).then_some(items)
+        });
+        found.unwrap_or_else(|| panic!("not {count} bindings: {:#?}", self.json("/v1/registrations")))
+    }
+
     pub fn cdrs(&self, sip_call_id: &str) -> Vec<Value> {
         let page = self.json(&format!("/v1/cdrs?sip_call_id={sip_call_id}"));
         page["items"].as_array().expect("a list").clone()

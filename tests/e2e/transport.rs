@@ -41,6 +41,7 @@ fn a_binding_goes_with_its_connection() {
     let mut server = Server::start(|_| {});
     let mut left = server.registered("1001");
     let right = server.registered_tcp("1002");
+    server.registrations(2);
     drop(right);
     let gone = eventually(PATIENCE, || {
         let items = server.json("/v1/registrations")["items"].as_array()?.clone();
