@@ -37,6 +37,7 @@ use crate::wire::sip::Framer;
 #[derive(Clone)]
 pub struct StreamLimits {
     pub connections_max: u32,
+    /// Connections of one source that nobody has registered over.
     pub per_source_max: u32,
     /// Bytes queued for one connection that does not read.
     pub queued_max: usize,
@@ -107,6 +108,7 @@ pub(super) struct Streams {
     limits: StreamLimits,
     listeners: Vec<OwnedFd>,
     connections: Slab<Connection>,
+    /// Connections of strangers: a site with a thousand phones behind one address has earned its room.
     by_source: BTreeMap<IpAddr, u32>,
     /// Gone, and not yet told to the machine.
     pub(super) closed: Vec<Handle>,
@@ -380,8 +382,19 @@ impl Streams {
     }
 
     pub(super) fn keep(&mut self, handle: Handle) {
-        if let Some(connection) = self.connections.get_mut(handle) {
-            connection.known = true;
+        let Some(connection) = self.connections.get_mut(handle) else { return };
+        if !std::mem::replace(&mut connection.known, true) {
+            let source = connection.peer.ip();
+            self.forget_stranger(source);
+        }
+    }
+
+    fn forget_stranger(&mut self, source: IpAddr) {
+        if let Some(count) = self.by_source.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_source.remove(&source);
+            }
         }
     }
 
@@ -390,11 +403,8 @@ impl Streams {
         io.unwatch(Self::token(handle));
         // The watch holds the socket until it is cancelled; the peer shall know at once.
         let _ = shutdown(&connection.socket, Shutdown::Both);
-        if let Some(count) = self.by_source.get_mut(&connection.peer.ip()) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_source.remove(&connection.peer.ip());
-            }
+        if !connection.known {
+            self.forget_stranger(connection.peer.ip());
         }
         figures.add(reason, 1);
         self.closed.push(handle);
