@@ -99,7 +99,7 @@ fn compare(kind: Kind, config: &str, rates: &[usize], seconds: usize) {
 }
 
 fn registers() {
-    compare(Kind::Register, "kamailio-register.cfg", &[1000, 2000, 3000], setting("SECONDS", 10));
+    compare(Kind::Register, "kamailio-register.cfg", &[1000, 3000, 6000, 9000], setting("SECONDS", 10));
 }
 
 fn calls() {
