@@ -323,7 +323,7 @@ impl Exchange {
             self.on_call(place.call, CallInput::Request { message, flow }, now, shared, out);
             return;
         }
-        if self.repeat_answer(flow, message, now, shared, out) {
+        if self.repeat_answer(flow, message, shared, out) {
             return;
         }
         self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
@@ -344,7 +344,7 @@ impl Exchange {
     }
 
     fn on_register(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
-        if self.repeat_answer(flow, message, now, shared, out) {
+        if self.repeat_answer(flow, message, shared, out) {
             return;
         }
         let mark = out.len();
@@ -390,7 +390,7 @@ impl Exchange {
         let key = server_key(&shared.settings.secrets.hash, message, Method::Invite);
         match self.calls.find_invite(key) {
             Some(handle) => self.on_call(handle, CallInput::Request { message, flow }, now, shared, out),
-            None if self.repeat_answer(flow, message, now, shared, out) => {}
+            None if self.repeat_answer(flow, message, shared, out) => {}
             None => self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out),
         }
     }
@@ -489,15 +489,7 @@ impl Exchange {
     }
 
     /// RFC 3261 §17.2.2: a retransmission gets the response that the request had.
-    fn repeat_answer(
-        &mut self,
-        flow: Flow,
-        message: &Message<'_>,
-        now: Now,
-        shared: Shared<'_>,
-        out: &mut Outbox,
-    ) -> bool {
-        let _ = now;
+    fn repeat_answer(&mut self, flow: Flow, message: &Message<'_>, shared: Shared<'_>, out: &mut Outbox) -> bool {
         let key = lingering::Key::of(message, flow.peer.ip(), &shared.settings.secrets.hash);
         let Some(bytes) = self.lingering.find(key) else { return false };
         out.send(flow, bytes.to_vec());
