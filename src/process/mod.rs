@@ -8,5 +8,6 @@ pub mod engine;
 pub mod exit;
 pub mod keeper;
 pub mod log;
+pub mod phlem;
 pub mod plan;
 pub mod side;
