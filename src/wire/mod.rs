@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod event;
+pub mod g711;
 pub mod hep;
 pub mod link;
 
@@ -9,3 +10,4 @@ pub mod rtcp;
 pub mod rtp;
 pub mod sdp;
 pub mod sip;
+pub mod wav;
