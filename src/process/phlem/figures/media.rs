@@ -1,0 +1,113 @@
+//! What is counted of audio: exact, because every frame says which it is.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::process::phlem::figures::histogram::Histogram;
+
+/// Frames are of 20 ms; each direction of each call counts for itself, where it is heard.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Media {
+    pub streams_now: u64,
+    /// Legs that ended and had audio.
+    pub streams: u64,
+    pub sent: u64,
+    /// Different frames of the right call.
+    pub received: u64,
+    /// Frames that did not come though later ones did.
+    pub lost: u64,
+    /// Frames before the first that came: sent while the way was being made.
+    pub missed_at_start: u64,
+    pub doubled: u64,
+    /// Frames that came after a later one.
+    pub reordered: u64,
+    /// Frames of another call, or of one's own voice.
+    pub wrong_call: u64,
+    /// Numbered frames whose audio is not what was sent.
+    pub damaged: u64,
+    /// Audio without numbers, as of a phone that is not one of ours.
+    pub unnumbered: u64,
+    /// Packets that are not RTP, or of a payload that was not agreed.
+    pub strays: u64,
+    /// Frames that came too late to be heard: see the E-model's page.
+    pub late: u64,
+    /// Frames that were not sent because the emulator itself was late.
+    pub skipped: u64,
+    /// Legs that should have heard something and did not.
+    pub silent: u64,
+    /// How long after its time a frame was sent.
+    pub send_lateness: Histogram,
+    /// Where both ends have one clock.
+    pub one_way: Histogram,
+    pub round_trip: Histogram,
+    /// RFC 3550 §6.4.1, of each stream at its end.
+    pub jitter: Histogram,
+    /// Thousandths, of each stream at its end; by the E-model.
+    pub mos: Histogram,
+}
+
+impl Media {
+    pub fn merge(&mut self, other: &Self) {
+        let Self {
+            streams_now,
+            streams,
+            sent,
+            received,
+            lost,
+            missed_at_start,
+            doubled,
+            reordered,
+            wrong_call,
+            damaged,
+            unnumbered,
+            strays,
+            late,
+            skipped,
+            silent,
+            send_lateness,
+            one_way,
+            round_trip,
+            jitter,
+            mos,
+        } = other;
+        for (own, added) in [
+            (&mut self.streams_now, streams_now),
+            (&mut self.streams, streams),
+            (&mut self.sent, sent),
+            (&mut self.received, received),
+            (&mut self.lost, lost),
+            (&mut self.missed_at_start, missed_at_start),
+            (&mut self.doubled, doubled),
+            (&mut self.reordered, reordered),
+            (&mut self.wrong_call, wrong_call),
+            (&mut self.damaged, damaged),
+            (&mut self.unnumbered, unnumbered),
+            (&mut self.strays, strays),
+            (&mut self.late, late),
+            (&mut self.skipped, skipped),
+            (&mut self.silent, silent),
+        ] {
+            *own = own.saturating_add(*added);
+        }
+        self.send_lateness.merge(send_lateness);
+        self.one_way.merge(one_way);
+        self.round_trip.merge(round_trip);
+        self.jitter.merge(jitter);
+        self.mos.merge(mos);
+    }
+
+    /// The share of frames that did not come; none if none was expected.
+    pub fn loss(&self) -> Option<f64> {
+        let expected = self.received + self.lost;
+        (expected > 0).then(|| self.lost as f64 / expected as f64)
+    }
+
+    pub fn mos_mean(&self) -> Option<f64> {
+        self.mos.mean().map(|thousandths| thousandths / 1_000.0)
+    }
+
+    /// `part` of the streams, 0 to 1, had at most this.
+    pub fn mos_percentile(&self, part: f64) -> Option<f64> {
+        self.mos.percentile(part).map(|thousandths| thousandths as f64 / 1_000.0)
+    }
+}
