@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::base::id::CallId;
 use crate::base::id::ShardId;
 use crate::base::time::UnixTime;
+use crate::wire::tape::record::Format;
+use crate::wire::tape::record::Frames;
 
 /// One event of one shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -148,6 +150,33 @@ pub enum Body {
     CallFault {
         place: String,
     },
+    /// The call is on the tape from here on, as one recording however often it is renegotiated.
+    RecordingStarted {
+        by: By,
+    },
+    /// What payload types of this leg's stream mean from here on. `secure`: SRTP between the phones, of which nothing is recorded.
+    RecordingFormats {
+        stream: u8,
+        secure: bool,
+        formats: Vec<Format>,
+    },
+    /// Neither audio nor digits are kept until it is resumed.
+    RecordingPaused {
+        by: By,
+    },
+    RecordingResumed {
+        by: By,
+    },
+    /// The recording's last event: how many frames were given to the tape since it was started.
+    RecordingStopped {
+        by: By,
+        frames: Vec<Frames>,
+    },
+    /// A leg was told that it is recorded, or could not be.
+    RecordingAnnounced {
+        announce: String,
+        played: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +209,12 @@ impl Body {
             Self::BindingRemoved { .. } => "binding.removed",
             Self::AuthenticationFailed { .. } => "authentication.failed",
             Self::CallFault { .. } => "call.fault",
+            Self::RecordingStarted { .. } => "recording.started",
+            Self::RecordingFormats { .. } => "recording.formats",
+            Self::RecordingPaused { .. } => "recording.paused",
+            Self::RecordingResumed { .. } => "recording.resumed",
+            Self::RecordingStopped { .. } => "recording.stopped",
+            Self::RecordingAnnounced { .. } => "recording.announced",
         }
     }
 }

@@ -11,3 +11,4 @@ pub mod rtp;
 pub mod sdp;
 pub mod sip;
 pub mod wav;
+pub mod tape;
