@@ -10,5 +10,5 @@ pub mod rtcp;
 pub mod rtp;
 pub mod sdp;
 pub mod sip;
-pub mod wav;
 pub mod tape;
+pub mod wav;
