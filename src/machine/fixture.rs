@@ -189,7 +189,21 @@ pub(crate) fn status(response: &Option<String>) -> u16 {
     response.as_ref().map_or(0, |text| text[8..11].parse().unwrap())
 }
 
-/// A phone, as far as REGISTER goes.
+/// A phone's response to a request that it got.
+pub(crate) fn response(request: &str, status: u16, tag: &str) -> String {
+    let message = message(request);
+    let header = |id| String::from_utf8(message.header(id).unwrap().to_vec()).unwrap();
+    format!(
+        "SIP/2.0 {status} X\r\nVia: {}\r\nFrom: {}\r\nTo: {};tag={tag}\r\nCall-ID: {}\r\nCSeq: {}\r\nContent-Length: 0\r\n\r\n",
+        header(HeaderId::Via),
+        header(HeaderId::From),
+        header(HeaderId::To),
+        header(HeaderId::CallId),
+        header(HeaderId::CSeq),
+    )
+}
+
+/// A phone, as far as REGISTER and a first INVITE go.
 pub(crate) struct Caller {
     pub(crate) user: String,
     pub(crate) password: String,
@@ -237,6 +251,18 @@ impl Caller {
             "REGISTER sip:{domain} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{call_id}{cseq};rport\r\nMax-Forwards: 70\r\n\
              From: <sip:{user}@{domain}>;tag=f{cseq}\r\nTo: <sip:{user}@{domain}>\r\nCall-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n\
              {lines}{more}{authorization}Content-Length: 0\r\n\r\n"
+        )
+    }
+
+    /// An INVITE without a description to another extension, with what is known; `more` are whole header lines.
+    pub(crate) fn invite(&mut self, callee: &str, more: &str) -> String {
+        self.cseq += 1;
+        let authorization = self.authorization("INVITE", &format!("sip:{callee}@{}", self.domain));
+        let Self { user, domain, local, call_id, cseq, .. } = self;
+        format!(
+            "INVITE sip:{callee}@{domain} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{call_id}{cseq};rport\r\nMax-Forwards: 70\r\n\
+             From: <sip:{user}@{domain}>;tag={call_id}\r\nTo: <sip:{callee}@{domain}>\r\nCall-ID: {call_id}i\r\nCSeq: {cseq} INVITE\r\n\
+             Contact: <sip:{user}@{local}>\r\n{more}{authorization}Content-Length: 0\r\n\r\n"
         )
     }
 

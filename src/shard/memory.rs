@@ -166,7 +166,7 @@ figures! {
     SipUnreadable "tipring_sip_parse_errors_total" "" "Messages that are none";
     SipStrays "tipring_sip_stray_responses_total" "" "Responses to nothing of ours";
     SipPassedOn "tipring_sip_passed_on_total" "" "Messages that belonged to another shard";
-    SipChallenges "tipring_sip_challenges_total" "" "Requests without a valid nonce";
+    SipChallenges "tipring_sip_challenges_total" "" "Challenges sent: requests without a valid nonce or with wrong credentials";
     SipShutOut "tipring_sip_shut_out_total" "" "Datagrams of sources that are not even read";
     SipSlowed "tipring_sip_slowed_total" "" "Requests dropped because their source is over its limit";
     CallsRefused "tipring_calls_rejected_overload_total" "" "Calls refused while draining or full";
@@ -188,6 +188,8 @@ figures! {
     ClerkLost "tipring_clerk_lost_total" "" "Events and changes that the clerk's queue had no room for";
     OutboxOverflows "tipring_outbox_overflows_total" "" "Outputs of a step beyond its bound: always a bug";
     CallAttempts "tipring_call_attempts_total" "" "Calls begun, answered or not";
+    SipMerged "tipring_sip_merged_total" "" "INVITEs that came a second way and got 482";
+    SipUnchallenged "tipring_sip_unchallenged_total" "" "Requests too short to be challenged within three times their length: dropped";
 }
 
 figures! {

@@ -19,6 +19,7 @@ use crate::machine::dialog::MAX_FORWARDS;
 use crate::machine::dialog::Text;
 use crate::machine::outbox::Outbox;
 use crate::machine::transaction::invite_server::InviteServer;
+use crate::machine::transaction::key::merge_key;
 use crate::machine::transaction::key::server_key;
 use crate::wire::sdp::facts::Described;
 use crate::wire::sip::HeaderId;
@@ -30,6 +31,8 @@ use crate::wire::sip::write;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Caller {
     pub key: u64,
+    /// Of all copies of the INVITE.
+    pub merge_key: u64,
     pub cseq: u32,
     pub transaction: InviteServer,
     head: Head,
@@ -95,6 +98,7 @@ impl Caller {
         };
         let caller = Self {
             key: server_key(&cx.settings.secrets.hash, message, Method::Invite),
+            merge_key: merge_key(&cx.settings.secrets.hash, message),
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
             transaction: InviteServer::new(*flow),
             head: Head::of(message, *flow),

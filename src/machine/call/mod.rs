@@ -119,6 +119,16 @@ impl Call {
         self.caller.key
     }
 
+    /// Finds the call by a copy of its INVITE that came another way: see [`merge_key`](crate::machine::transaction::key::merge_key).
+    pub fn merge_key(&self) -> u64 {
+        self.caller.merge_key
+    }
+
+    /// The caller's INVITE has a transaction yet.
+    pub fn serves_invite(&self) -> bool {
+        !self.caller.transaction.is_terminated()
+    }
+
     pub fn live(&self) -> LiveCall {
         self.facts.live()
     }

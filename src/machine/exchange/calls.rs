@@ -37,6 +37,8 @@ pub(super) struct Calls {
     table: crate::base::slab::Slab<Entry>,
     /// Initial INVITE transactions, for what comes before our tag is known.
     by_invite: BTreeMap<u64, Handle>,
+    /// The same INVITEs by what their copies have in common.
+    by_merge: BTreeMap<u64, Handle>,
     by_id: BTreeMap<CallId, Handle>,
     wheel: Wheel<Handle>,
     /// Steps that panicked.
@@ -79,6 +81,7 @@ impl Calls {
         Self {
             table,
             by_invite: BTreeMap::new(),
+            by_merge: BTreeMap::new(),
             by_id: BTreeMap::new(),
             wheel: Wheel::new(now),
             faults: 0,
@@ -96,6 +99,12 @@ impl Calls {
 
     pub(super) fn find_invite(&self, key: u64) -> Option<Handle> {
         self.by_invite.get(&key).copied()
+    }
+
+    /// A call whose INVITE is being served, or was a moment ago, has this one's copy (RFC 3261 §8.2.2.2).
+    pub(super) fn is_merged(&self, merge_key: u64) -> bool {
+        let call = self.by_merge.get(&merge_key).and_then(|handle| self.get(*handle));
+        call.is_some_and(Call::serves_invite)
     }
 
     pub(super) fn find(&self, call: CallId) -> Option<Handle> {
@@ -125,6 +134,7 @@ impl Calls {
         match begun {
             Ok(call) => {
                 self.by_invite.insert(key, handle);
+                self.by_merge.insert(call.merge_key(), handle);
                 self.by_id.insert(call.id(), handle);
                 self.concerned = Some(call.id());
                 self.keep(handle, Entry { call: Box::new(call), alarm: Alarm::new() });
@@ -217,6 +227,9 @@ impl Calls {
         out.push(Output::Traced { call: call.id(), tenant: call.tenant().to_owned(), steps: call.trace() });
         self.table.remove(handle);
         self.by_invite.remove(&call.invite_key());
+        if self.by_merge.get(&call.merge_key()) == Some(&handle) {
+            self.by_merge.remove(&call.merge_key());
+        }
         self.by_id.remove(&call.id());
     }
 }

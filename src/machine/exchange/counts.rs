@@ -12,8 +12,13 @@ pub struct Counts {
     pub requests: [u64; Self::METHODS],
     /// Read, by hundreds of their status from 1xx on.
     pub responses: [u64; 6],
+    /// Challenges sent.
     pub challenges: u64,
     pub retransmissions: u64,
+    /// Copies of INVITEs that came another way: 482.
+    pub merged: u64,
+    /// Challenges not sent because they would be more than three times as long as the request.
+    pub unchallenged: u64,
     /// Messages for another shard.
     pub passed_on: u64,
     /// Messages that did not scan.

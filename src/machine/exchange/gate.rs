@@ -8,6 +8,7 @@ use crate::machine::digest::gate::Admission;
 use crate::machine::digest::gate::Screening;
 use crate::machine::directory::address;
 use crate::machine::exchange::answer;
+use crate::machine::exchange::counts::Counts;
 use crate::machine::flow::Flow;
 use crate::machine::nonce;
 use crate::machine::outbox::Outbox;
@@ -23,6 +24,7 @@ pub(super) struct Gate<'a, 's> {
     pub(super) sources: &'a mut SourceLimit,
     pub(super) registrar: &'a mut Registrar,
     pub(super) random: &'a mut Random,
+    pub(super) counts: &'a mut Counts,
     pub(super) now: Now,
     pub(super) shared: Shared<'s>,
 }
@@ -52,11 +54,16 @@ impl<'s> Gate<'_, 's> {
         None
     }
 
+    /// None is sent where even one algorithm alone would make more than three bytes of one.
     fn challenge(&mut self, request: &Message<'_>, flow: Flow, is_stale: bool, out: &mut Outbox) {
         let salt = nonce::salt(self.now.unix, self.random.next_u32());
         let answer = digest::challenge(request, flow.peer, is_stale, self.now.unix, salt, self.shared);
-        if let Some(bytes) = answer {
-            out.send(flow, bytes);
+        match answer {
+            Some(bytes) => {
+                self.counts.challenges += 1;
+                out.send(flow, bytes);
+            }
+            None => self.counts.unchallenged += 1,
         }
     }
 

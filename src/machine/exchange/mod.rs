@@ -12,6 +12,8 @@ mod history;
 mod locate;
 pub mod owner;
 mod screen;
+#[cfg(test)]
+mod tests;
 mod who;
 
 use std::net::SocketAddr;
@@ -57,6 +59,7 @@ use crate::machine::registrar::Registrar;
 use crate::machine::settings::Settings;
 use crate::machine::source_limit;
 use crate::machine::source_limit::SourceLimit;
+use crate::machine::transaction::key::merge_key;
 use crate::machine::transaction::key::server_key;
 use crate::wire::event::By;
 use crate::wire::link::Phone;
@@ -293,7 +296,6 @@ impl Exchange {
             Method::Options => self.send(flow, answer::options(message, flow, self.is_draining, shared), out),
             Method::Register | Method::Invite => {
                 if is_first_reader && !self.gate(now, shared).screen(message, flow, out) {
-                    self.counts.challenges += 1;
                     return;
                 }
                 self.on_owned(flow, message, now, shared, out);
@@ -371,6 +373,15 @@ impl Exchange {
             self.on_call(handle, CallInput::Request { message, flow }, now, shared, out);
             return;
         }
+        // RFC 3261 §8.2.2.2: "If the request has no tag in the To header field, the UAS core MUST check the request against
+        // ongoing transactions. If the From tag, Call-ID, and CSeq exactly match those associated with an ongoing transaction,
+        // but the request does not match that transaction […], the UAS core SHOULD generate a 482 (Loop Detected) response".
+        // Before the digest, whose nonce count the first copy has used up; every other method is answered before a copy comes.
+        if self.calls.is_merged(merge_key(&shared.settings.secrets.hash, message)) {
+            self.counts.merged += 1;
+            self.answer(message, flow, Status::LOOP_DETECTED, shared, out);
+            return;
+        }
         let Some(phone) = self.gate(now, shared).admit(message, flow, out) else { return };
         if self.is_draining || self.calls.is_full() {
             self.counts.refused_calls += 1;
@@ -437,7 +448,8 @@ impl Exchange {
     }
 
     fn gate<'s>(&mut self, now: Now, shared: Shared<'s>) -> Gate<'_, 's> {
-        Gate { sources: &mut self.sources, registrar: &mut self.registrar, random: &mut self.random, now, shared }
+        let Self { sources, registrar, random, counts, .. } = self;
+        Gate { sources, registrar, random, counts, now, shared }
     }
 
     /// Applies what a step wanted of this very shard, until nothing is left: media commands, locations, answers to keep.

@@ -20,6 +20,13 @@ pub fn server_key(hash: &HashKey, message: &Message<'_>, method: Method) -> u64 
     }
 }
 
+/// The same for every copy of a request that reached us on several ways, whatever its branch (RFC 3261 §8.2.2.2).
+pub fn merge_key(hash: &HashKey, message: &Message<'_>) -> u64 {
+    let from = message.from().ok().and_then(|from| from.tag()).unwrap_or_default();
+    let number = message.cseq().map_or(0, |cseq| cseq.number).to_be_bytes();
+    hash.hash(&[b"merge", message.call_id(), from, &number])
+}
+
 /// RFC 3261 §17.2.3 for branches without the magic cookie: "the INVITE request matches a transaction if the Request-URI, To tag, From tag,
 /// Call-ID, CSeq, and top Via header field match". The To tag is left out: the ACK's differs from the INVITE's.
 fn old_style(hash: &HashKey, message: &Message<'_>, name: &[u8], via: Via<'_>) -> u64 {

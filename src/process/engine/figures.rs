@@ -94,6 +94,8 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
     values.extend(RECEIVED.into_iter().zip(counts.responses));
     values.extend([
         (Counter::SipRetransmissions, counts.retransmissions),
+        (Counter::SipMerged, counts.merged),
+        (Counter::SipUnchallenged, counts.unchallenged),
         (Counter::SipUnreadable, counts.unreadable),
         (Counter::SipStrays, counts.strays),
         (Counter::SipPassedOn, counts.passed_on),

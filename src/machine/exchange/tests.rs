@@ -1,0 +1,161 @@
+//! The exchange of one shard between phones: what no machine behind it can decide alone.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::id::ShardId;
+use crate::base::time::Instant;
+use crate::base::time::Now;
+use crate::base::time::UnixTime;
+use crate::machine::Shared;
+use crate::machine::directory::Directory;
+use crate::machine::exchange::Exchange;
+use crate::machine::exchange::Input;
+use crate::machine::fixture;
+use crate::machine::fixture::Caller;
+use crate::machine::fixture::status;
+use crate::machine::flow::Flow;
+use crate::machine::media::ports::Pair;
+use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
+use crate::machine::settings::Interface;
+use crate::machine::settings::MediaAddress;
+use crate::machine::settings::Settings;
+use crate::wire::event::Body;
+use crate::wire::link::DirectoryPart;
+use crate::wire::link::Phone;
+
+struct World {
+    exchange: Exchange,
+    settings: Settings,
+    directory: Directory,
+    now: Now,
+    events: Vec<Body>,
+}
+
+/// Tenant `acme` with phones 1000, 1001 and 1002.
+fn world() -> World {
+    let mut settings = fixture::settings();
+    let ip = "192.0.2.250".parse().unwrap();
+    let media = Some(MediaAddress { local: ip, advertise: ip });
+    settings.interfaces = vec![Interface { name: "default".into(), ipv4: media, ipv6: None }];
+    let mut directory = Directory::new();
+    let phones = (1000..1003).map(|user| fixture::phone("acme", &user.to_string())).collect();
+    directory.apply(1, DirectoryPart { tenants: vec![fixture::tenant("acme")], phones, ..DirectoryPart::default() });
+    let at = |port| SocketAddr::new(ip, port);
+    let pairs = (0..8).map(|n| Pair { interface: 0, rtp: at(20_000 + 2 * n), rtcp: at(20_001 + 2 * n) }).collect();
+    let now = Now { instant: Instant::from_millis(1_000_000), unix: UnixTime::from_secs(1_800_000_000) };
+    let exchange = Exchange::new(ShardId(0), 1, pairs, &settings, now);
+    World { exchange, settings, directory, now, events: Vec::new() }
+}
+
+impl World {
+    /// What goes to `flow` in answer to `text` from there.
+    fn receive(&mut self, flow: Flow, text: &str) -> Vec<(Flow, String)> {
+        self.step(|exchange, now, shared, out| {
+            exchange.handle(Input::Sip { flow, bytes: text.as_bytes() }, now, shared, out);
+        })
+    }
+
+    fn step(&mut self, act: impl FnOnce(&mut Exchange, Now, Shared<'_>, &mut Outbox)) -> Vec<(Flow, String)> {
+        let bytes = postcard::to_allocvec(&self.exchange).unwrap();
+        self.exchange = postcard::from_bytes(&bytes).unwrap();
+        let shared = Shared { settings: &self.settings, directory: &self.directory };
+        let mut out = Outbox::new();
+        act(&mut self.exchange, self.now, shared, &mut out);
+        let mut sent = Vec::new();
+        for output in out.drain() {
+            match output {
+                Output::Send { flow, bytes } => sent.push((flow, String::from_utf8(bytes).unwrap())),
+                Output::Event { body, .. } => self.events.push(body),
+                _ => {}
+            }
+        }
+        sent
+    }
+
+    /// Lets time pass, all timers on the way included; what was sent meanwhile.
+    fn advance(&mut self, duration: Duration) -> Vec<(Flow, String)> {
+        let end = self.now.instant + duration;
+        let mut sent = Vec::new();
+        while let Some(deadline) = self.exchange.next_deadline().filter(|deadline| *deadline <= end) {
+            self.advance_to(deadline.max(self.now.instant));
+            sent.extend(self.step(|exchange, now, shared, out| exchange.handle_timeout(now, shared, out)));
+        }
+        self.advance_to(end);
+        sent
+    }
+
+    fn advance_to(&mut self, at: Instant) {
+        let step = at.since(self.now.instant);
+        self.now = Now { instant: at, unix: self.now.unix + step };
+    }
+
+    /// The one answer to a request.
+    fn answer(&mut self, flow: Flow, text: &str) -> Option<String> {
+        let mut sent = self.receive(flow, text).into_iter();
+        let first = sent.next().map(|(_, text)| text);
+        assert_eq!(sent.next(), None);
+        first
+    }
+
+    fn register(&mut self, caller: &mut Caller) -> u16 {
+        let lines = caller.contact();
+        let mut answer = None;
+        for _ in 0..2 {
+            let request = caller.request(&lines);
+            answer = self.answer(caller.flow, &request);
+            if !caller.learn(&answer) {
+                break;
+            }
+        }
+        status(&answer)
+    }
+
+    fn change(&mut self, version: u64, part: DirectoryPart) {
+        self.directory.apply(version, part);
+    }
+
+    fn removed(&self) -> Vec<(&str, &str)> {
+        let removed = self.events.iter().filter_map(|body| match body {
+            Body::BindingRemoved { phone, cause, .. } => Some((phone.as_str(), cause.as_str())),
+            _ => None,
+        });
+        removed.collect()
+    }
+}
+
+/// An INVITE with the nonce of the registration before it; `more` are header lines.
+fn invite(world: &mut World, caller: &mut Caller, callee: &str, more: &str) -> String {
+    assert_eq!(world.register(caller), 200);
+    caller.invite(callee, more)
+}
+
+#[test]
+fn a_copy_of_an_invite_that_came_another_way_is_refused() {
+    let mut world = world();
+    let mut bob = Caller::new("1001", "198.51.100.2:5060");
+    assert_eq!(world.register(&mut bob), 200);
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    let invite = invite(&mut world, &mut alice, "1001", "");
+    let sent = world.receive(alice.flow, &invite);
+    assert!(sent.iter().any(|(flow, text)| *flow == bob.flow && text.starts_with("INVITE")), "{sent:#?}");
+    let copy = |invite: &str| invite.replacen("branch=z9hG4bK", "branch=z9hG4bKother", 1);
+    assert_eq!(status(&world.answer(alice.flow, &copy(&invite))), 482);
+    assert_eq!(world.exchange.counts().merged, 1);
+    assert_eq!(world.exchange.calls_len(), 1, "only one copy is a call");
+    let repeated = world.receive(alice.flow, &invite);
+    assert!(repeated.iter().all(|(_, text)| text.starts_with("SIP/2.0 100")), "a retransmission is no copy: {repeated:?}");
+    // Another From tag, Call-ID or CSeq is another request: no copy, and its nonce is used up.
+    for (part, other) in [("tag=call", "tag=x"), ("Call-ID: call", "Call-ID: x"), ("CSeq: ", "CSeq: 9")] {
+        let other = copy(&invite).replace(part, other);
+        assert_eq!(status(&world.answer(alice.flow, &other)), 401, "{part}");
+    }
+    // When its transaction is over, the numbers may come again.
+    let offer = sent.iter().find(|(flow, _)| *flow == bob.flow).unwrap();
+    world.receive(bob.flow, &fixture::response(&offer.1, 486, "b"));
+    assert_eq!(status(&world.answer(alice.flow, &copy(&invite))), 482);
+    world.advance(Duration::from_secs(64));
+    assert_eq!(world.exchange.calls_len(), 0);
+    assert_eq!(status(&world.answer(alice.flow, &copy(&invite))), 401);
+}
