@@ -133,7 +133,7 @@ impl World {
         while let Some(next) = self.registrar.next_deadline().filter(|next| *next <= end) {
             self.advance_to(next.max(self.now.instant));
             let mut out = Outbox::new();
-            self.registrar.handle_timeout(self.now, &mut out);
+            self.registrar.handle_timeout(self.now, &self.directory, &mut out);
             assert_eq!(out.overflows, 0);
             self.outputs.extend(out.drain());
         }

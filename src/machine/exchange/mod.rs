@@ -101,6 +101,8 @@ pub enum Input<'a> {
     },
     /// A connection of this shard ended.
     FlowClosed(Flow),
+    /// The directory in [`Shared`] is another one than before.
+    DirectoryChanged,
     Drain(bool),
     /// Ends a call.
     Hangup {
@@ -147,6 +149,7 @@ impl Exchange {
                 }
                 self.on_flow_closed(flow, now, shared, out);
             }
+            Input::DirectoryChanged => self.registrar.directory_changed(),
             Input::Drain(on) => self.is_draining = on,
             Input::Hangup { call, by, text } => {
                 if let Some(handle) = self.calls.find(call) {
@@ -192,7 +195,7 @@ impl Exchange {
         for located in self.locating.handle_timeout(now.instant) {
             self.on_call(located.call, CallInput::Targets(located.targets), now, shared, out);
         }
-        self.registrar.handle_timeout(now, out);
+        self.registrar.handle_timeout(now, shared.directory, out);
         self.lingering.handle_timeout(now.instant);
         self.relay.handle_timeout(now);
         self.settle(mark, now, shared, out);

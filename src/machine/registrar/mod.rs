@@ -25,6 +25,7 @@ use serde::Serialize;
 use crate::base::hash::HashKey;
 use crate::base::time::Instant;
 use crate::base::time::Now;
+use crate::machine::directory::Directory;
 use crate::machine::flow::Flow;
 use crate::machine::nonce::NonceUses;
 use crate::machine::nonce::Replayed;
@@ -41,6 +42,7 @@ use crate::machine::registrar::keepalive::KeepAlive;
 use crate::machine::source_limit::Standing;
 use crate::machine::source_limit::source_bits;
 use crate::wire::event::Body;
+use crate::wire::link::Ha1;
 use crate::wire::link::Phone;
 use crate::wire::link::Registration;
 
@@ -51,6 +53,8 @@ const GRID: Duration = Duration::from_millis(250);
 /// Bindings that end in one step; the rest follow in the next.
 const ENDS_PER_STEP_MAX: usize = 128;
 const KEEPALIVES_PER_STEP_MAX: usize = 256;
+/// Phones compared with a new directory in one step.
+const REVIEWED_PER_STEP_MAX: usize = 256;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Registrar {
@@ -70,6 +74,7 @@ pub struct Registrar {
     bindings: u32,
     /// Uses of older nonces are not known.
     nonces_from: Option<Stamp>,
+    review: Option<Review>,
     pub counters: Counters,
 }
 
@@ -84,6 +89,14 @@ pub struct Counters {
     pub full: u64,
 }
 
+/// Phones are being compared with a directory that changed, in the order of their keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Review {
+    next: u64,
+    /// The directory changed on the way: once more from the begin.
+    again: bool,
+}
+
 /// What is known of one phone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Registered {
@@ -93,6 +106,8 @@ struct Registered {
     nonces: NonceUses,
     /// There is a record of it on disk.
     is_stored: bool,
+    /// Keyed hash of what it proved to know; 0: not known.
+    credential: u64,
 }
 
 const NO_BINDING: BindingId = 0;
@@ -110,6 +125,7 @@ impl Registrar {
             next_id: NO_BINDING + 1,
             bindings: 0,
             nonces_from: None,
+            review: None,
             counters: Counters::default(),
         }
     }
@@ -139,7 +155,9 @@ impl Registrar {
     pub fn use_nonce(&mut self, phone: &Phone, nonce: Validity, count: u32, now: Now) -> Result<(), Replayed> {
         let key = self.phone_key(&phone.tenant, &phone.user);
         let is_new = !self.phones.contains_key(&key);
+        let credential = self.credential(phone);
         let registered = self.registered(key, phone);
+        registered.credential = credential;
         let result = registered.nonces.use_once(nonce, count);
         if is_new {
             self.forget_later(key, now);
@@ -195,18 +213,54 @@ impl Registrar {
         self.remove_closed(now, out);
     }
 
-    /// A phone that the directory no longer has.
-    pub fn phone_removed(&mut self, tenant: &str, user: &str, now: Now, out: &mut Outbox) {
-        let key = self.phone_key(tenant, user);
-        let ids: Vec<BindingId> =
-            self.phones.get(&key).map_or(Vec::new(), |phone| phone.bindings.iter().map(|b| b.id).collect());
-        for id in ids {
-            self.end(key, id, "phone removed", now, out);
+    /// Phones may be gone, or have other passwords: the next steps look, some phones each.
+    pub fn directory_changed(&mut self) {
+        self.review = match self.review {
+            Some(review) if review.next > 0 => Some(Review { again: true, ..review }),
+            _ => Some(Review { next: 0, again: false }),
+        };
+    }
+
+    /// Bindings of phones that the directory no longer has, or that registered with a password that holds no more, end.
+    fn review(&mut self, now: Now, directory: &Directory, out: &mut Outbox) {
+        // Without any directory nothing is known against anybody.
+        if directory.version() == 0 {
+            self.review = None;
+        }
+        let mut ended = 0;
+        for _ in 0..REVIEWED_PER_STEP_MAX {
+            let Some(review) = self.review.filter(|_| ended < ENDS_PER_STEP_MAX) else { return };
+            let Some((key, phone)) = self.phones.range(review.next..).next() else {
+                self.review = review.again.then_some(Review { next: 0, again: false });
+                continue;
+            };
+            let key = *key;
+            self.review = key.checked_add(1).map(|next| Review { next, ..review });
+            let known = directory.phone(&phone.tenant, &phone.user);
+            let cause = match known.map(|known| self.credential(known)) {
+                None => "phone removed",
+                Some(credential) if phone.credential != 0 && phone.credential != credential => "password changed",
+                Some(_) => continue,
+            };
+            let ids: Vec<BindingId> = phone.bindings.iter().map(|binding| binding.id).collect();
+            ended += ids.len();
+            for id in ids {
+                self.end(key, id, cause, now, out);
+            }
         }
     }
 
-    pub fn handle_timeout(&mut self, now: Now, out: &mut Outbox) {
+    fn credential(&self, phone: &Phone) -> u64 {
+        let Ha1 { md5, sha256, sha512_256 } = &phone.ha1;
+        let md5 = md5.as_ref().map_or(&[][..], |ha1| ha1);
+        let sha256 = sha256.as_ref().map_or(&[][..], |ha1| ha1);
+        let sha512_256 = sha512_256.as_ref().map_or(&[][..], |ha1| ha1);
+        self.key.hash(&[b"credential", md5, sha256, sha512_256]).max(1)
+    }
+
+    pub fn handle_timeout(&mut self, now: Now, directory: &Directory, out: &mut Outbox) {
         self.remove_closed(now, out);
+        self.review(now, directory, out);
         for _ in 0..ENDS_PER_STEP_MAX {
             let Some((end, key, id)) = self.ends.first().copied().filter(|(end, ..)| *end <= now.instant) else {
                 break;
@@ -221,7 +275,7 @@ impl Registrar {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        if !self.closed.is_empty() {
+        if !self.closed.is_empty() || self.review.is_some() {
             return Some(Instant::ZERO);
         }
         let end = self.ends.first().map(|(end, ..)| *end);
@@ -320,6 +374,7 @@ impl Registrar {
                 bindings: Vec::new(),
                 nonces: NonceUses::from_stamp(nonces_from),
                 is_stored: false,
+                credential: 0,
             })
         })
     }

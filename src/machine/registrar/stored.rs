@@ -18,7 +18,9 @@ use crate::machine::registrar::Registrar;
 use crate::machine::registrar::on_grid;
 
 /// First byte of a record: how it is written.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// Without the credential at its end.
+const FORMAT_BEFORE: u8 = 1;
 /// Between tenant and user in a key; neither can hold it.
 const BORDER: u8 = 0;
 
@@ -30,6 +32,8 @@ impl Registrar {
         // Stamps count seconds: those of this second are taken, or nobody could register while it lasts.
         let last_second = UnixTime::from_secs(now.unix.secs().saturating_sub(1));
         registrar.nonces_from = Some(Stamp::new(last_second, u32::MAX));
+        // The directory may have changed meanwhile.
+        registrar.directory_changed();
         for value in values {
             if let Some(phone) = parse(value) {
                 registrar.restore_phone(phone, now);
@@ -85,6 +89,7 @@ pub fn aor_of_key(key: &[u8]) -> Option<Aor> {
 fn parse(value: &[u8]) -> Option<Registered> {
     match value.split_first()? {
         (&FORMAT, record) => postcard::from_bytes(record).ok(),
+        (&FORMAT_BEFORE, record) => postcard::from_bytes(&[record, &[0]].concat()).ok(),
         _ => None,
     }
 }

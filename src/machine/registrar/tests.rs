@@ -9,9 +9,11 @@ use crate::base::limit::BINDINGS_PER_AOR_MAX;
 use crate::machine::fixture::Caller;
 use crate::machine::fixture::SECRET;
 use crate::machine::fixture::World;
+use crate::machine::fixture::phone;
 use crate::machine::fixture::status;
 use crate::machine::flow::Connection;
 use crate::machine::outbox::Stored;
+use crate::wire::link::DirectoryPart;
 
 const PEER: &str = "198.51.100.7:5060";
 
@@ -289,15 +291,92 @@ fn a_takeover_keeps_udp_flows_and_loses_connections() {
     assert_eq!(world.registrar.len(), 200);
 }
 
+/// Applies a change of the directory and lets the registrar look at all phones; causes of bindings that ended, by user.
+fn change(world: &mut World, version: u64, part: DirectoryPart) -> BTreeMap<String, String> {
+    world.directory.apply(version, part);
+    world.outputs.clear();
+    world.registrar.directory_changed();
+    world.wait(Duration::from_millis(1));
+    let removed = world.outputs.iter().filter_map(|output| match output {
+        Output::Event { body: Body::BindingRemoved { phone, cause, .. }, .. } => Some((phone.clone(), cause.clone())),
+        _ => None,
+    });
+    removed.collect()
+}
+
 #[test]
-fn a_removed_phone_cannot_be_reached() {
-    let mut world = World::new(2);
-    Caller::new("1000", PEER).register(&mut world);
-    Caller::new("1001", PEER).register(&mut world);
+fn phones_that_the_directory_lost_or_renamed_the_password_of_cannot_be_reached() {
+    let mut world = World::new(1_000);
+    for n in 0..1_000 {
+        Caller::new(&(1000 + n).to_string(), PEER).register(&mut world);
+    }
+    assert_eq!(world.registrar.len(), 1_000);
+    let mut other = phone("acme", "1001");
+    other.ha1 = phone("acme", "1002").ha1;
+    let mut renamed = phone("acme", "1003");
+    renamed.name = "Carol".into();
+    let removed = vec![("acme".to_owned(), "1000".to_owned())];
+    let part = DirectoryPart { phones_removed: removed, phones: vec![other, renamed], ..DirectoryPart::default() };
+    let ended = change(&mut world, 2, part);
+    let expected = [("1000", "phone removed"), ("1001", "password changed")];
+    assert_eq!(ended, expected.map(|(user, cause)| (user.to_owned(), cause.to_owned())).into());
+    assert_eq!(world.registrar.len(), 998);
+    assert!(located(&world, "1000").is_empty() && located(&world, "1001").is_empty());
+    assert_eq!(located(&world, "1003").len(), 1);
+    assert_eq!(status(&Caller::new("1000", PEER).register(&mut world)), 401);
+    assert_eq!(status(&Caller::new("1001", PEER).register(&mut world)), 401);
+    // What is known of them on disk is gone too.
+    let removals = world.outputs.iter().filter(|output| matches!(output, Output::Store(Stored::Remove { .. })));
+    assert_eq!(removals.count(), 2);
+    // All of a tenant, in bounded steps.
+    let part = DirectoryPart { tenants_removed: vec!["acme".to_owned()], ..DirectoryPart::default() };
+    assert_eq!(change(&mut world, 3, part).len(), 998);
+    assert!(world.registrar.is_empty());
+    assert!(world.registrar.next_deadline().is_none_or(|next| next > world.now.instant), "the review is over");
+}
+
+#[test]
+fn a_change_in_the_middle_of_a_review_is_not_missed() {
+    let mut world = World::new(600);
+    for n in 0..600 {
+        Caller::new(&(1000 + n).to_string(), PEER).register(&mut world);
+    }
+    world.registrar.directory_changed();
     let mut out = Outbox::new();
-    world.registrar.phone_removed("acme", "1000", world.now, &mut out);
-    assert_eq!((located(&world, "1000").len(), located(&world, "1001").len()), (0, 1));
-    assert_eq!(out.len(), 3);
+    world.registrar.handle_timeout(world.now, &world.directory, &mut out);
+    let all = (0..600).map(|n| ("acme".to_owned(), (1000 + n).to_string())).collect();
+    change(&mut world, 2, DirectoryPart { phones_removed: all, ..DirectoryPart::default() });
+    assert!(world.registrar.is_empty());
+}
+
+#[test]
+fn a_password_that_changed_while_the_node_was_down_ends_what_it_registered() {
+    let mut world = World::new(3);
+    for n in 0..3 {
+        Caller::new(&(1000 + n).to_string(), PEER).register(&mut world);
+    }
+    let mut records: Vec<_> = disk(&world.outputs).into_values().collect();
+    // One of before records had a credential: it is taken on trust.
+    let mut before: Registered = postcard::from_bytes(&records[2][1..]).unwrap();
+    before.credential = 0;
+    records[2] = postcard::to_extend(&before, vec![1]).unwrap();
+    assert_eq!(records[2].pop(), Some(0));
+    world.registrar = Registrar::restore(SECRET, records.iter().map(Vec::as_slice), world.now);
+    assert_eq!(world.registrar.len(), 3);
+    let with_ha1_of = |user: &str, other: &str| Phone { ha1: phone("acme", other).ha1, ..phone("acme", user) };
+    let phones = vec![with_ha1_of("1001", "1000"), with_ha1_of("1002", "1000")];
+    let ended = change(&mut world, 2, DirectoryPart { phones, ..DirectoryPart::default() });
+    assert_eq!(ended.into_iter().collect::<Vec<_>>(), [("1001".to_owned(), "password changed".to_owned())]);
+}
+
+#[test]
+fn without_a_directory_nobody_is_put_out() {
+    let mut world = World::new(1);
+    Caller::new("1000", PEER).register(&mut world);
+    world.directory = Directory::new();
+    world.registrar.directory_changed();
+    world.wait(Duration::from_millis(1));
+    assert_eq!(world.registrar.len(), 1);
 }
 
 #[test]

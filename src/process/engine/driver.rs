@@ -128,7 +128,10 @@ impl Driver {
 
     fn on_command(&mut self, command: ToShard, now: Now) {
         match command {
-            ToShard::Directory(directory) => self.directory = directory,
+            ToShard::Directory(directory) => {
+                self.directory = directory;
+                self.input(Input::DirectoryChanged, now);
+            }
             ToShard::Settings(settings) => self.settings = settings,
             ToShard::Drain(on) => self.input(Input::Drain(on), now),
             ToShard::Hangup { request, call, by } => {
