@@ -263,3 +263,24 @@ fn a_changed_directory_is_taken_on_hup() {
     let known = eventually(Duration::from_secs(5), || (phone.register(600).status() == 200).then_some(()));
     assert!(known.is_some(), "{}", server.log());
 }
+
+#[test]
+fn a_changed_password_puts_out_who_registered_with_the_old_one() {
+    let mut server = Server::start(|_| {});
+    let _other = server.registered("1001");
+    let mut phone = server.registered("1002");
+    server.registrations(2);
+    let path = server.path("directory.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("secret-1002", "changed")).unwrap();
+    let keeper = server.keeper();
+    server.signal(keeper, Signal::HUP);
+    let left = eventually(Duration::from_secs(5), || {
+        let items = server.json("/v1/registrations")["items"].as_array()?.clone();
+        (items.len() == 1).then_some(items)
+    });
+    assert_eq!(left.unwrap_or_else(|| panic!("{}", server.log()))[0]["user"], "1001");
+    assert_eq!(phone.register(600).status(), 401);
+    phone.password = "changed".into();
+    assert_eq!(phone.register(600).status(), 200);
+}

@@ -149,7 +149,8 @@ impl Call {
         self.facts.event(Some(leg), Body::LegAnswered { phone }, out);
         self.cancel_branches(|branch| branch.leg != leg, ELSEWHERE, cx, out);
         self.bridged = leg;
-        self.connect(0, true, out);
+        self.connect(0, cx, out);
+        self.close_unused_ports(cx, out);
     }
 
     /// The caller's 200, as soon as RFC 3262 allows it.
@@ -231,6 +232,7 @@ impl Call {
             // RFC 3261 §13.2.1: the answer was due in this ACK; there is no session.
             return self.end_with(488, by(side), cx, out);
         };
+        self.close_unused_ports(cx, out);
         self.bonds[index].party_mut(side.other()).acknowledge(cseq, Some(&text), cx, out);
     }
 }

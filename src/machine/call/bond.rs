@@ -27,6 +27,8 @@ pub(super) struct Bond {
     pub reliable: Reliable,
     /// The callee's.
     pub heard: Heard,
+    /// The relay goes by what these two said.
+    pub is_joined: bool,
 }
 
 /// How far the first offer and answer are (RFC 3264, RFC 6337 §2).

@@ -10,6 +10,7 @@ use crate::machine::call::head::ServerRequest;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Purpose;
 use crate::machine::call::party::Side;
+use crate::machine::call::party::Withdrawal;
 use crate::machine::call::trace::What;
 use crate::machine::flow::Flow;
 use crate::machine::lingering::Key;
@@ -28,9 +29,7 @@ impl Call {
         let invite = server_key(&cx.settings.secrets.hash, message, Method::Invite);
         let request = ServerRequest::tagged(message, key, flow, &self.caller.tag);
         if invite != self.caller.key {
-            // A re-INVITE is answered within a round trip of the other phone: its CANCEL finds nothing to cancel.
-            let known = self.bonds.iter().any(|bond| serves(bond, invite));
-            return request.answer(if known { 200 } else { 481 }, |_| {}, out);
+            return self.on_reinvite_cancelled(invite, &request, message, cx, out);
         }
         self.step(cx, 0, What::Request(Method::Cancel));
         request.answer(200, |_| {}, out);
@@ -41,6 +40,38 @@ impl Call {
         self.caller.refuse(Refusal::Status(487), b"", cx.instant(), out);
         let cause = Cause { sip: 487, q850: q850(487), text: "cancelled by the caller".to_owned(), by: By::Caller };
         self.end(cause, reason, cx, out);
+    }
+
+    /// The CANCEL of a re-INVITE goes on to the phone that was offered it, and that phone's answer decides: a session that
+    /// it took up meanwhile is nobody's to take back (RFC 3261 §9.2, §14.1).
+    fn on_reinvite_cancelled(
+        &mut self,
+        invite: u64,
+        request: &ServerRequest,
+        message: &Message<'_>,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) {
+        let served = self.bonds.iter().enumerate().find_map(|(index, bond)| Some((index, serves(bond, invite)?)));
+        let Some((index, side)) = served else { return request.answer(481, |_| {}, out) };
+        request.answer(200, |_| {}, out);
+        let bond = &mut self.bonds[index];
+        let leg = bond.party(side).leg;
+        let asked = matches!(bond.negotiation, Negotiation::Invite { from, .. } if from == side);
+        let other = bond.party_mut(side.other());
+        let to = other.leg;
+        if asked {
+            other.withdraw(message.header(HeaderId::Reason).unwrap_or_default(), cx, out);
+        }
+        self.step(cx, leg, What::Request(Method::Cancel));
+        if asked {
+            let sent = matches!(self.withdrawal(index, side.other()), Some(Withdrawal::Sent { .. }));
+            self.step(cx, to, if sent { What::Cancelled } else { What::CancelWaits });
+        }
+    }
+
+    fn withdrawal(&self, index: usize, side: Side) -> Option<&Withdrawal> {
+        Some(&self.bonds.get(index)?.party(side).client.as_ref()?.withdrawal)
     }
 
     /// Ends branches that still ring, with the values of Reason, and frees what they hold.
@@ -100,6 +131,8 @@ pub(super) fn refuse_waiting(bond: &mut Bond, status: u16, out: &mut Outbox) {
     }
 }
 
-fn serves(bond: &Bond, key: u64) -> bool {
-    [&bond.caller, &bond.callee].into_iter().any(|party| party.server.as_ref().is_some_and(|server| server.key == key))
+/// The side whose re-INVITE this is.
+fn serves(bond: &Bond, key: u64) -> Option<Side> {
+    let is_served = |side| bond.party(side).server.as_ref().is_some_and(|server| server.key == key);
+    [Side::Caller, Side::Callee].into_iter().find(|side| is_served(*side))
 }

@@ -1,6 +1,7 @@
 //! Provisional responses of a branch, and the early dialogs towards the caller that they make.
 
 use crate::machine::call::Call;
+use crate::machine::call::State;
 use crate::machine::call::body::Content;
 use crate::machine::call::bond::Agreement;
 use crate::machine::call::bond::Answer;
@@ -101,6 +102,7 @@ impl Call {
             answer: Answer::NotYet,
             reliable: Reliable::new(cx.random.next_u32() >> 8),
             heard: Heard::Nothing,
+            is_joined: false,
         }
     }
 
@@ -138,16 +140,11 @@ impl Call {
         out: &mut Outbox,
     ) -> Option<Text> {
         let described = media::read(sdp).ok()?;
-        let leg = self.bonds.get(index)?.branch;
         let bond = self.bonds.get_mut(index)?;
         bond.callee.description.hear(described);
         bond.agreement = Agreement::Previewed;
         let text = bond.caller.description.answer(sdp, &self.caller.ports, cx).ok()?;
-        if self.bridged == 0 {
-            self.bridged = leg;
-            self.step(cx, leg, What::EarlyMedia);
-        }
-        self.connect(index, self.bridged == leg, out);
+        self.connect(index, cx, out);
         Some(text)
     }
 
@@ -184,13 +181,40 @@ impl Call {
         bond.caller.description.hear(described);
         let text = bond.callee.description.answer(sdp, &branch.ports, cx).ok()?;
         bond.agreement = Agreement::Agreed;
-        self.bridged = leg;
-        self.connect(index, true, out);
+        self.connect(index, cx, out);
         Some(text)
     }
 
-    /// Tells the relay what the two of a bond have agreed on.
-    pub(super) fn connect(&self, index: usize, bridge: bool, out: &mut Outbox) {
+    /// Tells the relay what the two of a bond have agreed on. Before the answer the caller hears the first branch that brought
+    /// media, and of a branch that was forked further on the first of its phones.
+    pub(super) fn connect(&mut self, index: usize, cx: &Context<'_>, out: &mut Outbox) {
+        let is_answered = self.state == State::Answered;
+        let Some(leg) = self.bonds.get(index).map(|bond| bond.branch) else { return };
+        let mut others = self.bonds.iter().enumerate().filter(|(other, bond)| *other != index && bond.branch == leg);
+        if !is_answered && others.any(|(_, other)| other.is_joined) {
+            return;
+        }
+        if self.bridged == 0 {
+            self.bridged = leg;
+            self.step(cx, leg, What::EarlyMedia);
+        }
+        let bridge = is_answered || self.bridged == leg;
+        if let Some(bond) = self.bonds.get_mut(index) {
+            bond.is_joined = true;
+        }
+        self.join(index, bridge, out);
+    }
+
+    /// The branch that the caller heard is gone: the next one that brought media is heard.
+    pub(super) fn bridge_another(&mut self, cx: &Context<'_>, out: &mut Outbox) {
+        if let Some(index) = self.bonds.iter().position(|bond| bond.is_joined)
+            && matches!(self.state, State::Ringing { .. })
+        {
+            self.connect(index, cx, out);
+        }
+    }
+
+    fn join(&self, index: usize, bridge: bool, out: &mut Outbox) {
         let Some(bond) = self.bonds.get(index) else { return };
         let Some(branch) = self.branches.iter().find(|branch| branch.leg == bond.branch) else { return };
         let end = |party: &Party| (party.description.theirs().cloned(), party.dialog.flow());
@@ -198,6 +222,17 @@ impl Call {
         let caller = End { ports: &self.caller.ports, theirs: caller.0.as_ref(), flow: caller.1 };
         let callee = End { ports: &branch.ports, theirs: callee.0.as_ref(), flow: callee.1 };
         media::connect(&caller, &callee, bridge, out);
+    }
+
+    /// Gives back the ports of streams that the two who talk do not use.
+    pub(super) fn close_unused_ports(&mut self, cx: &mut Context<'_>, out: &mut Outbox) {
+        let Self { bonds, branches, caller, state, .. } = self;
+        let ([bond], State::Answered) = (bonds.as_slice(), state) else { return };
+        let Some(branch) = branches.iter_mut().find(|branch| branch.leg == bond.branch) else { return };
+        let caller = (&mut caller.ports, bond.caller.description.theirs());
+        let callee = (&mut branch.ports, bond.callee.description.theirs());
+        let reports = media::close_unused([caller, callee], cx, out);
+        self.reports_awaited += reports;
     }
 
     fn heard_reliably(&mut self, index: usize, rseq: u32, cx: &mut Context<'_>, out: &mut Outbox) {

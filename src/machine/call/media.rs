@@ -41,6 +41,8 @@ pub(super) struct Description {
     local: LocalDescription,
     /// Our last offer or answer; empty before the first.
     sent: Text,
+    /// What `sent` was before an offer that is not answered yet.
+    before: Option<Text>,
     /// The party's last offer or answer.
     theirs: Option<Described>,
 }
@@ -121,6 +123,19 @@ impl Ports {
         Ok(())
     }
 
+    /// Gives back the ports of streams that are not `used`; how many reports will come.
+    fn close_unused(&mut self, used: impl Fn(usize) -> bool, cx: &mut Context<'_>, out: &mut Outbox) -> u8 {
+        let mut reports = 0;
+        for (_, place) in self.pairs.iter_mut().enumerate().filter(|(index, _)| !used(*index)) {
+            if let Some(pair) = place.take() {
+                cx.ports.free(pair, cx.now.instant);
+                out.push(Output::Media(MediaCommand::Close { pair }));
+                reports += 1;
+            }
+        }
+        reports
+    }
+
     /// Gives all ports back; how many reports will come.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> u8 {
         let mut reports = 0;
@@ -154,12 +169,24 @@ impl Ports {
 
 impl Description {
     pub(super) fn new(session_id: u64) -> Self {
-        Self { local: LocalDescription::new(session_id), sent: Text::default(), theirs: None }
+        Self { local: LocalDescription::new(session_id), sent: Text::default(), before: None, theirs: None }
     }
 
     /// Our last description, for a refresh or a 2xx that repeats the answer of a reliable provisional response.
     pub(super) fn sent(&self) -> Option<&[u8]> {
         Some(&*self.sent).filter(|sent| !sent.is_empty())
+    }
+
+    /// The party answered our last offer.
+    pub(super) fn agree(&mut self) {
+        self.before = None;
+    }
+
+    /// It refused: RFC 3261 §14.1, "the session parameters" are what they were.
+    pub(super) fn withdraw(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.sent = self.local.again(&before).into();
+        }
     }
 
     pub(super) fn theirs(&self) -> Option<&Described> {
@@ -181,7 +208,10 @@ impl Description {
         let session = sdp::parse(other).map_err(|_| NoMedia::NotAcceptable)?;
         ports.fit(&Described::of(&session), cx, out)?;
         let bytes = rewrite(&session, ports.address(cx.settings), &ports.local(None, cx), &mut self.local);
-        self.sent = bytes.into();
+        let before = std::mem::replace(&mut self.sent, bytes.into());
+        if !before.is_empty() {
+            self.before.get_or_insert(before);
+        }
         Ok(self.sent.clone())
     }
 
@@ -223,11 +253,12 @@ pub(super) struct End<'a> {
 
 /// Tells the relay what both parties said; `bridge` joins them.
 pub(super) fn connect(a: &End<'_>, b: &End<'_>, bridge: bool, out: &mut Outbox) {
-    expect(a, b.theirs, out);
     expect(b, a.theirs, out);
+    // What a branch says that the caller does not hear must not change the caller's side.
     if !bridge {
         return;
     }
+    expect(a, b.theirs, out);
     for (a, b) in a.ports.pairs.iter().zip(&b.ports.pairs) {
         if let (Some(a), Some(b)) = (*a, *b) {
             out.push(Output::Media(MediaCommand::Bridge { a, b }));
@@ -244,6 +275,20 @@ fn expect(end: &End<'_>, other: Option<&Described>, out: &mut Outbox) {
         let expectation = Expectation::new(media, other, signalling);
         out.push(Output::Media(MediaCommand::Expect { pair, expectation }));
     }
+}
+
+/// After an offer was answered or refused: ports stay open for the streams that both parties use. Returns how many reports
+/// will come.
+pub(super) fn close_unused(
+    sides: [(&mut Ports, Option<&Described>); 2],
+    cx: &mut Context<'_>,
+    out: &mut Outbox,
+) -> u8 {
+    let [(a, said_by_a), (b, said_by_b)] = sides;
+    let (Some(said_by_a), Some(said_by_b)) = (said_by_a, said_by_b) else { return 0 };
+    let uses = |said: &Described, index: usize| said.media.get(index).is_some_and(|media| media.relayable);
+    let used = |index| uses(said_by_a, index) && uses(said_by_b, index);
+    a.close_unused(used, cx, out) + b.close_unused(used, cx, out)
 }
 
 /// From the answer on a promised stream that stays silent is told.

@@ -17,6 +17,7 @@ use crate::machine::dialog;
 use crate::machine::dialog::Dialog;
 use crate::machine::dialog::Text;
 use crate::machine::outbox::Outbox;
+use crate::machine::transaction::T1_64;
 use crate::machine::transaction::invite_client::InviteClient;
 use crate::machine::transaction::invite_server::InviteServer;
 use crate::machine::transaction::non_invite_client::NonInviteClient;
@@ -96,6 +97,20 @@ pub(super) struct ClientInvite {
     pub transaction: InviteClient,
     /// No final response by then: given up.
     pub until: Instant,
+    pub withdrawal: Withdrawal,
+}
+
+/// The other side cancelled the re-INVITE that we carried here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Withdrawal {
+    No,
+    /// To be cancelled as soon as something was heard (RFC 3261 §9.1); with the values of Reason.
+    Due {
+        reason: Text,
+    },
+    Sent {
+        cancel: NonInviteClient,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +197,16 @@ impl Party {
         self.requests.push(ClientRequest { branch: branch.into(), cseq, method, purpose, transaction });
     }
 
+    pub(super) fn on_cancel_response(&mut self, response: &Message<'_>, now: Instant) {
+        let cseq = response.cseq().map_or(0, |cseq| cseq.number);
+        let status = response.response().map_or(0, |line| line.status.code());
+        if let Some(client) = self.client.as_mut().filter(|client| client.cseq == cseq)
+            && let Withdrawal::Sent { cancel } = &mut client.withdrawal
+        {
+            cancel.handle_response(status, now);
+        }
+    }
+
     /// Sends a re-INVITE; without a description it asks for an offer.
     pub(super) fn reinvite(
         &mut self,
@@ -199,7 +224,38 @@ impl Party {
         let transaction = InviteClient::start(bytes, self.dialog.flow(), cx.now.instant, out);
         let cseq = self.dialog.local_cseq();
         let until = cx.now.instant + RENEGOTIATION_MAX;
-        self.client = Some(ClientInvite { branch: branch.into(), cseq, purpose, transaction, until });
+        let withdrawal = Withdrawal::No;
+        self.client = Some(ClientInvite { branch: branch.into(), cseq, purpose, transaction, until, withdrawal });
+    }
+
+    /// Cancels our re-INVITE, now or when a provisional response has come.
+    pub(super) fn withdraw(&mut self, reason: &[u8], cx: &Context<'_>, out: &mut Outbox) {
+        if let Some(client) = &mut self.client
+            && client.withdrawal == Withdrawal::No
+            && client.transaction.is_open()
+        {
+            client.withdrawal = Withdrawal::Due { reason: reason.into() };
+            self.withdraw_if_due(cx, out);
+        }
+    }
+
+    /// RFC 3261 §9.1: "If no provisional response has been received, the CANCEL request MUST NOT be sent".
+    pub(super) fn withdraw_if_due(&mut self, cx: &Context<'_>, out: &mut Outbox) -> bool {
+        let Some(client) = &mut self.client else { return false };
+        let Withdrawal::Due { reason } = &client.withdrawal else { return false };
+        if !client.transaction.is_proceeding() {
+            return false;
+        }
+        let mut bytes = Vec::with_capacity(512);
+        let mut writer = self.dialog.cancel(&mut bytes, client.cseq, &client.branch, cx.settings);
+        if !reason.is_empty() {
+            writer.header(HeaderId::Reason, reason);
+        }
+        writer.finish();
+        let cancel = NonInviteClient::start(bytes, self.dialog.flow(), cx.now.instant, out);
+        client.withdrawal = Withdrawal::Sent { cancel };
+        client.until = client.until.min(cx.now.instant + T1_64);
+        true
     }
 
     /// Acknowledges a 2xx, and keeps the ACK for its repeats.
@@ -224,7 +280,7 @@ impl Party {
     /// Ends the dialog from our side, if there is one to end. `reason` are whole values of Reason.
     pub(super) fn hang_up(&mut self, reason: &[u8], cx: &mut Context<'_>, out: &mut Outbox) {
         if let Some(client) = &mut self.client {
-            client.transaction.give_up();
+            client.give_up();
         }
         match self.presence {
             Presence::Confirmed if self.unacked.is_some() => {
@@ -318,7 +374,17 @@ impl Acknowledgement {
 impl ClientInvite {
     fn next_deadline(&self) -> Instant {
         let guard = if self.transaction.is_open() { self.until } else { Instant::NEVER };
-        self.transaction.next_deadline().min(guard)
+        let cancel = match &self.withdrawal {
+            Withdrawal::Sent { cancel } => cancel.next_deadline(),
+            Withdrawal::No | Withdrawal::Due { .. } => Instant::NEVER,
+        };
+        self.transaction.next_deadline().min(guard).min(cancel)
+    }
+
+    /// No more repeats, of it and of its CANCEL.
+    pub(super) fn give_up(&mut self) {
+        self.transaction.give_up();
+        self.withdrawal = Withdrawal::No;
     }
 }
 

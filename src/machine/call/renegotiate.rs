@@ -21,6 +21,7 @@ use crate::machine::call::party::Party;
 use crate::machine::call::party::Purpose;
 use crate::machine::call::party::ServerInvite;
 use crate::machine::call::party::Side;
+use crate::machine::call::party::Withdrawal;
 use crate::machine::call::party::end;
 use crate::machine::call::party::target_refresh;
 use crate::machine::call::respond::Outcome;
@@ -165,10 +166,21 @@ impl Call {
             bond.party_mut(to).description.hear(offered);
         }
         bond.party_mut(to.other()).description.hear(answered);
+        bond.party_mut(to.other()).description.agree();
         let text = bond.party_mut(to).description.answer(sdp, ports, cx).ok()?;
-        self.connect(index, true, out);
+        self.connect(index, cx, out);
+        self.close_unused_ports(cx, out);
+        self.watch_streams(out);
         self.tell_hold(index, held, out);
         Some(text)
+    }
+
+    /// Also those that came with the last offer.
+    fn watch_streams(&self, out: &mut Outbox) {
+        if self.facts.was_answered() {
+            media::watch(&self.caller.ports, out);
+            self.branches.iter().for_each(|branch| media::watch(&branch.ports, out));
+        }
     }
 
     /// The ACK brought the answer to a re-INVITE without an offer.
@@ -208,10 +220,19 @@ impl Call {
             bytes
         };
         match client.transaction.handle_response(status, ack, cx.now.instant, out) {
-            invite_client::Response::Provisional | invite_client::Response::Absorbed => return,
+            invite_client::Response::Provisional => {
+                let leg = party.leg;
+                if party.withdraw_if_due(cx, out) {
+                    self.step(cx, leg, What::Cancelled);
+                }
+                return;
+            }
+            invite_client::Response::Absorbed => return,
             invite_client::Response::Success if party.ack.is_for(cseq) => return party.acknowledge_again(cseq, out),
             invite_client::Response::Success | invite_client::Response::Failure => {}
         }
+        // A CANCEL has no more to reach.
+        client.withdrawal = Withdrawal::No;
         let purpose = client.purpose;
         let leg = party.leg;
         self.step(cx, leg, What::Response(Method::Invite, status));
@@ -238,6 +259,8 @@ impl Call {
         match outcome.message().filter(|_| (200..300).contains(&status)) {
             Some(message) => self.on_carried_success(index, side, negotiation, message, cx, out),
             None => {
+                self.bonds[index].party_mut(side).description.withdraw();
+                self.close_unused_ports(cx, out);
                 self.answer_offerer(index, negotiation, for_dialog(status), None, cx, out);
                 if matches!(status, 408 | 481) {
                     self.dialog_lost(side, status, cx, out);

@@ -98,6 +98,7 @@ impl Call {
         }
         if self.bridged == leg {
             self.bridged = 0;
+            self.bridge_another(cx, out);
         }
         let cause = Cause { sip: status, q850: q850(status), text: phrase(status), by };
         self.facts.event(Some(leg), Body::LegEnded { cause }, out);
@@ -122,6 +123,7 @@ impl Call {
     fn on_dialog_response(&mut self, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
         if let Some((index, side)) = self.find_dialog(|party| party.dialog.owns_response(message)) {
             match message.method() {
+                Method::Cancel => self.bonds[index].party_mut(side).on_cancel_response(message, cx.instant()),
                 Method::Invite => self.on_reinvite_response(index, side, message, cx, out),
                 _ => self.on_request_response(index, side, message, cx, out),
             }
@@ -192,6 +194,8 @@ impl Call {
 pub(super) enum Outcome<'a> {
     Response(&'a Message<'a>),
     Timeout,
+    /// None came to what we cancelled.
+    Cancelled,
 }
 
 impl<'a> Outcome<'a> {
@@ -200,13 +204,15 @@ impl<'a> Outcome<'a> {
         match self {
             Self::Response(message) => status_of(message),
             Self::Timeout => 408,
+            // RFC 3261 §9.1: "the client SHOULD then consider the original transaction cancelled".
+            Self::Cancelled => 487,
         }
     }
 
     pub(super) fn message(self) -> Option<&'a Message<'a>> {
         match self {
             Self::Response(message) => Some(message),
-            Self::Timeout => None,
+            Self::Timeout | Self::Cancelled => None,
         }
     }
 

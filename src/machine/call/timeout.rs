@@ -11,6 +11,7 @@ use crate::machine::call::party::InvitePurpose;
 use crate::machine::call::party::Party;
 use crate::machine::call::party::Presence;
 use crate::machine::call::party::Side;
+use crate::machine::call::party::Withdrawal;
 use crate::machine::call::respond::Outcome;
 use crate::machine::call::session_timer::Due;
 use crate::machine::call::trace::What;
@@ -136,18 +137,25 @@ impl Call {
         let Some(bond) = self.bonds.get_mut(index) else { return };
         let party = bond.party_mut(side);
         let Some(client) = &mut party.client else { return };
+        if let Withdrawal::Sent { cancel } = &mut client.withdrawal {
+            cancel.handle_timeout(now, out);
+        }
         let silent = client.transaction.handle_timeout(now, out) == Patience::Over;
         let slow = client.transaction.is_open() && now >= client.until;
         if !silent && !slow {
             return;
         }
-        client.transaction.give_up();
+        let outcome = match client.withdrawal {
+            Withdrawal::Sent { .. } => Outcome::Cancelled,
+            Withdrawal::No | Withdrawal::Due { .. } => Outcome::Timeout,
+        };
+        client.give_up();
         let purpose = client.purpose;
         let leg = party.leg;
         self.step(cx, leg, What::TransactionTimeout(Method::Invite));
         match purpose {
-            InvitePurpose::Carry => self.on_carried(index, side, Outcome::Timeout, cx, out),
-            InvitePurpose::Refresh => self.on_refreshed(index, side, Outcome::Timeout, cx, out),
+            InvitePurpose::Carry => self.on_carried(index, side, outcome, cx, out),
+            InvitePurpose::Refresh => self.on_refreshed(index, side, outcome, cx, out),
         }
     }
 

@@ -176,6 +176,11 @@ impl Dialog {
         self.begin(out, Method::Ack, cseq, branch, settings)
     }
 
+    /// Begins the CANCEL of an INVITE within the dialog (RFC 3261 §9.1): the INVITE's number and branch.
+    pub fn cancel<'o>(&self, out: &'o mut Vec<u8>, cseq: u32, branch: &str, settings: &Settings) -> Writer<'o> {
+        self.begin(out, Method::Cancel, cseq, branch, settings)
+    }
+
     fn begin<'o>(
         &self,
         out: &'o mut Vec<u8>,

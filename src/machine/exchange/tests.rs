@@ -23,7 +23,6 @@ use crate::machine::settings::MediaAddress;
 use crate::machine::settings::Settings;
 use crate::wire::event::Body;
 use crate::wire::link::DirectoryPart;
-use crate::wire::link::Phone;
 
 struct World {
     exchange: Exchange,
@@ -110,18 +109,6 @@ impl World {
             }
         }
         status(&answer)
-    }
-
-    fn change(&mut self, version: u64, part: DirectoryPart) {
-        self.directory.apply(version, part);
-    }
-
-    fn removed(&self) -> Vec<(&str, &str)> {
-        let removed = self.events.iter().filter_map(|body| match body {
-            Body::BindingRemoved { phone, cause, .. } => Some((phone.as_str(), cause.as_str())),
-            _ => None,
-        });
-        removed.collect()
     }
 }
 

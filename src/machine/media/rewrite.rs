@@ -57,6 +57,18 @@ impl LocalDescription {
         self.version
     }
 
+    /// What was sent some time before, with the version that it has now.
+    pub fn again(&mut self, description: &[u8]) -> Vec<u8> {
+        let mut lines = description.splitn(3, |byte| *byte == b'\n');
+        let (Some(first), Some(origin), Some(content)) = (lines.next(), lines.next(), lines.next()) else {
+            return description.to_vec();
+        };
+        self.sends(content);
+        let network = origin.splitn(4, |byte| *byte == b' ').nth(3).unwrap_or_default();
+        let origin = format!("o=- {} {} ", self.session_id, self.version);
+        [first, b"\n", origin.as_bytes(), network, b"\n", content].concat()
+    }
+
     /// RFC 3264 §8: "its version in the origin field of the SDP … MUST increment by one from the previous SDP. If the
     /// version in the origin line does not increment, the SDP MUST be identical to the SDP with that version number."
     fn sends(&mut self, content: &[u8]) {

@@ -479,6 +479,21 @@ impl Phone {
         )
     }
 
+    /// CANCEL of the phone's own INVITE within the dialog.
+    pub(super) fn cancel(invite: &str, more: &str) -> String {
+        let message = parse(invite);
+        let header = |id| text_of(message.header(id).unwrap());
+        format!(
+            "CANCEL sip:x SIP/2.0\r\nVia: {}\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} CANCEL\r\n\
+             {more}Content-Length: 0\r\n\r\n",
+            header(HeaderId::Via),
+            header(HeaderId::From),
+            header(HeaderId::To),
+            header(HeaderId::CallId),
+            message.cseq().unwrap().number,
+        )
+    }
+
     /// ACK of a failure of the phone's own INVITE.
     pub(super) fn ack_failure(invite: &str, response: &Sent) -> String {
         let message = parse(invite);

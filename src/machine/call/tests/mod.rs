@@ -1,10 +1,12 @@
 //! Ladders: raw SIP of scripted phones against one call, on a virtual clock.
 
 mod basic;
+mod cancelled;
 mod chaos;
 mod dialogs;
 mod ladder;
 mod offers;
+mod ports;
 mod ringing;
 
 pub(crate) use ladder::settings;
