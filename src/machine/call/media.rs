@@ -279,11 +279,7 @@ fn expect(end: &End<'_>, other: Option<&Described>, out: &mut Outbox) {
 
 /// After an offer was answered or refused: ports stay open for the streams that both parties use. Returns how many reports
 /// will come.
-pub(super) fn close_unused(
-    sides: [(&mut Ports, Option<&Described>); 2],
-    cx: &mut Context<'_>,
-    out: &mut Outbox,
-) -> u8 {
+pub(super) fn close_unused(sides: [(&mut Ports, Option<&Described>); 2], cx: &mut Context<'_>, out: &mut Outbox) -> u8 {
     let [(a, said_by_a), (b, said_by_b)] = sides;
     let (Some(said_by_a), Some(said_by_b)) = (said_by_a, said_by_b) else { return 0 };
     let uses = |said: &Described, index: usize| said.media.get(index).is_some_and(|media| media.relayable);

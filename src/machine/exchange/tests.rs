@@ -132,7 +132,10 @@ fn a_copy_of_an_invite_that_came_another_way_is_refused() {
     assert_eq!(world.exchange.counts().merged, 1);
     assert_eq!(world.exchange.calls_len(), 1, "only one copy is a call");
     let repeated = world.receive(alice.flow, &invite);
-    assert!(repeated.iter().all(|(_, text)| text.starts_with("SIP/2.0 100")), "a retransmission is no copy: {repeated:?}");
+    assert!(
+        repeated.iter().all(|(_, text)| text.starts_with("SIP/2.0 100")),
+        "a retransmission is no copy: {repeated:?}"
+    );
     // Another From tag, Call-ID or CSeq is another request: no copy, and its nonce is used up.
     for (part, other) in [("tag=call", "tag=x"), ("Call-ID: call", "Call-ID: x"), ("CSeq: ", "CSeq: 9")] {
         let other = copy(&invite).replace(part, other);

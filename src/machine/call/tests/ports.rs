@@ -14,7 +14,9 @@ fn closed(ladder: &Ladder) -> Vec<(u8, u8)> {
     let mut closed = Vec::new();
     for command in &ladder.media {
         match command {
-            MediaCommand::Open { pair, owner: Owner { leg, media, .. }, .. } => drop(owners.insert(*pair, (*leg, *media))),
+            MediaCommand::Open { pair, owner: Owner { leg, media, .. }, .. } => {
+                owners.insert(*pair, (*leg, *media));
+            }
             MediaCommand::Close { pair } => closed.extend(owners.remove(pair)),
             _ => {}
         }
