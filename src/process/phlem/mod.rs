@@ -4,5 +4,6 @@
 //! nothing of the engine's SIP, SDP, digest, transactions or dialogs, because a shared fault would hide. `tests/tidy.rs` holds that.
 
 pub mod figures;
+pub mod media;
 pub mod run;
 pub mod scenario;

@@ -35,6 +35,9 @@ pub struct Media {
     pub skipped: u64,
     /// Legs that should have heard something and did not.
     pub silent: u64,
+    /// RFC 4733.
+    pub digits_sent: u64,
+    pub digits_heard: u64,
     /// How long after its time a frame was sent.
     pub send_lateness: Histogram,
     /// Where both ends have one clock.
@@ -64,6 +67,8 @@ impl Media {
             late,
             skipped,
             silent,
+            digits_sent,
+            digits_heard,
             send_lateness,
             one_way,
             round_trip,
@@ -86,6 +91,8 @@ impl Media {
             (&mut self.late, late),
             (&mut self.skipped, skipped),
             (&mut self.silent, silent),
+            (&mut self.digits_sent, digits_sent),
+            (&mut self.digits_heard, digits_heard),
         ] {
             *own = own.saturating_add(*added);
         }

@@ -48,6 +48,7 @@ pub struct Figures {
     pub talk: Histogram,
     pub holds: u64,
     pub transfers: u64,
+    /// Sent as INFO; those within the audio are its own.
     pub digits_sent: u64,
     pub digits_heard: u64,
 
