@@ -79,7 +79,7 @@ pub enum Flow {
         slot: Slot,
         peer: SocketAddr,
     },
-    /// `listener` counts the listeners that the shard was given.
+    /// `listener` counts the listeners that the shard was given; [`OWN_CONNECTION`] for one that it opened itself.
     Tcp {
         connection: Handle,
         peer: SocketAddr,
@@ -87,12 +87,18 @@ pub enum Flow {
     },
 }
 
+/// The listener of a connection that has none.
+pub const OWN_CONNECTION: u16 = u16::MAX;
+
 /// Everything a machine can have done. Nothing here fails towards the machine but the mesh; failures are counted.
 pub trait Effects<M> {
     /// Sends a copy of `bytes` as a datagram.
     fn send_udp(&mut self, slot: Slot, to: SocketAddr, bytes: &[u8]);
     /// Writes a copy of `bytes` to a connection; false if it is gone.
     fn send_tcp(&mut self, connection: Handle, bytes: &[u8]) -> bool;
+    /// Begins to connect; what is written meanwhile waits. None if that cannot be. A connection that fails is
+    /// [told](ShardMachine::on_closed) like one that ends.
+    fn open_tcp(&mut self, to: SocketAddr) -> Option<Handle>;
     /// Closes a connection after what was written to it.
     fn close_tcp(&mut self, connection: Handle);
     /// The connection belongs to somebody known: deadlines for strangers end.
@@ -699,6 +705,10 @@ impl<Io: DatagramIo, M: Send> Effects<M> for Applied<Io, M> {
             self.figures.add(Counter::TcpWrites, 1);
         }
         written
+    }
+
+    fn open_tcp(&mut self, to: SocketAddr) -> Option<Handle> {
+        self.streams.open(to, &mut self.io, &self.figures)
     }
 
     fn close_tcp(&mut self, connection: Handle) {

@@ -1,4 +1,4 @@
-//! SIP over TCP: connections of a shard, accepted on listeners that the keeper made. One table per shard.
+//! SIP over TCP: connections of a shard, accepted on listeners that the keeper made, or opened. One table per shard.
 //!
 //! An idle connection holds no buffer: it is read into one that all share, and only the begin of an unfinished message is kept.
 //! What the peer does not take at once is queued up to a limit; who does not read, says nothing, or is one too many is closed and
@@ -13,14 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::net::AddressFamily;
 use rustix::net::RecvFlags;
 use rustix::net::SendFlags;
 use rustix::net::Shutdown;
 use rustix::net::SocketFlags;
+use rustix::net::SocketType;
 use rustix::net::acceptfrom_with;
+use rustix::net::connect;
 use rustix::net::recv;
 use rustix::net::send;
 use rustix::net::shutdown;
+use rustix::net::socket_with;
 use rustix::net::sockopt::set_tcp_nodelay;
 
 use crate::base::id::Handle;
@@ -28,6 +32,7 @@ use crate::base::slab::Slab;
 use crate::base::time::Instant;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
+use crate::shard::run::OWN_CONNECTION;
 use crate::shard::udp::DatagramIo;
 use crate::shard::udp::UdpError;
 use crate::wire::sip::Frame;
@@ -101,6 +106,24 @@ struct Connection {
     known: bool,
     /// To be closed when the queue is empty.
     closing: bool,
+}
+
+impl Connection {
+    fn new(socket: OwnedFd, peer: SocketAddr, listener: u16, now: Instant) -> Self {
+        Self {
+            socket,
+            peer,
+            listener,
+            framer: Framer::default(),
+            partial: Vec::new(),
+            queued: Vec::new(),
+            last_message: now,
+            moved: now,
+            heard: false,
+            known: false,
+            closing: false,
+        }
+    }
 }
 
 /// All connections of a shard.
@@ -209,19 +232,7 @@ impl Streams {
         }
         // Failure leaves the peer with Nagle's delays.
         let _ = set_tcp_nodelay(&socket, true);
-        let connection = Connection {
-            socket,
-            peer,
-            listener,
-            framer: Framer::default(),
-            partial: Vec::new(),
-            queued: Vec::new(),
-            last_message: self.now,
-            moved: self.now,
-            heard: false,
-            known: false,
-            closing: false,
-        };
+        let connection = Connection::new(socket, peer, listener, self.now);
         let Ok(handle) = self.connections.insert(connection) else { return };
         *self.by_source.entry(peer.ip()).or_default() += 1;
         figures.add(Counter::TcpAccepted, 1);
@@ -229,6 +240,31 @@ impl Streams {
         if !matches!(watched, Some(Ok(()))) {
             self.remove(handle, Counter::TcpClosedError, io, figures);
         }
+    }
+
+    /// Begins a connection of our own: known from the start, so that no deadline for strangers ends it.
+    pub(super) fn open(&mut self, to: SocketAddr, io: &mut impl DatagramIo, figures: &Figures) -> Option<Handle> {
+        if self.connections.is_full() {
+            figures.add(Counter::TcpRefusedTotal, 1);
+            return None;
+        }
+        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(family, SocketType::STREAM, flags, None).ok()?;
+        // Failure leaves us with Nagle's delays.
+        let _ = set_tcp_nodelay(&socket, true);
+        match connect(&socket, &to) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(_) => return None,
+        }
+        let connection = Connection { known: true, ..Connection::new(socket, to, OWN_CONNECTION, self.now) };
+        let handle = self.connections.insert(connection).ok()?;
+        let watched = self.connections.get(handle).map(|c| io.watch(Self::token(handle), c.socket.as_fd()));
+        if !matches!(watched, Some(Ok(()))) {
+            self.remove(handle, Counter::TcpClosedError, io, figures);
+            return None;
+        }
+        Some(handle)
     }
 
     /// Reads once: what was unfinished and what has come. None if there is nothing (more) to read.
