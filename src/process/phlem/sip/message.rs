@@ -1,0 +1,456 @@
+//! One SIP message: `rsip`'s methods and headers, read from and written to bytes by our own adapter.
+//!
+//! Reading: unfolds, expands compact names, splits lists of Via, Contact, Route and Record-Route, takes unknown methods, keeps to
+//! Content-Length, survives bytes that are no UTF-8. Writing: bodies as bytes, reason phrases as they are, and the odd styles of
+//! firmware. RFC 3261 §7, §25.
+
+use rsip::Header;
+use rsip::Headers;
+use rsip::headers::UntypedHeader;
+
+use crate::process::phlem::sip::value::split_list;
+
+/// More header fields than these, or more bytes, are not looked at: the message counts as unreadable.
+const HEADERS_MAX: usize = 256;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Method {
+    Known(rsip::Method),
+    /// Beyond those that `rsip` lists.
+    Other(String),
+}
+
+impl Method {
+    pub fn parse(text: &str) -> Self {
+        use rsip::Method as M;
+        Self::Known(match text {
+            "ACK" => M::Ack,
+            "BYE" => M::Bye,
+            "CANCEL" => M::Cancel,
+            "INFO" => M::Info,
+            "INVITE" => M::Invite,
+            "MESSAGE" => M::Message,
+            "NOTIFY" => M::Notify,
+            "OPTIONS" => M::Options,
+            "PRACK" => M::PRack,
+            "PUBLISH" => M::Publish,
+            "REFER" => M::Refer,
+            "REGISTER" => M::Register,
+            "SUBSCRIBE" => M::Subscribe,
+            "UPDATE" => M::Update,
+            other => return Self::Other(other.to_owned()),
+        })
+    }
+}
+
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Known(method) => f.write_str(name_of(*method)),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+pub fn name_of(method: rsip::Method) -> &'static str {
+    use rsip::Method as M;
+    match method {
+        M::Ack => "ACK",
+        M::Bye => "BYE",
+        M::Cancel => "CANCEL",
+        M::Info => "INFO",
+        M::Invite => "INVITE",
+        M::Message => "MESSAGE",
+        M::Notify => "NOTIFY",
+        M::Options => "OPTIONS",
+        M::PRack => "PRACK",
+        M::Publish => "PUBLISH",
+        M::Refer => "REFER",
+        M::Register => "REGISTER",
+        M::Subscribe => "SUBSCRIBE",
+        M::Update => "UPDATE",
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The URI as it stands: `rsip` would not give IPv6, dots and `tel:` back as they came.
+    Request {
+        method: Method,
+        uri: String,
+    },
+    Response {
+        code: u16,
+        reason: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub start: Start,
+    pub headers: Headers,
+    pub body: Vec<u8>,
+}
+
+/// Why bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadMessage {
+    #[error("no start line of SIP/2.0")]
+    Start,
+    #[error("a line that is no header field")]
+    Header,
+    #[error("too many header fields")]
+    TooMany,
+    #[error("shorter than its Content-Length")]
+    Short,
+}
+
+impl Message {
+    pub fn request(method: rsip::Method, uri: impl Into<String>) -> Self {
+        let start = Start::Request { method: Method::Known(method), uri: uri.into() };
+        Self { start, headers: Headers::default(), body: Vec::new() }
+    }
+
+    pub fn response(code: u16, reason: impl Into<String>) -> Self {
+        let start = Start::Response { code, reason: reason.into() };
+        Self { start, headers: Headers::default(), body: Vec::new() }
+    }
+
+    pub fn parse(bytes: &[u8]) -> Result<Self, BadMessage> {
+        let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+        let bytes = bytes.get(begin..).unwrap_or_default();
+        let head_end = memchr::memmem::find(bytes, b"\r\n\r\n").ok_or(BadMessage::Header)?;
+        let head = String::from_utf8_lossy(bytes.get(..head_end).unwrap_or_default());
+        let body = bytes.get(head_end + 4..).unwrap_or_default();
+        let mut lines = head.split("\r\n");
+        let start = parse_start(lines.next().unwrap_or_default())?;
+        let mut headers = Vec::with_capacity(16);
+        let mut lines = lines.peekable();
+        while let Some(line) = lines.next() {
+            let mut unfolded = None;
+            // RFC 3261 §7.3.1: "Header fields can be extended over multiple lines by preceding each extra line with at least
+            // one SP or horizontal tab (HT)."
+            while let Some(more) = lines.next_if(|next| next.starts_with([' ', '\t'])) {
+                let whole = unfolded.get_or_insert_with(|| line.trim_end().to_owned());
+                whole.push(' ');
+                whole.push_str(more.trim());
+            }
+            let line = unfolded.as_deref().unwrap_or(line);
+            let (name, value) = line.split_once(':').ok_or(BadMessage::Header)?;
+            push_field(&mut headers, name.trim_end(), value.trim())?;
+        }
+        let mut message = Self { start, headers: headers.into(), body: Vec::new() };
+        let length = message.value("Content-Length").and_then(|length| length.parse().ok()).unwrap_or(body.len());
+        // RFC 3261 §18.3: bytes behind the body of a datagram are discarded, a short one is an error.
+        body.get(..length).ok_or(BadMessage::Short)?.clone_into(&mut message.body);
+        Ok(message)
+    }
+
+    pub fn push(&mut self, name: &str, value: impl Into<String>) {
+        self.headers.push(header(name, value.into()));
+    }
+
+    /// The first value of this name, compact forms included.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.headers.iter().map(name_and_value).find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers
+            .iter()
+            .map(name_and_value)
+            .filter(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    pub fn method(&self) -> Option<&Method> {
+        match &self.start {
+            Start::Request { method, .. } => Some(method),
+            Start::Response { .. } => None,
+        }
+    }
+
+    /// Of a request.
+    pub fn uri(&self) -> &str {
+        match &self.start {
+            Start::Request { uri, .. } => uri,
+            Start::Response { .. } => "",
+        }
+    }
+
+    pub fn code(&self) -> Option<u16> {
+        match self.start {
+            Start::Request { .. } => None,
+            Start::Response { code, .. } => Some(code),
+        }
+    }
+
+    /// Number and method of CSeq.
+    pub fn cseq(&self) -> Option<(u32, &str)> {
+        let (number, method) = self.value("CSeq")?.trim().split_once([' ', '\t'])?;
+        Some((number.parse().ok()?, method.trim()))
+    }
+}
+
+fn parse_start(line: &str) -> Result<Start, BadMessage> {
+    if let Some(rest) = line.strip_prefix("SIP/2.0 ") {
+        let (code, reason) = rest.split_at_checked(3).ok_or(BadMessage::Start)?;
+        let code = code.parse().ok().filter(|code| (100..700).contains(code)).ok_or(BadMessage::Start)?;
+        return Ok(Start::Response { code, reason: reason.trim().to_owned() });
+    }
+    let rest = line.strip_suffix(" SIP/2.0").ok_or(BadMessage::Start)?;
+    let (method, uri) = rest.split_once(' ').ok_or(BadMessage::Start)?;
+    if method.is_empty() || uri.trim().is_empty() || uri.trim().contains(' ') {
+        return Err(BadMessage::Start);
+    }
+    Ok(Start::Request { method: Method::parse(method), uri: uri.trim().to_owned() })
+}
+
+fn push_field(headers: &mut Vec<Header>, name: &str, value: &str) -> Result<(), BadMessage> {
+    if name.is_empty() || name.contains(' ') {
+        return Err(BadMessage::Header);
+    }
+    if headers.len() >= HEADERS_MAX {
+        return Err(BadMessage::TooMany);
+    }
+    match header(name, String::new()) {
+        Header::Via(_) | Header::Contact(_) | Header::Route(_) | Header::RecordRoute(_) if value.contains(',') => {
+            for item in split_list(value).take(HEADERS_MAX) {
+                headers.push(header(name, item.to_owned()));
+            }
+        }
+        _ => headers.push(header(name, value.to_owned())),
+    }
+    Ok(())
+}
+
+/// Names that `rsip` knows, their compact forms (RFC 3261 §20), and the header they are.
+macro_rules! fields {
+    ($($variant:ident $name:literal $compact:literal;)+) => {
+        /// A header of this name, compact or not, in any case.
+        pub fn header(name: &str, value: String) -> Header {
+            $(
+                if name.eq_ignore_ascii_case($name) || name.eq_ignore_ascii_case($compact) {
+                    return Header::$variant(rsip::headers::$variant::new(value));
+                }
+            )+
+            let long = match name {
+                "o" => "Event",
+                "r" => "Refer-To",
+                "b" => "Referred-By",
+                "x" => "Session-Expires",
+                _ => name,
+            };
+            Header::Other(long.to_owned(), value)
+        }
+
+        pub fn name_and_value(header: &Header) -> (&str, &str) {
+            match header {
+                $(Header::$variant(inner) => ($name, inner.value()),)+
+                Header::Other(name, value) => (name, value),
+                // Never made by `header`.
+                _ => ("", ""),
+            }
+        }
+
+        /// The short form of a name; the name itself if there is none.
+        fn compact(name: &str) -> &str {
+            match name {
+                $($name => if $compact.is_empty() { $name } else { $compact },)+
+                "Refer-To" => "r",
+                "Event" => "o",
+                other => other,
+            }
+        }
+    };
+}
+
+fields! {
+    Via "Via" "v";
+    From "From" "f";
+    To "To" "t";
+    CallId "Call-ID" "i";
+    CSeq "CSeq" "";
+    Contact "Contact" "m";
+    MaxForwards "Max-Forwards" "";
+    ContentLength "Content-Length" "l";
+    ContentType "Content-Type" "c";
+    RecordRoute "Record-Route" "";
+    Route "Route" "";
+    Authorization "Authorization" "";
+    ProxyAuthorization "Proxy-Authorization" "";
+    WwwAuthenticate "WWW-Authenticate" "";
+    ProxyAuthenticate "Proxy-Authenticate" "";
+    Expires "Expires" "";
+    MinExpires "Min-Expires" "";
+    RetryAfter "Retry-After" "";
+    Allow "Allow" "";
+    Supported "Supported" "k";
+    Require "Require" "";
+    Unsupported "Unsupported" "";
+    UserAgent "User-Agent" "";
+    Server "Server" "";
+    SubscriptionState "Subscription-State" "";
+    Subject "Subject" "s";
+    Warning "Warning" "";
+    Accept "Accept" "";
+}
+
+/// How firmware writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    pub odd_order: bool,
+    pub compact: bool,
+    pub folding: bool,
+    pub odd_case: bool,
+    /// Values of one name joined in one field, blanks where the grammar allows them.
+    pub odd_spaces: bool,
+}
+
+impl Message {
+    /// Content-Length is written from the body.
+    pub fn emit(&self, style: Style) -> Vec<u8> {
+        let mut out = Vec::with_capacity(640 + self.body.len());
+        match &self.start {
+            Start::Request { method: Method::Known(method), uri } => {
+                extend(&mut out, &[name_of(*method), " ", uri, " SIP/2.0\r\n"]);
+            }
+            Start::Request { method: Method::Other(method), uri } => {
+                extend(&mut out, &[method, " ", uri, " SIP/2.0\r\n"]);
+            }
+            Start::Response { code, reason } => extend(&mut out, &["SIP/2.0 ", &code.to_string(), " ", reason, "\r\n"]),
+        }
+        let is_via = |header: &&Header| matches!(header, Header::Via(_));
+        if style == Style::default() {
+            for header in self.headers.iter() {
+                let (name, value) = name_and_value(header);
+                extend(&mut out, &[name, ": ", value, "\r\n"]);
+            }
+        } else if style.odd_order {
+            // RFC 3261 §7.3.1: "The relative order of header fields with different field names is not significant."
+            self.emit_styled(&mut out, self.headers.iter().filter(|header| !is_via(header)), style);
+            self.emit_styled(&mut out, self.headers.iter().filter(is_via), style);
+        } else {
+            self.emit_styled(&mut out, self.headers.iter(), style);
+        }
+        let length = if style.compact { "l" } else { "Content-Length" };
+        extend(&mut out, &[length, ": ", &self.body.len().to_string(), "\r\n\r\n"]);
+        out.extend_from_slice(&self.body);
+        out
+    }
+
+    fn emit_styled<'a>(&self, out: &mut Vec<u8>, headers: impl Iterator<Item = &'a Header>, style: Style) {
+        let mut last: Option<&str> = None;
+        for header in headers {
+            let (long, value) = name_and_value(header);
+            let is_list = matches!(header, Header::Via(_) | Header::Route(_) | Header::RecordRoute(_));
+            if style.odd_spaces && is_list && last == Some(long) {
+                // In place of the line end: the values go on in the same field.
+                out.truncate(out.len() - 2);
+                extend(out, &[" ,\t", value, "\r\n"]);
+                continue;
+            }
+            last = Some(long);
+            let name = if style.compact { compact(long) } else { long };
+            let name = if style.odd_case { name.to_ascii_lowercase() } else { name.to_owned() };
+            let colon = if style.odd_case || style.odd_spaces { " : " } else { ": " };
+            extend(out, &[&name, colon]);
+            let fold = value.find(';').filter(|_| style.folding).unwrap_or(value.len());
+            let (first, rest) = value.split_at(fold);
+            extend(out, &[first]);
+            if !rest.is_empty() {
+                extend(out, &["\r\n\t", rest]);
+            }
+            extend(out, &["\r\n"]);
+        }
+    }
+}
+
+fn extend(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn invite() -> Message {
+        let mut message = Message::request(rsip::Method::Invite, "sip:a.b@[::1]:5070;x=1");
+        message.push("Via", "SIP/2.0/UDP [::1]:5060;branch=z9hG4bK1;rport");
+        message.push("Via", "SIP/2.0/TCP h;branch=z9hG4bK2");
+        message.push("From", "\"A, \\\" B\" <sip:a.b@h>;tag=1");
+        message.push("To", "<sip:c@h>");
+        message.push("Call-ID", "x@y");
+        message.push("CSeq", "7 INVITE");
+        message.push("Contact", "<sip:a@h;q=1>;+sip.instance=\"<urn:uuid:1>\"");
+        message.push("Refer-To", "<sip:r@h>");
+        message.push("Content-Type", "application/sdp");
+        message.body = b"v=0\r\n\xff".to_vec();
+        message
+    }
+
+    #[test]
+    fn every_style_reads_back_as_the_same() {
+        let message = invite();
+        for bits in 0..32u8 {
+            let bit = |place: u8| bits >> place & 1 == 1;
+            let style =
+                Style { odd_order: bit(0), compact: bit(1), folding: bit(2), odd_case: bit(3), odd_spaces: bit(4) };
+            let bytes = message.emit(style);
+            let read = Message::parse(&bytes).unwrap();
+            assert_eq!((&read.start, &read.body), (&message.start, &message.body), "{style:?}");
+            for name in ["Via", "From", "To", "Call-ID", "CSeq", "Contact", "Refer-To", "Content-Type"] {
+                let plain = |message: &Message| -> Vec<String> {
+                    message.values(name).map(|value| value.replace([' ', '\t'], "")).collect()
+                };
+                assert_eq!(plain(&read), plain(&message), "{name} {style:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_rsip_refuses_is_read() {
+        let text = "\r\n\r\nSUBSCRIBE tel:+49 SIP/2.0\r\nv: SIP/2.0/UDP a;branch=z9hG4bK1, SIP/2.0/UDP b\r\n\
+                    TO :\r\n <sip:x@[::1]>\r\n ;tag=5\r\nl: 2\r\n\r\nabcd";
+        let message = Message::parse(text.as_bytes()).unwrap();
+        assert_eq!(message.values("Via").collect::<Vec<_>>(), ["SIP/2.0/UDP a;branch=z9hG4bK1", "SIP/2.0/UDP b"]);
+        assert_eq!(message.value("To"), Some("<sip:x@[::1]> ;tag=5"));
+        assert_eq!(message.body, b"ab");
+        let other = Message::parse(b"JUMP sip:x SIP/2.0\r\n\r\n").unwrap();
+        assert_eq!(other.method(), Some(&Method::Other("JUMP".to_owned())));
+        let response = Message::parse(b"SIP/2.0 486 Busy = \xfc\r\nCSeq: 4  INVITE\r\n\r\n").unwrap();
+        assert_eq!((response.code(), response.cseq()), (Some(486), Some((4, "INVITE"))));
+    }
+
+    #[test]
+    fn faults() {
+        let check = |text: &str, fault: BadMessage| assert_eq!(Message::parse(text.as_bytes()), Err(fault), "{text:?}");
+        check("", BadMessage::Header);
+        check("INVITE sip:x SIP/3.0\r\n\r\n", BadMessage::Start);
+        check("INVITE  SIP/2.0\r\n\r\n", BadMessage::Start);
+        check("SIP/2.0 99 No\r\n\r\n", BadMessage::Start);
+        check("SIP/2.0 2x0 No\r\n\r\n", BadMessage::Start);
+        check("INVITE sip:x SIP/2.0\r\nnonsense\r\n\r\n", BadMessage::Header);
+        check("INVITE sip:x SIP/2.0\r\nContent-Length: 5\r\n\r\nabc", BadMessage::Short);
+        let many = format!("INVITE sip:x SIP/2.0\r\n{}\r\n", "a: b\r\n".repeat(HEADERS_MAX + 1));
+        check(&many, BadMessage::TooMany);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400), cut in 0usize..400) {
+            let _ = Message::parse(&bytes);
+            let mut text = invite().emit(Style::default());
+            let cut = cut % text.len();
+            text.splice(cut..cut, bytes);
+            if let Ok(message) = Message::parse(&text) {
+                let again = Message::parse(&message.emit(Style::default()));
+                prop_assert!(again.is_ok());
+            }
+        }
+    }
+}
