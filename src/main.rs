@@ -2,6 +2,7 @@
 
 mod ask;
 mod demo;
+mod phlem;
 mod token;
 
 use std::io::Write;
@@ -79,6 +80,9 @@ enum Command {
         #[command(flatten)]
         node: Node,
     },
+    /// The phone emulator: from one phone to thousands, against any SIP server
+    #[command(subcommand)]
+    Phlem(phlem::PhlemCli),
     /// API tokens
     #[command(subcommand)]
     Token(token::TokenCli),
@@ -120,6 +124,7 @@ fn main() -> ExitCode {
         Command::Calls(node) => ask::run(&node, &ControlCommand::Query(Query::Calls)),
         Command::Hangup { call, node } => ask::run(&node, &ControlCommand::Query(Query::Hangup(call))),
         Command::Trace { subject, node } => ask::run(&node, &ControlCommand::Query(Query::Trace(subject))),
+        Command::Phlem(cli) => phlem::main(cli),
         Command::Token(cli) => token::run(cli),
         Command::Plan { config } => plan::run(config.as_deref()),
         Command::Engine => engine::run(),

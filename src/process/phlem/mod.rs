@@ -5,5 +5,7 @@
 
 pub mod figures;
 pub mod media;
+pub mod phone;
 pub mod run;
 pub mod scenario;
+pub mod sip;

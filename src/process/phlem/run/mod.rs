@@ -1,13 +1,30 @@
 //! A run: a scenario on this machine, one thread a core, from the first registration to the last hang-up.
 
+mod expect;
+mod floor;
+mod happening;
+mod legs;
+mod pace;
+mod sockets;
+mod start;
+mod traffic;
+
 use std::net::IpAddr;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use crate::base::id::ShardId;
 use crate::base::time::UnixTime;
+use crate::process::clock;
 use crate::process::phlem::figures::Figures;
+use crate::process::phlem::run::floor::Note;
+use crate::process::phlem::run::start::Started;
 use crate::process::phlem::scenario::Scenario;
+use crate::shard::mesh::Member;
 
 /// How a run differs from what its scenario says, and where it runs.
 #[derive(Clone, Debug)]
@@ -17,7 +34,7 @@ pub struct RunOptions {
     pub seed: Option<u64>,
     /// The address that phones bind to; default: the one from which the server is reached.
     pub local: Option<IpAddr>,
-    /// The CPUs to run on, a thread each; empty: all that are allowed but the first, or the only one.
+    /// The CPUs to run on, a thread each; empty: one thread wherever the kernel likes for few phones, else all CPUs.
     pub cpus: Vec<usize>,
     /// The part of the phones and calls that is this machine's.
     pub share: Share,
@@ -28,7 +45,7 @@ pub struct RunOptions {
     /// Goes on without an end, after `duration`, until `stop`.
     pub endless: bool,
     /// Received audio is written here as WAV files, one a leg.
-    pub record: Option<std::path::PathBuf>,
+    pub record: Option<PathBuf>,
 }
 
 impl Default for RunOptions {
@@ -114,11 +131,20 @@ pub enum PhlemError {
     /// The system forbids what the scenario needs; the line names the remedy.
     #[error("{0}")]
     Forbidden(String),
+    /// A file that a population speaks from.
+    #[error("speech file {0}: {1}")]
+    Speech(String, String),
     #[error("{0}: {1}")]
     Os(&'static str, std::io::Error),
     #[error("a thread of the emulator died")]
     Died,
 }
+
+/// How often the caller hears of the figures.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A thread that has not ended so long after it should have is not waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a scenario to its end; `on_figures` gets the merged figures a few times a second.
 pub fn run(
@@ -127,16 +153,101 @@ pub fn run(
     mut on_figures: impl FnMut(&Figures, Elapsed),
 ) -> Result<Summary, PhlemError> {
     scenario.check("scenario")?;
-    let figures = Figures::default();
-    let elapsed = Elapsed { since_start: Duration::ZERO, phase: Phase::Ramp };
-    on_figures(&figures, elapsed);
-    Ok(Summary {
-        server: options.server.unwrap_or(scenario.server),
-        scenario: scenario.name,
-        seed: options.seed.unwrap_or(scenario.seed),
-        elapsed: Duration::ZERO,
-        figures,
-        verdicts: Vec::new(),
-        notes: Vec::new(),
-    })
+    let expect = scenario.expect.clone();
+    let (name, seed) = (scenario.name.clone(), options.seed.unwrap_or(scenario.seed));
+    let length_max = if options.endless { Duration::MAX } else { scenario.length_max() + PATIENCE };
+    let mut started = start::start(scenario, &options)?;
+    let mut watch = Watch::new(started.threads.len());
+    let mut stopped_at = None;
+    while !watch.is_done() {
+        std::thread::sleep(LOOK_EVERY);
+        watch.receive(&started, options.record.as_deref())?;
+        let elapsed = started.elapsed();
+        if watch.is_due(elapsed) {
+            on_figures(&watch.merged(), Elapsed { since_start: elapsed, phase: watch.phase });
+        }
+        if options.stop.load(Relaxed) && stopped_at.is_none() {
+            stopped_at = Some(elapsed);
+            started.stop();
+        }
+        let late = stopped_at.is_some_and(|at| elapsed > at + PATIENCE);
+        if late || elapsed > length_max {
+            return Err(PhlemError::Died);
+        }
+    }
+    let elapsed = started.elapsed();
+    let figures = watch.merged();
+    on_figures(&figures, Elapsed { since_start: elapsed, phase: Phase::WindDown });
+    let server = started.server.clone();
+    let mut notes = std::mem::take(&mut started.notes);
+    notes.extend(started.end()?);
+    let verdicts = expect::verdicts(&expect, &figures);
+    Ok(Summary { scenario: name, server, seed, elapsed, figures, verdicts, notes })
+}
+
+/// What the threads last said.
+struct Watch {
+    figures: Vec<Figures>,
+    done: Vec<bool>,
+    phase: Phase,
+    told: Option<Duration>,
+}
+
+impl Watch {
+    fn new(threads: usize) -> Self {
+        let figures = vec![Figures::default(); threads];
+        Self { figures, done: vec![false; threads], phase: Phase::Ramp, told: None }
+    }
+
+    fn receive(&mut self, started: &Started, record: Option<&Path>) -> Result<(), PhlemError> {
+        while let Some((from, note)) = started.post.try_receive() {
+            let Member::Shard(ShardId(shard)) = from else { continue };
+            let thread = usize::from(shard);
+            match note {
+                Note::Figures { figures, phase } => {
+                    self.figures[thread] = *figures;
+                    self.phase = phase;
+                }
+                Note::Done(figures) => {
+                    self.figures[thread] = *figures;
+                    self.done[thread] = true;
+                }
+                Note::Recording { name, wav } => {
+                    if let Some(folder) = record {
+                        let file = folder.join(format!("{name}.wav"));
+                        std::fs::write(file, wav).map_err(|error| PhlemError::Os("a recording", error))?;
+                    }
+                }
+                Note::Stop => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.iter().all(|done| *done)
+    }
+
+    fn is_due(&mut self, elapsed: Duration) -> bool {
+        let is_due = self.told.is_none_or(|told| elapsed >= told + TELL_EVERY);
+        if is_due {
+            self.told = Some(elapsed);
+        }
+        is_due
+    }
+
+    fn merged(&self) -> Figures {
+        let mut merged = Figures::default();
+        for figures in &self.figures {
+            merged.merge(figures);
+        }
+        merged
+    }
+}
+
+/// Sleeps until the time that all machines of a fleet begin at.
+fn wait_until(at: UnixTime, stop: &AtomicBool) {
+    while clock::unix() < at && !stop.load(Relaxed) {
+        std::thread::sleep(at.since(clock::unix()).min(LOOK_EVERY));
+    }
 }

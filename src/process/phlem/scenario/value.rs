@@ -145,6 +145,27 @@ impl Users {
         self.0.iter().map(|part| part.count).sum()
     }
 
+    /// Whether `user` is the phone with this number; makes no text.
+    pub fn is(&self, number: u32, user: &str) -> bool {
+        let mut left = number;
+        for part in &self.0 {
+            if left < part.count {
+                let own = user.strip_prefix(part.prefix.as_str());
+                return own.is_some_and(|digits| match part.digits {
+                    0 => digits.is_empty(),
+                    width => {
+                        let value = part.first + u64::from(left);
+                        digits.len() >= width
+                            && digits.parse() == Ok(value)
+                            && (digits.len() == width || !digits.starts_with('0'))
+                    }
+                });
+            }
+            left -= part.count;
+        }
+        false
+    }
+
     /// The user of the phone with this number, from 0.
     pub fn user(&self, number: u32) -> Option<String> {
         let mut left = number;
@@ -232,6 +253,7 @@ mod tests {
             assert_eq!(users.count(), count, "{text}");
             assert_eq!(users.user(count - 1).as_deref(), Some(last));
             assert_eq!(users.user(count), None);
+            assert!(users.is(count - 1, last) && !users.is(count - 1, "x") && !users.is(count, last));
             assert_eq!(Users::try_from(users.to_string()), Ok(users));
         };
         check("1001-1050", 50, "1050");

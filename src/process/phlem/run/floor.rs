@@ -1,0 +1,425 @@
+//! The phones of one thread: whose a message is, when a phone's time has come, who calls whom, what happens to whom.
+//!
+//! A phone never leaves its thread. Answers find it by their branch, requests by `line` in the URI they are for, so that many
+//! phones share a socket and no table is kept. Calls between threads go through the server like all others.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::id::Handle;
+use crate::base::random::Random;
+use crate::base::time::Instant;
+use crate::base::time::Now;
+use crate::base::timer::Alarm;
+use crate::base::timer::Wheel;
+use crate::process::phlem::figures::Figures;
+use crate::process::phlem::phone::Desk;
+use crate::process::phlem::phone::Effect;
+use crate::process::phlem::phone::Phone;
+use crate::process::phlem::phone::Ports;
+use crate::process::phlem::phone::Settings;
+use crate::process::phlem::phone::To;
+use crate::process::phlem::phone::place_of_branch;
+use crate::process::phlem::run::Phase;
+use crate::process::phlem::run::happening::Happenings;
+use crate::process::phlem::run::legs::Legs;
+use crate::process::phlem::run::traffic::Traffic;
+use crate::process::phlem::scenario::Transport;
+use crate::process::phlem::sip::message::Message;
+use crate::process::phlem::sip::value::Uri;
+use crate::process::phlem::sip::value::Via;
+use crate::process::phlem::sip::value::param;
+use crate::shard::mesh::Member;
+use crate::shard::run::Effects;
+use crate::shard::run::Flow;
+use crate::shard::run::ShardMachine;
+use crate::shard::run::Verdict;
+use crate::shard::udp::Slot;
+
+/// Between the threads of a run.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// To a thread: hang up, unregister, end.
+    Stop,
+    /// From a thread: where it stands.
+    Figures { figures: Box<Figures>, phase: Phase },
+    /// From a thread: what one leg heard.
+    Recording { name: String, wav: Vec<u8> },
+    /// From a thread: its phones are quiet.
+    Done(Box<Figures>),
+}
+
+const TELL_EVERY: Duration = Duration::from_millis(250);
+/// Phones whose time has come, of one turn.
+const PHONES_PER_TURN: usize = 512;
+/// After the ramp, the last phones' registrations get this before calls begin.
+const SETTLE: Duration = Duration::from_secs(1);
+/// What is under way at the end gets this.
+const FAREWELL: Duration = Duration::from_secs(4);
+/// A keep-alive's answer, or whatever else is too short.
+const SHORTEST_MESSAGE: usize = 12;
+
+/// When the parts of a run begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) begin: Instant,
+    pub(super) calls_from: Instant,
+    pub(super) calls_until: Instant,
+    pub(super) end_at_latest: Instant,
+}
+
+impl Times {
+    pub(super) fn new(settings: &Settings, begin: Instant, is_endless: bool) -> Self {
+        let scenario = &settings.scenario;
+        let calls_from = begin + scenario.ramp.0 + SETTLE;
+        let calls_until = if is_endless { Instant::NEVER } else { calls_from + scenario.duration.0 };
+        Self { begin, calls_from, calls_until, end_at_latest: calls_until + scenario.wind_down.0 }
+    }
+}
+
+pub(super) struct Floor {
+    settings: Settings,
+    phones: Vec<Phone>,
+    alarms: Vec<Alarm>,
+    wheel: Wheel<u32>,
+    due: Vec<u32>,
+    ports: Ports,
+    legs: Legs,
+    traffic: Traffic,
+    happenings: Happenings,
+    connections: BTreeMap<Handle, u32>,
+    figures: Figures,
+    effects: Vec<Effect>,
+    /// What the phones want done, in order.
+    out: VecDeque<(u32, Effect)>,
+    notes: VecDeque<Note>,
+    times: Times,
+    phase: Phase,
+    settled: bool,
+    is_leaving: bool,
+    quiet_at: Instant,
+    tell_at: Instant,
+    is_done: bool,
+    now: Now,
+}
+
+impl Floor {
+    pub(super) fn new(
+        settings: Settings,
+        phones: Vec<Phone>,
+        ports: Ports,
+        legs: Legs,
+        mut random: Random,
+        is_endless: bool,
+        now: Now,
+    ) -> Self {
+        let times = Times::new(&settings, now.instant, is_endless);
+        let traffic = Traffic::new(&settings, &phones, &times, &mut random);
+        let happenings = Happenings::new(&settings, &times);
+        let figures = Figures { phones: phones.len() as u64, ..Figures::default() };
+        let mut floor = Self {
+            alarms: vec![Alarm::new(); phones.len()],
+            wheel: Wheel::new(now.instant),
+            due: Vec::new(),
+            ports,
+            legs,
+            traffic,
+            happenings,
+            connections: BTreeMap::new(),
+            figures,
+            effects: Vec::new(),
+            out: VecDeque::new(),
+            notes: VecDeque::new(),
+            times,
+            phase: Phase::Ramp,
+            settled: false,
+            is_leaving: false,
+            quiet_at: Instant::NEVER,
+            tell_at: now.instant + TELL_EVERY,
+            is_done: false,
+            settings,
+            phones,
+            now,
+        };
+        floor.switch_all_on(&mut random);
+        floor
+    }
+
+    fn switch_all_on(&mut self, random: &mut Random) {
+        let ramp = u64::try_from(self.settings.scenario.ramp.0.as_nanos()).unwrap_or(u64::MAX);
+        for index in 0..self.phones.len() as u32 {
+            let at = self.times.begin + Duration::from_nanos(random.below(ramp));
+            self.step(index, |phone, desk| phone.switch_on(at, desk));
+        }
+    }
+
+    /// Lets a phone act, and takes note of what it wants and when it wants to be woken.
+    fn step<R>(&mut self, index: u32, act: impl FnOnce(&mut Phone, &mut Desk<'_>) -> R) -> Option<R> {
+        let phone = self.phones.get_mut(index as usize)?;
+        let mut desk = Desk {
+            settings: &self.settings,
+            now: self.now,
+            ports: &mut self.ports,
+            figures: &mut self.figures,
+            effects: &mut self.effects,
+        };
+        let result = act(phone, &mut desk);
+        self.out.extend(self.effects.drain(..).map(|effect| (index, effect)));
+        let deadline = Some(phone.next_deadline()).filter(|deadline| *deadline != Instant::NEVER);
+        if let Some(alarm) = self.alarms.get_mut(index as usize) {
+            alarm.set(deadline, index, &mut self.wheel);
+        }
+        Some(result)
+    }
+
+    /// The phone that a message is for.
+    fn find_phone(&self, message: &Message) -> Option<u32> {
+        if message.method().is_none() {
+            let via = message.value("Via").and_then(Via::parse)?;
+            return place_of_branch(via.branch()?).map(|(phone, _)| phone);
+        }
+        let uri = Uri::parse(message.uri())?;
+        if let Some(line) = param(uri.params, "line") {
+            return u32::from_str_radix(line, 16).ok();
+        }
+        // A server that drops parameters, or was told the address and not the Contact.
+        let user = uri.user?;
+        self.phones
+            .iter()
+            .find(|phone| self.settings.population(phone.population()).users.is(phone.member, user))
+            .map(|phone| phone.index)
+    }
+
+    fn wake_phones(&mut self) {
+        let now = self.now.instant;
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(now, &mut due, PHONES_PER_TURN);
+        for index in due.drain(..) {
+            if let Some(alarm) = self.alarms.get_mut(index as usize) {
+                alarm.rang();
+            }
+            self.step(index, Phone::handle_timeout);
+        }
+        self.due = due;
+    }
+
+    fn begin_calls(&mut self) {
+        while let Some((caller, plan)) =
+            self.traffic.next_call(&self.settings, &self.phones, self.now, &mut self.figures)
+        {
+            let stream = plan.stream;
+            let placed = self.step(caller, |phone, desk| phone.place_call(plan, desk));
+            if placed != Some(true) {
+                self.traffic.ended(stream);
+                self.figures.fail("no RTP port is free");
+            }
+        }
+    }
+
+    fn happen(&mut self) {
+        while let Some(what) = self.happenings.next(&self.phones, self.now.instant) {
+            let (index, act) = what;
+            self.step(index, |phone, desk| act.befall(phone, desk));
+        }
+    }
+
+    fn advance_phase(&mut self) {
+        let now = self.now.instant;
+        if !self.settled && now >= self.times.calls_from {
+            self.settled = true;
+            self.phase = Phase::Calls;
+            self.figures.registered_at_start = self.figures.registered_now;
+        }
+        if now >= self.times.calls_until && self.phase != Phase::WindDown {
+            self.phase = Phase::WindDown;
+        }
+        if self.phase != Phase::WindDown {
+            return;
+        }
+        let calls_over = self.phones.iter().all(|phone| phone.calls() == 0);
+        if !self.is_leaving && (calls_over || now >= self.times.end_at_latest) {
+            self.leave();
+        }
+        if self.is_leaving && (now >= self.quiet_at || self.phones.iter().all(Phone::is_quiet)) {
+            self.finish();
+        }
+    }
+
+    fn leave(&mut self) {
+        self.is_leaving = true;
+        self.quiet_at = self.now.instant + FAREWELL;
+        let unregisters = self.settings.scenario.unregister;
+        for index in 0..self.phones.len() as u32 {
+            self.step(index, |phone, desk| phone.shut_down(unregisters, desk));
+        }
+    }
+
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.is_done, true) {
+            return;
+        }
+        let figures = Box::new(self.figures_so_far());
+        self.notes.push_back(Note::Done(figures));
+    }
+
+    fn figures_so_far(&self) -> Figures {
+        let mut figures = self.figures.clone();
+        figures.media = self.legs.media().clone();
+        figures
+    }
+
+    fn tell(&mut self) {
+        if self.now.instant < self.tell_at || self.is_done {
+            return;
+        }
+        self.tell_at = self.now.instant + TELL_EVERY;
+        self.advance_phase();
+        if !self.is_done && self.notes.is_empty() {
+            let figures = Box::new(self.figures_so_far());
+            self.notes.push_back(Note::Figures { figures, phase: self.phase });
+        }
+    }
+
+    fn apply(&mut self, index: u32, effect: Effect, effects: &mut impl Effects<Note>) {
+        match effect {
+            Effect::Send { to: To::Server, bytes } => self.send_to_server(index, &bytes, effects),
+            Effect::Send { to: To::Flow(Flow::Udp { slot, peer }), bytes } => effects.send_udp(slot, peer, &bytes),
+            Effect::Send { to: To::Flow(Flow::Tcp { connection, .. }), bytes } => {
+                // A connection that is gone takes its answers with it.
+                effects.send_tcp(connection, &bytes);
+            }
+            Effect::Disconnect => {
+                let connection = self.phones.get_mut(index as usize).and_then(|phone| phone.connection.take());
+                if let Some(connection) = connection {
+                    self.connections.remove(&connection);
+                    effects.close_tcp(connection);
+                }
+            }
+            Effect::Speak(speech) => {
+                let population = self.phones.get(index as usize).map_or(0, Phone::population);
+                if self.legs.speak(speech, population, self.now) {
+                    effects.arm(speech.slot);
+                }
+            }
+            Effect::Hush(slot) => {
+                if self.legs.hush(slot, self.now) {
+                    effects.disarm(slot);
+                }
+                let recordings = self.legs.take_recordings();
+                self.notes.extend(recordings.into_iter().map(|(name, wav)| Note::Recording { name, wav }));
+                self.ports.give_back(slot);
+            }
+            Effect::Press { slot, digits } => self.legs.press(slot, &digits, &mut self.figures),
+            Effect::Ended { stream } => self.traffic.ended(stream),
+        }
+    }
+
+    fn send_to_server(&mut self, index: u32, bytes: &[u8], effects: &mut impl Effects<Note>) {
+        let Some(phone) = self.phones.get_mut(index as usize) else { return };
+        let server = self.settings.server;
+        if self.settings.population(phone.population()).transport == Transport::Udp {
+            let slot = self.settings.signalling_from + phone.socket(&self.settings) as Slot;
+            return effects.send_udp(slot, server, bytes);
+        }
+        if phone.connection.is_none() {
+            phone.connection = effects.open_tcp(server);
+            if let Some(connection) = phone.connection {
+                self.connections.insert(connection, index);
+            }
+        }
+        let sent = phone.connection.is_some_and(|connection| effects.send_tcp(connection, bytes));
+        if !sent {
+            self.figures.fail("no connection to the server");
+        }
+    }
+}
+
+impl ShardMachine for Floor {
+    type Message = Note;
+
+    fn on_rtp(&mut self, slot: Slot, _source: SocketAddr, bytes: &mut [u8], now: Now) -> Verdict {
+        self.legs.on_packet(slot, bytes, now);
+        Verdict::Drop
+    }
+
+    fn on_sip(&mut self, flow: Flow, bytes: &[u8], now: Now) {
+        self.now = now;
+        if bytes.len() < SHORTEST_MESSAGE {
+            return;
+        }
+        self.figures.messages_received += 1;
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(fault) => {
+                self.figures.strays += 1;
+                self.figures.fail(&format!("unreadable message: {fault}"));
+                return;
+            }
+        };
+        let of_connection = match flow {
+            Flow::Tcp { connection, .. } => self.connections.get(&connection).copied(),
+            Flow::Udp { .. } => None,
+        };
+        let found = of_connection.or_else(|| self.find_phone(&message));
+        if found.and_then(|index| self.step(index, |phone, desk| phone.handle(message, flow, desk))).is_none() {
+            self.figures.strays += 1;
+        }
+    }
+
+    fn on_closed(&mut self, connection: Handle, now: Now) {
+        self.now = now;
+        let Some(index) = self.connections.remove(&connection) else { return };
+        self.step(index, |phone, desk| {
+            phone.connection = None;
+            phone.on_closed(desk);
+        });
+    }
+
+    fn on_message(&mut self, _from: Member, message: Note, now: Now) {
+        self.now = now;
+        if matches!(message, Note::Stop) && self.phase != Phase::WindDown {
+            self.times.calls_until = now.instant;
+            // Who wants an end wants it soon: calls that are up are hung up.
+            self.times.end_at_latest = now.instant;
+            self.traffic.stop();
+            self.tell_at = now.instant;
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        self.wake_phones();
+        if self.phase == Phase::Calls {
+            self.begin_calls();
+        }
+        if !self.is_leaving {
+            self.happen();
+        }
+        self.tell();
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let calls = if self.phase == Phase::Calls { self.traffic.next_at() } else { Instant::NEVER };
+        let wheel = self.wheel.next_deadline().unwrap_or(Instant::NEVER);
+        Some(wheel.min(calls).min(self.happenings.next_at()).min(self.tell_at).min(self.legs.next_at()))
+    }
+
+    fn drain(&mut self, effects: &mut impl Effects<Note>) {
+        while let Some((index, effect)) = self.out.pop_front() {
+            self.apply(index, effect, effects);
+        }
+        self.legs.send_due(self.now.instant, effects);
+        while let Some(note) = self.notes.pop_front() {
+            if let Err(note) = effects.send_mesh(Member::Clerk, note) {
+                self.notes.push_front(note);
+                break;
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_done && self.notes.is_empty()
+    }
+}
