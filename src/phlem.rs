@@ -166,7 +166,13 @@ fn view(figures: &Figures, elapsed: Elapsed) {
 }
 
 fn conclude(summary: &Summary, json: Option<&std::path::Path>) -> u8 {
-    say(&format!("{:#?}\n", summary.figures));
+    let figures = &summary.figures;
+    for (outcome, count) in &figures.outcomes {
+        say(&format!("calls {}: {count}\n", outcome.name()));
+    }
+    for (cause, count) in &figures.errors {
+        say(&format!("error: {cause}: {count}\n"));
+    }
     for verdict in &summary.verdicts {
         let word = if verdict.met { "met" } else { "NOT MET" };
         say(&format!("{word}: {} {}, found {}\n", verdict.key, verdict.wanted, verdict.found));

@@ -209,6 +209,44 @@ fn foreign_crates_stay_where_they_belong() {
 }
 
 #[test]
+fn the_emulator_is_a_second_implementation() {
+    // What PHLEM may share with the engine. Everything else of telephony it has of its own, because a shared fault would hide.
+    const SHARED: [&str; 8] = [
+        "crate::base",
+        "crate::shard",
+        "crate::wire::rtp",
+        "crate::wire::g711",
+        "crate::wire::wav",
+        "crate::process::phlem",
+        "crate::process::clock",
+        "crate::process::exit",
+    ];
+    check(
+        "the emulator shares base, the shard runtime, RTP and codecs with the engine, and nothing else",
+        |source, fault| {
+            if !source.path.starts_with("src/process/phlem/") && source.path != "src/phlem.rs" {
+                return;
+            }
+            // Tests of it, too: what they take for right must not be the engine's word.
+            for (index, line) in source.code.lines().enumerate() {
+                for at in line.match_indices("crate::").chain(line.match_indices("tipring::")).map(|(at, _)| at) {
+                    let path = line[at..].replacen("tipring::", "crate::", 1);
+                    let is_shared = SHARED.iter().any(|shared| path.starts_with(shared));
+                    if !is_shared && source.path.starts_with("src/process/phlem/") {
+                        fault(index + 1, path.trim());
+                    }
+                }
+                for banned in ["wire::sip", "wire::sdp", "machine::"] {
+                    if line.contains(banned) {
+                        fault(index + 1, banned);
+                    }
+                }
+            }
+        },
+    );
+}
+
+#[test]
 fn unsafe_is_counted_and_confined() {
     let count = std::cell::Cell::new(0);
     check("unsafe belongs to the shard and the keeper", |source, fault| {

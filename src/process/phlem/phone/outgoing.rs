@@ -218,7 +218,7 @@ impl Phone {
     /// The answer came again: so does ACK. False if it is not to a call of ours.
     pub(super) fn acknowledge_again(&mut self, message: &Message, desk: &mut Desk<'_>) -> bool {
         let is_answer = message.code().is_some_and(|code| (200..300).contains(&code));
-        if !is_answer || !message.cseq().is_some_and(|(_, method)| method == "INVITE") {
+        if !is_answer || message.cseq().is_none_or(|(_, method)| method != "INVITE") {
             return false;
         }
         let own = |address: &str| Address::parse(address).and_then(|from| u64::from_str_radix(from.tag()?, 16).ok());
@@ -249,7 +249,7 @@ impl Phone {
                 ack.push(name, value);
             }
         }
-        ack.push("To", response.value("To").or(invite.value("To")).unwrap_or_default());
+        ack.push("To", response.value("To").or_else(|| invite.value("To")).unwrap_or_default());
         ack.push("Call-ID", invite.value("Call-ID").unwrap_or_default());
         ack.push("CSeq", format!("{} ACK", invite.cseq().map_or(0, |(number, _)| number)));
         ack.emit(self.style())

@@ -201,7 +201,7 @@ impl Phone {
         let own = Address::parse(&own)?;
         let contacts = message.values("Contact").filter_map(Address::parse);
         let ours = contacts.into_iter().find(|contact| contact.uri == own.uri);
-        let expires = ours.and_then(|contact| param(contact.params, "expires")).or(message.value("Expires"))?;
+        let expires = ours.and_then(|contact| param(contact.params, "expires")).or_else(|| message.value("Expires"))?;
         expires.trim().parse().ok()
     }
 
