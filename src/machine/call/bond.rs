@@ -27,6 +27,8 @@ pub(super) struct Bond {
     pub reliable: Reliable,
     /// The callee's.
     pub heard: Heard,
+    /// The caller has heard a provisional response of it.
+    pub is_told: bool,
     /// The relay goes by what these two said.
     pub is_joined: bool,
 }

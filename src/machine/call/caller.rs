@@ -46,6 +46,8 @@ pub(super) struct Caller {
     pub rel100: Rel100,
     pub wish: Wish,
     pub takes_update: bool,
+    /// It wants to hear of early dialogs that end (RFC 6228).
+    takes_199: bool,
     /// Max-Forwards of the branches.
     pub hops: u8,
     /// Header fields that pass to the callee as they are.
@@ -109,6 +111,7 @@ impl Caller {
             offer,
             rel100: Rel100::of(message),
             wish,
+            takes_199: message.has_tag(HeaderId::Supported, "199"),
             takes_update: message.tags(HeaderId::Allow).any(|method| method == b"UPDATE"),
             hops: message.max_forwards().unwrap_or(MAX_FORWARDS).saturating_sub(1),
             passing: passing.into(),
@@ -125,6 +128,21 @@ impl Caller {
         let mut bytes = Vec::with_capacity(512);
         self.head.response(&mut bytes, 100, b"").finish();
         self.transaction.respond(100, bytes, now, out);
+    }
+
+    /// RFC 6228 §6: the early dialog of `tag` is over, others go on. Where provisional responses must be reliable it is not
+    /// worth a PRACK.
+    pub(super) fn end_early_dialog(&self, tag: &[u8], failure: u16, out: &mut Outbox) -> bool {
+        if !self.takes_199 || self.rel100 == Rel100::Required || !self.transaction.is_proceeding() {
+            return false;
+        }
+        let mut bytes = Vec::with_capacity(512);
+        let mut writer = self.head.response(&mut bytes, 199, tag);
+        writer.display_header(HeaderId::Reason, format_args!("SIP ;cause={failure}"));
+        writer.finish();
+        // Not the transaction's: a repeated INVITE is answered with how the ringing stands.
+        out.send(self.transaction.flow(), bytes);
+        true
     }
 
     /// A final response other than 2xx.

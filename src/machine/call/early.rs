@@ -102,6 +102,7 @@ impl Call {
             answer: Answer::NotYet,
             reliable: Reliable::new(cx.random.next_u32() >> 8),
             heard: Heard::Nothing,
+            is_told: false,
             is_joined: false,
         }
     }
@@ -309,6 +310,7 @@ impl Call {
             let repeat = Repeat::waiting(bytes, Pace::Doubling, cx.now.instant);
             bond.reliable.sent(rseq, sdp.is_some(), repeat);
         }
+        bond.is_told = true;
         let reliable = rseq.is_some();
         let leg = bond.branch;
         self.step(cx, leg, What::ProvisionalPassed { status: *status, reliable });

@@ -14,13 +14,16 @@ use crate::wire::event::Body;
 use crate::wire::event::Direction;
 use crate::wire::link::CallState;
 use crate::wire::link::LiveCall;
+use crate::wire::sip::HeaderId;
+use crate::wire::sip::Message;
 use crate::wire::sip::NameAddr;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Facts {
     pub id: CallId,
     pub tenant: String,
-    /// What the callee sees as From and To, without tags.
+    /// What the callee sees as From and To, without tags. From is all that it learns of the caller: what the caller's phone
+    /// says in P-Asserted-Identity and P-Preferred-Identity does not pass.
     pub from_value: String,
     pub to_value: String,
     from: String,
@@ -35,10 +38,14 @@ impl Facts {
     pub(super) fn new(invite: &Invite<'_>, cx: &mut Context<'_>, out: &mut Outbox) -> Self {
         let caller = &invite.caller;
         let name = if caller.name.is_empty() { display_name(invite) } else { caller.name.clone() };
+        let from_value = match wants_privacy(invite.message) {
+            true => ANONYMOUS.to_owned(),
+            false => address(&name, &caller.number, &caller.domain),
+        };
         let facts = Self {
             id: call_id(cx),
             tenant: caller.tenant.clone(),
-            from_value: address(&name, &caller.number, &caller.domain),
+            from_value,
             to_value: address("", &invite.dialled, &caller.domain),
             from: caller.number.clone(),
             dialled: invite.dialled.clone(),
@@ -106,6 +113,16 @@ fn call_id(cx: &mut Context<'_>) -> CallId {
     let hash = settings.secrets.hash.hash(&[settings.node.as_bytes(), &place[0], &place[1], &[cx.shard.0]]);
     let unique = u128::from(hash) << 16 | u128::from(cx.random.next_u32() & 0xFFFF);
     CallId::new(cx.now.unix, unique)
+}
+
+/// RFC 3323 §4.1.1.3: what stands for a caller who does not want to be known.
+const ANONYMOUS: &str = "\"Anonymous\" <sip:anonymous@anonymous.invalid>";
+
+/// RFC 3323 §4.2, RFC 3325 §9.3: the callee must not learn who calls; the record does.
+fn wants_privacy(invite: &Message<'_>) -> bool {
+    let mut values = invite.headers(HeaderId::Privacy).flat_map(|line| line.split(|byte| matches!(byte, b';' | b',')));
+    values
+        .any(|value| [&b"id"[..], b"user", b"header"].iter().any(|kind| value.trim_ascii().eq_ignore_ascii_case(kind)))
 }
 
 fn display_name(invite: &Invite<'_>) -> String {

@@ -85,6 +85,7 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) {
+        self.end_early_dialogs(leg, status, cx, out);
         self.drop_bonds(|bond| bond.branch == leg, out);
         let Some(branch) = self.branch_mut(leg) else { return };
         let was_ringing = matches!(branch.state, branch::State::Ringing);
@@ -108,6 +109,20 @@ impl Call {
         }
         if matches!(self.state, State::Ringing { .. }) && !self.branches.iter().any(Branch::is_ringing) {
             self.all_failed(status, by, reason, cx, out);
+        }
+    }
+
+    /// While others still ring, the caller hears which of its early dialogs are over.
+    fn end_early_dialogs(&mut self, leg: u8, failure: u16, cx: &Context<'_>, out: &mut Outbox) {
+        let others_ring = self.branches.iter().any(|branch| branch.leg != leg && branch.is_ringing());
+        if failure >= 600 || !others_ring {
+            return;
+        }
+        let told = self.bonds.iter().filter(|bond| bond.branch == leg && bond.is_told);
+        let ended =
+            told.filter(|bond| self.caller.end_early_dialog(bond.caller.dialog.local_tag(), failure, out)).count();
+        for _ in 0..ended {
+            self.step(cx, leg, What::ProvisionalPassed { status: 199, reliable: false });
         }
     }
 

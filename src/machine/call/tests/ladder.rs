@@ -49,6 +49,7 @@ use crate::wire::sip::Transport;
 use crate::wire::sip::scan;
 
 pub(crate) const MEDIA: &str = "198.51.100.1";
+pub(super) const MEDIA_V6: &str = "2001:db8::1";
 
 pub(crate) fn settings() -> Settings {
     let address = |text: &str| {
@@ -57,15 +58,17 @@ pub(crate) fn settings() -> Settings {
     };
     let listener =
         |reliable| Listener { reliable, local: "198.51.100.1:5060".parse().unwrap(), advertise: None, interface: 0 };
+    let listener_v6 =
+        Listener { reliable: false, local: "[2001:db8::1]:5060".parse().unwrap(), advertise: None, interface: 0 };
     Settings {
         node: "n".to_owned(),
         boot: 1,
         shards: 1,
         secrets: Secrets { hash: HashKey([7; 16]), nonce: [0; 32] },
-        listeners: vec![listener(false), listener(true)],
+        listeners: vec![listener(false), listener(true), listener_v6],
         trusted: Vec::new(),
         digest: Vec::new(),
-        interfaces: vec![Interface { name: "default".to_owned(), ipv4: address(MEDIA), ipv6: None }],
+        interfaces: vec![Interface { name: "default".to_owned(), ipv4: address(MEDIA), ipv6: address(MEDIA_V6) }],
         registration: RegistrationBounds::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
@@ -134,13 +137,29 @@ impl Ladder {
         ladder
     }
 
+    /// The caller and the only phone at these ends of flows.
+    pub(super) fn between(invite: &str, caller: Flow, callee: Flow) -> Self {
+        let destination = Destination::Phones(vec![Aor { tenant: "acme".to_owned(), user: "1002".to_owned() }]);
+        let mut ladder = Self::begin_from(invite, caller, destination, 8);
+        let transport = if callee.is_reliable() { ";transport=tcp" } else { "" };
+        let contact = format!("sip:1002@{}{transport}", callee.peer);
+        ladder.step(CallInput::Targets(vec![Target { contact, flow: callee, ..target(20) }]));
+        ladder
+    }
+
     pub(super) fn begin(invite: &str, destination: Destination, ports: u16) -> Self {
+        Self::begin_from(invite, flow(10), destination, ports)
+    }
+
+    fn begin_from(invite: &str, from: Flow, destination: Destination, ports: u16) -> Self {
         let settings = settings();
-        let pair = |n: u16| {
-            let at = |port| SocketAddr::new(MEDIA.parse().unwrap(), port);
-            Pair { interface: 0, rtp: at(16_384 + 2 * n), rtcp: at(16_385 + 2 * n) }
+        let pair = |address: &'static str| {
+            move |n: u16| {
+                let at = |port| SocketAddr::new(address.parse().unwrap(), port);
+                Pair { interface: 0, rtp: at(16_384 + 2 * n), rtcp: at(16_385 + 2 * n) }
+            }
         };
-        let mut pool = PortPool::new((0..ports).map(pair).collect());
+        let mut pool = PortPool::new((0..ports).map(pair(MEDIA)).chain((0..ports).map(pair(MEDIA_V6))).collect());
         let mut random = Random::new(1);
         let mut out = Outbox::new();
         let start = Instant::from_millis(1_000_000);
@@ -160,7 +179,7 @@ impl Ladder {
             name: "Alice".to_owned(),
         };
         let message = parse(invite);
-        let invite = Invite { message: &message, flow: flow(10), caller, dialled: "1002".to_owned(), destination };
+        let invite = Invite { message: &message, flow: from, caller, dialled: "1002".to_owned(), destination };
         let call = Call::new(invite, &mut cx, &mut out);
         let mut ladder = Self {
             call,
@@ -272,6 +291,17 @@ impl Ladder {
         let position = self.sent.iter().position(|sent| sent.flow.peer.ip() == flow(host).peer.ip());
         let Some(sent) = position.and_then(|at| self.sent.remove(at)) else {
             panic!("nothing sent to {host}, wanted {start}")
+        };
+        assert!(sent.text.starts_with(start), "wanted {start}, got\n{}", sent.text);
+        sent
+    }
+
+    /// The next message over a flow, which must begin so.
+    #[track_caller]
+    pub(super) fn expect_over(&mut self, flow: Flow, start: &str) -> Sent {
+        let position = self.sent.iter().position(|sent| sent.flow == flow);
+        let Some(sent) = position.and_then(|at| self.sent.remove(at)) else {
+            panic!("nothing sent over {flow}, wanted {start}")
         };
         assert!(sent.text.starts_with(start), "wanted {start}, got\n{}", sent.text);
         sent

@@ -8,5 +8,6 @@ mod ladder;
 mod offers;
 mod ports;
 mod ringing;
+mod transports;
 
 pub(crate) use ladder::settings;

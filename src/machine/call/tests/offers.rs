@@ -142,6 +142,44 @@ fn a_late_offer_in_a_reliable_response_is_answered_in_pracks() {
 }
 
 #[test]
+fn an_offer_in_prack_after_an_early_answer_is_carried_across() {
+    let check = |allow: &str| {
+        let mut ladder = Ladder::new(&invite("Supported: 100rel\r\n", &sdp(10, "")), &[20]);
+        ladder.expect(10, "SIP/2.0 100");
+        let offer = ladder.expect(20, "INVITE");
+        let reliable = format!("{allow}Require: 100rel\r\nRSeq: 1\r\n");
+        ladder.receive(20, &offer.response(183, "b", &reliable, &sdp(20, "")));
+        let prack = ladder.expect(20, "PRACK");
+        ladder.receive(20, &prack.response(200, "", "", ""));
+        let early = ladder.expect(10, "SIP/2.0 183");
+        let alice = Phone::alice(&early);
+        (ladder, alice, offer, early)
+    };
+    let (mut ladder, mut alice, offer, early) = check("Allow: INVITE, UPDATE\r\n");
+    ladder.receive(10, &alice.request("PRACK", &rack(&early), &sdp(10, HOLD)));
+    let update = ladder.expect(20, "UPDATE");
+    assert!(update.body().contains("a=sendonly") && update.body().contains(MEDIA));
+    ladder.expect_nothing();
+    ladder.receive(20, &update.response(200, "b", "", &sdp(20, "a=recvonly\r\n")));
+    let answer = ladder.expect(10, "SIP/2.0 200");
+    assert_eq!(answer.header(HeaderId::CSeq), "11 PRACK");
+    assert!(answer.body().contains("a=recvonly") && answer.body().contains(MEDIA));
+    ladder.receive(20, &offer.response(200, "b", "", ""));
+    ladder.expect(20, "ACK");
+    assert!(ladder.expect(10, "SIP/2.0 200").body().is_empty(), "all was said before");
+    ladder.receive(10, &alice.ack(10, ""));
+    ladder.receive(10, &alice.request("BYE", "", ""));
+    ladder.finish();
+
+    // RFC 3311 §5.2: nothing could carry it to a callee that knows no UPDATE.
+    let (mut ladder, mut alice, offer, early) = check("Allow: INVITE\r\n");
+    ladder.receive(10, &alice.request("PRACK", &rack(&early), &sdp(10, HOLD)));
+    assert_eq!(ladder.expect(10, "SIP/2.0 504").header(HeaderId::CSeq), "11 PRACK");
+    ladder.receive(20, &offer.response(486, "b", "", ""));
+    ladder.finish();
+}
+
+#[test]
 fn hold_and_resume_are_carried_across() {
     let Talk { mut ladder, mut alice, mut bob } = talk("", "");
     let hold = alice.request("INVITE", "", &sdp(10, HOLD));

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::ladder::*;
 use crate::machine::call::input::CallInput;
+use crate::machine::call::input::Destination;
 use crate::machine::media::command::MediaCommand;
+use crate::machine::outbox::Target;
+use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::sip::HeaderId;
 
@@ -275,4 +278,60 @@ fn a_late_repeat_of_the_answer_does_not_hang_up() {
     ladder.expect(10, "SIP/2.0 200");
     ladder.receive(20, &ok);
     ladder.expect_nothing();
+}
+
+#[test]
+fn a_caller_that_knows_199_hears_which_phone_gave_up() {
+    let check = |more: &str, wanted: bool| {
+        let (mut ladder, offers) = ring(more, &[20, 21]);
+        ladder.receive(20, &offers[0].response(180, "b", "", ""));
+        let first = ladder.expect(10, "SIP/2.0 180");
+        ladder.receive(21, &offers[1].response(180, "c", "", ""));
+        ladder.expect(10, "SIP/2.0 180");
+        ladder.receive(20, &offers[0].response(486, "b", "", ""));
+        ladder.expect(20, "ACK");
+        if wanted {
+            let gone = ladder.expect(10, "SIP/2.0 199");
+            assert_eq!((gone.tag(), gone.header(HeaderId::Reason)), (first.tag(), "SIP ;cause=486".to_owned()));
+            assert!(gone.body().is_empty());
+        }
+        ladder.expect_nothing();
+        // The last one's failure is the call's.
+        ladder.receive(21, &offers[1].response(486, "c", "", ""));
+        ladder.expect(10, "SIP/2.0 486");
+        ladder.finish();
+    };
+    check("Supported: 199\r\n", true);
+    check("", false);
+}
+
+#[test]
+fn all_contacts_ring_at_once_whatever_their_q() {
+    let destination = Destination::Phones(vec![target(20).aor]);
+    let mut ladder = Ladder::begin(&invite("", &sdp(10, "")), destination, 64);
+    let targets = [(20, 1_000), (21, 500), (22, 0)].map(|(host, q)| Target { q, ..target(host) });
+    ladder.step(CallInput::Targets(targets.into()));
+    for host in [20, 21, 22] {
+        ladder.expect(host, "INVITE");
+    }
+}
+
+#[test]
+fn the_callee_learns_of_the_caller_what_the_directory_says() {
+    let lies = "P-Asserted-Identity: <sip:boss@acme.test>\r\nP-Preferred-Identity: <sip:boss@acme.test>\r\n\
+                Remote-Party-ID: <sip:boss@acme.test>\r\nIdentity: x\r\n";
+    let (_, offers) = ring(lies, &[20]);
+    assert!(!offers[0].text.contains("boss") && !offers[0].text.contains("Identity"), "{}", offers[0].text);
+    assert!(offers[0].header(HeaderId::From).starts_with("\"Alice\" <sip:1001@acme.test>;tag="));
+    let check = |privacy: &str, hidden: bool| {
+        let (ladder, offers) = ring(privacy, &[20]);
+        let from = offers[0].header(HeaderId::From);
+        assert_eq!(from.starts_with("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag="), hidden, "{from}");
+        assert_eq!(offers[0].text.contains("Alice") || offers[0].text.contains("1001"), !hidden, "{}", offers[0].text);
+        // The record knows all the same.
+        assert!(ladder.has_event(|body| matches!(body, Body::CallStarted { from, .. } if from == "1001")));
+    };
+    check("Privacy: id\r\n", true);
+    check("Privacy: header;user;critical\r\n", true);
+    check("Privacy: none\r\n", false);
 }
