@@ -87,7 +87,7 @@ fn is_right(wanted: Answer, got: Option<u16>) -> bool {
 /// The same message with an answer to the challenge and a branch of its own.
 fn with_credentials(bytes: &[u8], challenge: &Message) -> Option<Vec<u8>> {
     let message = readable(bytes)?;
-    let user = sender(&message).map_or(SOMEBODY.to_owned(), |(user, _)| user);
+    let user = sender(&message).map_or_else(|| SOMEBODY.to_owned(), |(user, _)| user);
     let (name, value) = match challenge.header("WWW-Authenticate") {
         Some(value) => ("Authorization", value),
         None => ("Proxy-Authorization", challenge.header("Proxy-Authenticate")?),
