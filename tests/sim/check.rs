@@ -1,16 +1,43 @@
 //! What must hold when a world has settled, whatever happened in it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tipring::wire::event::Body;
 
 use crate::phone::Fact;
 use crate::world::World;
 
-pub fn with_seed(seed: u64, world: &World) {
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| settled(world)));
-    if result.is_err() {
-        panic!("seed {seed} fails; its story:\n{}", world.story());
+/// Eight ways over the network of at most 7 ms (the challenge among them), and six over the mesh of at most 2 ms.
+const SET_UP_MAX: Duration = Duration::from_millis(70);
+
+/// Names the seed when a world fails, and how to see it again.
+pub fn with_seed(seed: u64, test: &str, world: impl FnOnce()) {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(world));
+    if let Err(cause) = result {
+        eprintln!("seed {seed} fails; again: TIPRING_SEED={seed} cargo test --test sim {test}");
+        std::panic::resume_unwind(cause);
+    }
+}
+
+/// Long after the network has healed: who is in a call is in it with somebody who is in it too.
+pub fn pairs(world: &World) {
+    for phone in &world.phones {
+        let Some((own, remote)) = phone.parties() else { continue };
+        let is_cut_off = world.phones.iter().any(|other| other.is_cut_off(remote));
+        let is_mutual = is_cut_off || world.phones.iter().any(|other| other.parties() == Some((remote, own)));
+        assert!(is_mutual, "{} talks to {remote}, who does not", phone.user);
+    }
+}
+
+/// Who is in a call and was not put on hold has been heard by the other since `before`.
+pub fn audio_flows(world: &World, before: &[u64]) {
+    for phone in world.phones.iter().filter(|phone| phone.talks()) {
+        let remote = phone.parties().map_or("", |(_, remote)| remote);
+        let other =
+            world.phones.iter().zip(before).find(|(other, _)| other.parties().is_some_and(|own| own.0 == remote));
+        let heard = other.map(|(other, before)| other.frames_received - before);
+        assert!(heard.is_none_or(|heard| heard >= 5), "{remote} heard {heard:?} frames of {}", phone.user);
     }
 }
 
@@ -22,13 +49,21 @@ pub fn settled(world: &World) {
     nothing_is_left(world);
 }
 
-/// No call, port or phone is left in a call; each call that began ended once; nobody heard a stranger.
+/// No call, transaction, question, port or phone is left in a call; each call that began ended once; nobody heard a stranger;
+/// every request has its answer.
 pub fn nothing_is_left(world: &World) {
     for (index, shard) in world.shards.iter().enumerate() {
         assert_eq!(shard.calls_len(), 0, "calls left on shard {index}");
         assert_eq!(shard.ports_in_use(), 0, "ports left on shard {index}");
+        assert_eq!(shard.questions(), 0, "questions left on shard {index}");
+        assert_eq!(shard.lingering(), 0, "answers left on shard {index}");
     }
+    assert_eq!(world.open_sockets(), 0, "media sockets left open");
     each_call_ends_once(world);
+    nobody_registers_a_stranger(world);
+    let unheard: u64 = world.shards.iter().map(|shard| shard.slowed() + shard.counts().shut_out).sum();
+    let unanswered = world.watch.unanswered();
+    assert!(unheard > 0 || unanswered.is_empty(), "no final response to {unanswered:#?}");
     for phone in &world.phones {
         assert!(!phone.is_busy(), "{} is still in a call", phone.user);
         for (at, fact) in &phone.facts {
@@ -37,18 +72,59 @@ pub fn nothing_is_left(world: &World) {
     }
 }
 
+/// Started, answered at most once and before the end, ended; nothing after that.
 fn each_call_ends_once(world: &World) {
-    let mut calls: BTreeMap<_, (u32, u32)> = BTreeMap::new();
+    let mut calls: BTreeMap<_, [u32; 3]> = BTreeMap::new();
     for (_, call, body) in &world.events {
         let Some(call) = call else { continue };
         let counts = calls.entry(*call).or_default();
-        match body {
-            Body::CallStarted { .. } => counts.0 += 1,
-            Body::CallEnded { .. } => counts.1 += 1,
-            _ => {}
+        let place = match body {
+            Body::CallStarted { .. } => 0,
+            Body::CallAnswered => 1,
+            Body::CallEnded { .. } => 2,
+            _ => {
+                assert!(counts[0] == 1, "call {call}: {body:?} before its begin");
+                continue;
+            }
+        };
+        counts[place] += 1;
+        assert!(counts[0] == 1 && counts[1] <= 1, "call {call}: begun and answered {counts:?}");
+        assert!(place == 2 || counts[2] == 0, "call {call}: {body:?} after its end");
+    }
+    for (call, [started, _, ended]) in calls {
+        assert_eq!((started, ended), (1, 1), "call {call}: started and ended");
+    }
+}
+
+fn nobody_registers_a_stranger(world: &World) {
+    for (_, _, body) in &world.events {
+        if let Body::BindingAdded { flow, .. } = body {
+            assert!(!flow.contains(":192.0.2."), "a stranger is registered: {body:?}");
         }
     }
-    for (call, counts) in calls {
-        assert_eq!(counts, (1, 1), "call {call}: started and ended");
+}
+
+/// From dialling to ringing and from picking up to hearing of it, for every call of a world without faults.
+pub fn set_up_quickly(world: &World, picks_up: Duration) {
+    let mut calls = 0;
+    for phone in &world.phones {
+        let mut called = None;
+        for (at, fact) in &phone.facts {
+            match (fact, called) {
+                (Fact::Called, _) => called = Some(*at),
+                (Fact::Ringing, Some(called)) => {
+                    let took = at.since(called);
+                    assert!(took <= SET_UP_MAX, "{} heard its call ring after {took:?}", phone.user);
+                }
+                (Fact::Answered, Some(dialled)) => {
+                    let took = at.since(dialled).saturating_sub(picks_up);
+                    assert!(took <= SET_UP_MAX, "{} was answered {took:?} late", phone.user);
+                    calls += 1;
+                    called = None;
+                }
+                _ => {}
+            }
+        }
     }
+    assert!(calls > 0, "nobody was called");
 }

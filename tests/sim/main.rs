@@ -1,11 +1,17 @@
-//! The simulator: worlds of phones and a node, many seeds, and what must hold in each (`world`, `phone`, `check`).
+//! The simulator: worlds of phones and a node, many seeds, and what must hold in each (`world`, `phone`, `watch`, `check`).
+//!
+//! A seed that fails is named with its story; `TIPRING_SEED=N cargo test --test sim` makes that world alone again,
+//! `TIPRING_SEEDS=N` makes more of them.
 
 #![allow(unreachable_pub, reason = "a binary of its own")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod check;
 mod phone;
+mod stranger;
+mod stream;
 mod text;
+mod watch;
 mod world;
 
 use std::time::Duration;
@@ -19,10 +25,13 @@ use world::Faults;
 use world::World;
 
 /// Worlds a test makes: some ten milliseconds each where the compiler optimises, many times that where it does not. The
-/// environment may ask for more (`TIPRING_SEEDS`).
-fn seeds() -> u64 {
-    let default = if cfg!(debug_assertions) { 30 } else { 2_000 };
-    std::env::var("TIPRING_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(default)
+/// environment may ask for more (`TIPRING_SEEDS`), or for one (`TIPRING_SEED`).
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    if let Some(seed) = number("TIPRING_SEED") {
+        return seed..seed + 1;
+    }
+    0..number("TIPRING_SEEDS").unwrap_or(if cfg!(debug_assertions) { 30 } else { 2_000 })
 }
 
 /// Two phones that answer, registered.
@@ -52,6 +61,34 @@ fn two_phones_talk() {
             assert!(phone.frames_received >= 45, "{} frames\n{}", phone.frames_received, world.story());
         }
         check::settled(&world);
+    }
+}
+
+#[test]
+fn calls_are_set_up_without_waiting() {
+    let picks_up = Duration::from_millis(800);
+    for shards in 1..=4 {
+        for tcp in [0, 1, 3, 6] {
+            let mut world = World::new(40 + u64::from(shards), shards, Faults::NONE);
+            world.populate(&[Manner::Answers { after: picks_up }; 6]);
+            for phone in 0..6 {
+                world.phones[phone].tcp = phone < tcp;
+                world.plan(Duration::from_millis(10), phone, Act::Register { expires: 3600 });
+            }
+            world.run(Duration::from_secs(1));
+            for round in 0..4 {
+                for phone in 0..3 {
+                    world.plan(Duration::ZERO, phone, Act::Call { user: format!("{}", 1004 + (phone + round) % 3) });
+                    world.plan(Duration::from_secs(3), phone, Act::HangUp);
+                }
+                world.run(Duration::from_secs(5));
+            }
+            world.run(Duration::from_secs(60));
+            check::set_up_quickly(&world, picks_up);
+            check::settled(&world);
+            let slowed: u64 = world.shards.iter().map(tipring::machine::exchange::Exchange::slowed).sum();
+            assert_eq!(slowed, 0);
+        }
     }
 }
 
@@ -115,12 +152,13 @@ fn the_same_seed_makes_the_same_world() {
 
 #[test]
 fn calls_settle_whatever_the_network_does() {
-    for seed in 0..seeds() {
-        busy_world(seed);
+    for seed in seeds() {
+        check::with_seed(seed, "calls_settle", || busy_world(seed));
     }
 }
 
-/// Five phones of different manners call each other at random for two minutes, over a bad network; then it heals.
+/// Five phones of different manners, over UDP and TCP, call each other at random for two minutes over a bad network, with
+/// strangers about; then it heals. Each seed has another half of it all.
 fn busy_world(seed: u64) {
     let mut random = Random::new(seed ^ 0x5eed);
     let shards = 1 + random.below(4) as u8;
@@ -139,27 +177,39 @@ fn busy_world(seed: u64) {
         Manner::Rejects(486),
         Manner::Ignores,
     ]);
+    let has_tcp = random.chance(1, 2);
     for phone in 0..5 {
+        world.phones[phone].tcp = has_tcp && random.chance(1, 2);
         world.plan(Duration::from_millis(random.below(2_000)), phone, Act::Register { expires: 600 });
     }
     for _ in 0..30 {
         let after = Duration::from_millis(3_000 + random.below(117_000));
         let phone = random.below(5) as usize;
-        let act = match random.below(8) {
+        let act = match random.below(9) {
             0..=3 => Act::Call { user: format!("{}", 1001 + random.below(6)) },
             4 => Act::Hold,
             5 => Act::Resume,
+            6 => Act::Disconnect,
             _ => Act::HangUp,
         };
         world.plan(after, phone, act);
     }
+    for _ in 0..random.below(2) * random.below(40) {
+        world.plan_stranger(Duration::from_millis(random.below(120_000)));
+    }
     world.run(Duration::from_secs(120));
     world.set_faults(Faults { restored: faults.restored, ..Faults::NONE });
+    // Longer than any transaction and any ringing lasts.
+    world.run(Duration::from_secs(100));
+    check::pairs(&world);
+    let heard: Vec<u64> = world.phones.iter().map(|phone| phone.frames_received).collect();
+    world.run(Duration::from_secs(2));
+    check::audio_flows(&world, &heard);
     for phone in 0..5 {
         for round in 0..4 {
             world.plan(Duration::from_secs(5 + 20 * round), phone, Act::HangUp);
         }
     }
-    world.run(Duration::from_secs(400));
-    check::with_seed(seed, &world);
+    world.run(Duration::from_secs(300));
+    check::settled(&world);
 }

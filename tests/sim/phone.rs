@@ -20,11 +20,17 @@ const FRAME: Duration = Duration::from_millis(200);
 /// What a phone does next on its user's behalf.
 #[derive(Clone, Debug)]
 pub enum Act {
-    Register { expires: u32 },
-    Call { user: String },
+    Register {
+        expires: u32,
+    },
+    Call {
+        user: String,
+    },
     HangUp,
     Hold,
     Resume,
+    /// The phone's TCP connection breaks; what is under way on it is lost.
+    Disconnect,
 }
 
 /// What a phone saw happen, for the checker.
@@ -36,7 +42,8 @@ pub enum Fact {
     Answered,
     Failed(u16),
     Ended,
-    /// Audio of somebody who is not the other party.
+    Called,
+    /// Audio that was not sent to this phone, or that came from an address it was never told.
     WrongAudio(String),
 }
 
@@ -62,6 +69,8 @@ pub struct Phone {
     pub sip: SocketAddr,
     pub rtp: SocketAddr,
     pub server: SocketAddr,
+    /// SIP over one connection at a time, made anew a moment after it broke.
+    pub tcp: bool,
     pub manner: Manner,
     pub facts: Vec<(Instant, Fact)>,
     pub registered: bool,
@@ -73,6 +82,9 @@ pub struct Phone {
     /// Answers kept for retransmitted requests: (branch and method, bytes).
     answered: Vec<(String, Vec<u8>)>,
     call: Option<Call>,
+    /// What this phone called itself in each of its calls, and the media addresses it was told there.
+    tokens: Vec<(String, Vec<SocketAddr>)>,
+    reconnects: Option<Instant>,
 }
 
 /// A request that waits for its answer.
@@ -92,7 +104,6 @@ struct Pending {
 #[derive(Debug)]
 struct Call {
     caller: bool,
-    peer_user: String,
     call_id: String,
     local: String,
     remote: String,
@@ -103,6 +114,9 @@ struct Call {
     invite: Option<Text>,
     state: State,
     media: Option<SocketAddr>,
+    /// What the two parties call themselves in their descriptions: who a packet is from and for.
+    token: String,
+    remote_token: String,
     sends: bool,
     seq: u16,
     next_frame: Instant,
@@ -112,6 +126,8 @@ struct Call {
     /// The ACK for a retransmitted 2xx.
     ack: Option<Vec<u8>>,
     hang_up_when_up: bool,
+    /// Its connection broke while the call was up: the node cannot tell it that the other has hung up.
+    is_cut_off: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +150,7 @@ impl Phone {
             sip,
             rtp,
             server,
+            tcp: false,
             manner,
             facts: Vec::new(),
             registered: false,
@@ -144,6 +161,40 @@ impl Phone {
             pending: Vec::new(),
             answered: Vec::new(),
             call: None,
+            tokens: Vec::new(),
+            reconnects: None,
+        }
+    }
+
+    /// The tokens of both parties while the call is up and the node can reach this phone about it.
+    pub fn parties(&self) -> Option<(&str, &str)> {
+        let call = self.call.as_ref().filter(|call| call.state == State::Up && !call.is_cut_off)?;
+        Some((&call.token, &call.remote_token))
+    }
+
+    /// The call in which it calls itself so has lost its connection.
+    pub fn is_cut_off(&self, token: &str) -> bool {
+        self.call.as_ref().is_some_and(|call| call.token == token && call.is_cut_off)
+    }
+
+    /// The audio flows, or may, both ways.
+    pub fn talks(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.state == State::Up && call.sends)
+    }
+
+    /// The connection is gone: what waited for an answer on it gets none.
+    pub fn on_disconnected(&mut self, now: Instant, out: &mut Sent) {
+        self.registered = false;
+        self.reconnects = Some(now + Duration::from_millis(500 + self.random.below(2_000)));
+        for pending in std::mem::take(&mut self.pending) {
+            self.on_final(&pending, 503, None, now, out);
+        }
+        if let Some(call) = &mut self.call {
+            call.is_cut_off = true;
+        }
+        // Who called cannot be told any more, and will not ask again.
+        if self.call.as_ref().is_some_and(|call| matches!(call.state, State::Ringing { .. })) {
+            self.end(now);
         }
     }
 
@@ -157,7 +208,7 @@ impl Phone {
 
     pub fn next_deadline(&self) -> Option<Instant> {
         let pending = self.pending.iter().map(|pending| {
-            if pending.proceeding && pending.method == "INVITE" {
+            if self.tcp || pending.proceeding && pending.method == "INVITE" {
                 pending.gives_up
             } else {
                 pending.next.min(pending.gives_up)
@@ -172,7 +223,7 @@ impl Phone {
             };
             [frame, rings, call.accepted.as_ref().map(|accepted| accepted.1)]
         });
-        pending.chain(call.flatten()).min()
+        pending.chain(call.flatten()).chain(self.reconnects).min()
     }
 
     pub fn act(&mut self, act: Act, now: Instant, out: &mut Sent) {
@@ -182,7 +233,7 @@ impl Phone {
             Act::HangUp => self.hang_up(now, out),
             Act::Hold => self.renegotiate("sendonly", now, out),
             Act::Resume => self.renegotiate("sendrecv", now, out),
-            Act::Call { .. } => {}
+            Act::Call { .. } | Act::Disconnect => {}
         }
     }
 
@@ -190,17 +241,16 @@ impl Phone {
         self.registration_cseq += 1;
         let (uri, branch) = (format!("sip:{}", self.domain), self.branch());
         let request = format!(
-            "REGISTER {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: <sip:{}@{}>;tag=r\r\n\
-             To: <sip:{}@{}>\r\nCall-ID: reg-{}@sim\r\nCSeq: {} REGISTER\r\nContact: <sip:{}@{}>\r\nExpires: {expires}\r\nContent-Length: 0\r\n\r\n",
-            self.sip,
+            "REGISTER {uri} SIP/2.0\r\nVia: {};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: <sip:{}@{}>;tag=r\r\n\
+             To: <sip:{}@{}>\r\nCall-ID: reg-{}@sim\r\nCSeq: {} REGISTER\r\nContact: {}\r\nExpires: {expires}\r\nContent-Length: 0\r\n\r\n",
+            self.via(),
             self.user,
             self.domain,
             self.user,
             self.domain,
             self.user,
             self.registration_cseq,
-            self.user,
-            self.sip,
+            self.contact(),
         );
         self.request("REGISTER", branch, uri, request, now, out);
     }
@@ -210,17 +260,17 @@ impl Phone {
         let local = format!("<sip:{}@{}>;tag=c{number}", self.user, self.domain);
         let remote = format!("<sip:{user}@{}>", self.domain);
         let call_id = format!("{number}-{}@sim", self.user);
+        let token = self.new_token();
+        self.facts.push((now, Fact::Called));
         let request = format!(
-            "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: {local}\r\nTo: {remote}\r\n\
-             Call-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: <sip:{}@{}>\r\nAllow: INVITE,ACK,BYE,CANCEL,UPDATE\r\n{}",
-            self.sip,
-            self.user,
-            self.sip,
-            body(&self.sdp(1, "sendrecv")),
+            "INVITE {uri} SIP/2.0\r\nVia: {};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: {local}\r\nTo: {remote}\r\n\
+             Call-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: {}\r\nAllow: INVITE,ACK,BYE,CANCEL,UPDATE\r\n{}",
+            self.via(),
+            self.contact(),
+            body(&self.sdp(&token, 1, "sendrecv")),
         );
         self.call = Some(Call {
             caller: true,
-            peer_user: user.to_owned(),
             call_id,
             local,
             remote,
@@ -231,6 +281,8 @@ impl Phone {
             invite: None,
             state: State::Calling,
             media: None,
+            token,
+            remote_token: String::new(),
             sends: true,
             seq: 0,
             next_frame: now,
@@ -238,6 +290,7 @@ impl Phone {
             accepted: None,
             ack: None,
             hang_up_when_up: false,
+            is_cut_off: false,
         });
         self.request("INVITE", branch, uri, request, now, out);
     }
@@ -278,26 +331,26 @@ impl Phone {
         }
         call.sdp_version += 1;
         let version = call.sdp_version;
-        let sdp = self.sdp(version, direction);
+        let token = call.token.clone();
+        let sdp = self.sdp(&token, version, direction);
         self.in_dialog("INVITE", sdp, now, out);
     }
 
     fn in_dialog(&mut self, method: &str, sdp: String, now: Instant, out: &mut Sent) {
-        let branch = self.branch();
+        let (branch, via, contact) = (self.branch(), self.via(), self.contact());
         let Some(call) = &mut self.call else { return };
         call.cseq += 1;
         let routes: String = call.routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
         let request = format!(
-            "{method} {} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch={branch};rport\r\nMax-Forwards: 70\r\n{routes}From: {}\r\nTo: {}\r\n\
-             Call-ID: {}\r\nCSeq: {} {method}\r\nContact: <sip:{}@{}>\r\n{}",
+            "{method} {} SIP/2.0\r\nVia: {};branch={branch};rport\r\nMax-Forwards: 70\r\n{routes}From: {}\r\nTo: {}\r\n\
+             Call-ID: {}\r\nCSeq: {} {method}\r\nContact: {}\r\n{}",
             call.target,
-            self.sip,
+            via,
             call.local,
             call.remote,
             call.call_id,
             call.cseq,
-            self.user,
-            self.sip,
+            contact,
             body(&sdp),
         );
         let uri = call.target.clone();
@@ -320,6 +373,10 @@ impl Phone {
     }
 
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Sent) {
+        if self.reconnects.is_some_and(|at| at <= now) {
+            self.reconnects = None;
+            self.register(600, now, out);
+        }
         self.retransmit(now, out);
         let Some(call) = &mut self.call else { return };
         if let Some((bytes, next, interval, end)) = &mut call.accepted {
@@ -350,7 +407,7 @@ impl Phone {
             let is_invite = pending.method == "INVITE";
             if now >= pending.gives_up {
                 lost.push(pending.branch.clone());
-            } else if now >= pending.next && !(is_invite && pending.proceeding) {
+            } else if now >= pending.next && !self.tcp && !(is_invite && pending.proceeding) {
                 out.push((self.sip, self.server, pending.bytes.clone().into_bytes()));
                 pending.interval = if is_invite { pending.interval * 2 } else { (pending.interval * 2).min(T2) };
                 pending.next = now + pending.interval;
@@ -375,20 +432,40 @@ impl Phone {
         packet.extend_from_slice(&call.seq.to_be_bytes());
         packet.extend_from_slice(&(u32::from(call.seq) * 1600).to_be_bytes());
         packet.extend_from_slice(&0x1234_5678u32.to_be_bytes());
-        packet.extend_from_slice(format!("{}>{}", self.user, call.peer_user).as_bytes());
+        packet.extend_from_slice(format!("{}>{}", call.token, call.remote_token).as_bytes());
         out.push((self.rtp, media, packet));
     }
 
-    /// A packet for the RTP port.
-    pub fn handle_rtp(&mut self, packet: &[u8], now: Instant) {
+    /// A packet for the RTP port. One that was under way when its call ended is no fault; one for another phone, for another
+    /// call, or from an address that was never told is.
+    pub fn handle_rtp(&mut self, from: SocketAddr, packet: &[u8], now: Instant) {
         let said = String::from_utf8_lossy(packet.get(12..).unwrap_or_default()).into_owned();
-        // A frame that was under way when the call ended is no fault.
-        let Some(call) = &self.call else { return };
-        let expected = format!("{}>{}", call.peer_user, self.user);
-        if said == expected {
+        let meant = said.split_once('>').map_or("", |(_, meant)| meant);
+        let told = self.tokens.iter().find(|(token, _)| token == meant).map(|(_, told)| told);
+        // A description that is still on its way has told nothing.
+        if !told.is_some_and(|told| told.is_empty() || told.contains(&from)) {
+            self.facts.push((now, Fact::WrongAudio(format!("{said} from {from}"))));
+        } else if self.call.as_ref().is_some_and(|call| said == format!("{}>{}", call.remote_token, call.token)) {
             self.frames_received += 1;
-        } else if call.state == State::Up {
-            self.facts.push((now, Fact::WrongAudio(said)));
+        }
+    }
+
+    /// What this phone calls itself in its next call.
+    fn new_token(&mut self) -> String {
+        let token = format!("{}-{:08x}", self.user, self.random.next_u32());
+        self.tokens.push((token.clone(), Vec::new()));
+        token
+    }
+
+    /// Remembers where the other side's media is and comes from.
+    fn take_media(&mut self, text: &Text) {
+        let (Some(call), Some((media, direction))) = (&mut self.call, text.media()) else { return };
+        call.media = Some(media);
+        call.sends = !matches!(direction, "sendonly" | "inactive");
+        call.remote_token = text.token().to_owned();
+        let told = self.tokens.iter_mut().find(|(token, _)| *token == call.token);
+        if let Some((_, told)) = told.filter(|(_, told)| !told.contains(&media)) {
+            told.push(media);
         }
     }
 
@@ -465,8 +542,8 @@ impl Phone {
     fn ack_failure(&mut self, response: &Text, out: &mut Sent) {
         let call_uri = self.call.as_ref().map_or_else(|| format!("sip:{}", self.domain), |call| call.target.clone());
         let ack = format!(
-            "ACK {call_uri} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch={};rport\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} ACK\r\nContent-Length: 0\r\n\r\n",
-            self.sip,
+            "ACK {call_uri} SIP/2.0\r\nVia: {};branch={};rport\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} ACK\r\nContent-Length: 0\r\n\r\n",
+            self.via(),
             response.branch(),
             response.get("from"),
             response.get("to"),
@@ -511,13 +588,13 @@ impl Phone {
             call.state = State::Up;
             self.facts.push((now, Fact::Answered));
         }
-        call.take_media(response);
+        self.take_media(response);
         let cseq = response.cseq().0;
-        let branch = self.branch();
+        let (branch, via) = (self.branch(), self.via());
         let Some(call) = &mut self.call else { return };
         let ack = format!(
-            "ACK {} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} ACK\r\nContent-Length: 0\r\n\r\n",
-            call.target, self.sip, call.local, call.remote, call.call_id,
+            "ACK {} SIP/2.0\r\nVia: {};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} ACK\r\nContent-Length: 0\r\n\r\n",
+            call.target, via, call.local, call.remote, call.call_id,
         );
         call.ack = Some(ack.clone().into_bytes());
         out.push((self.sip, self.server, ack.into_bytes()));
@@ -568,12 +645,6 @@ impl Phone {
         }
         let number = self.random.next_u32();
         let tag = format!("d{number}");
-        let peer_user = text
-            .get("from")
-            .split_once("sip:")
-            .and_then(|(_, rest)| rest.split_once('@'))
-            .map_or("", |(user, _)| user)
-            .to_owned();
         let state = match self.manner {
             Manner::Answers { after } | Manner::EarlyMedia { after } => {
                 State::Ringing { answers: Some(now + after), rejects: None }
@@ -581,9 +652,9 @@ impl Phone {
             Manner::Rejects(status) => State::Ringing { answers: None, rejects: Some(status) },
             Manner::Ignores => State::Ringing { answers: None, rejects: None },
         };
-        let mut call = Call {
+        let token = self.new_token();
+        let call = Call {
             caller: false,
-            peer_user,
             call_id: text.get("call-id").to_owned(),
             local: format!("{};tag={tag}", text.get("to")),
             remote: text.get("from").to_owned(),
@@ -594,6 +665,8 @@ impl Phone {
             invite: Some(text.clone()),
             state,
             media: None,
+            token,
+            remote_token: String::new(),
             sends: true,
             seq: 0,
             next_frame: now,
@@ -601,12 +674,14 @@ impl Phone {
             accepted: None,
             ack: None,
             hang_up_when_up: false,
+            is_cut_off: false,
         };
-        call.take_media(text);
         self.call = Some(call);
+        self.take_media(text);
         self.answer(text, 100, "", "", out);
         if matches!(self.manner, Manner::EarlyMedia { .. }) {
-            let sdp = self.sdp(1, "sendrecv");
+            let own = self.call.as_ref().map(|call| call.token.clone()).unwrap_or_default();
+            let sdp = self.sdp(&own, 1, "sendrecv");
             self.answer(text, 183, &tag, &sdp, out);
         } else {
             self.answer(text, 180, &tag, "", out);
@@ -637,10 +712,10 @@ impl Phone {
                 } else {
                     "sendrecv"
                 };
-                call.take_media(text);
                 call.sdp_version += 1;
-                let version = call.sdp_version;
-                let sdp = self.sdp(version, direction);
+                let (version, token) = (call.sdp_version, call.token.clone());
+                self.take_media(text);
+                let sdp = self.sdp(&token, version, direction);
                 let bytes = self.answer(text, 200, "", &sdp, out);
                 if let Some(call) = &mut self.call {
                     call.accepted = Some((bytes, now + T1, T1, now + TIMEOUT));
@@ -662,7 +737,8 @@ impl Phone {
             return;
         }
         call.state = State::Up;
-        let sdp = self.sdp(2, "sendrecv");
+        let token = call.token.clone();
+        let sdp = self.sdp(&token, 2, "sendrecv");
         let bytes = self.answer(&invite, 200, &tag, &sdp, out);
         if let Some(call) = &mut self.call {
             call.accepted = Some((bytes, now + T1, T1, now + TIMEOUT));
@@ -681,9 +757,14 @@ impl Phone {
         let routes: String =
             request.all("record-route").iter().map(|route| format!("Record-Route: {route}\r\n")).collect();
         let bytes = format!(
-            "SIP/2.0 {status} X\r\n{vias}{routes}From: {}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {}\r\nContact: <sip:{}@{}>\r\n{}",
-            request.get("from"), request.get("call-id"), request.get("cseq"), self.user, self.sip, body(sdp),
-        ).into_bytes();
+            "SIP/2.0 {status} X\r\n{vias}{routes}From: {}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {}\r\nContact: {}\r\n{}",
+            request.get("from"),
+            request.get("call-id"),
+            request.get("cseq"),
+            self.contact(),
+            body(sdp),
+        )
+        .into_bytes();
         out.push((self.sip, self.server, bytes.clone()));
         if status >= 200 {
             if self.answered.len() >= 20 {
@@ -706,10 +787,19 @@ impl Phone {
         format!("z9hG4bKsim{:016x}", self.random.next_u64())
     }
 
-    fn sdp(&self, version: u32, direction: &str) -> String {
+    fn via(&self) -> String {
+        format!("SIP/2.0/{} {}", if self.tcp { "TCP" } else { "UDP" }, self.sip)
+    }
+
+    fn contact(&self) -> String {
+        format!("<sip:{}@{}{}>", self.user, self.sip, if self.tcp { ";transport=tcp" } else { "" })
+    }
+
+    /// `token` stands in an attribute that nobody knows, and must pass.
+    fn sdp(&self, token: &str, version: u32, direction: &str) -> String {
         format!(
             "v=0\r\no={} 1 {version} IN IP4 {}\r\ns=-\r\nc=IN IP4 {}\r\nt=0 0\r\nm=audio {} RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\n\
-             a=rtpmap:101 telephone-event/8000\r\na={direction}\r\n",
+             a=rtpmap:101 telephone-event/8000\r\na=x-sim:{token}\r\na={direction}\r\n",
             self.user,
             self.rtp.ip(),
             self.rtp.ip(),
@@ -719,13 +809,6 @@ impl Phone {
 }
 
 impl Call {
-    fn take_media(&mut self, text: &Text) {
-        if let Some((media, direction)) = text.media() {
-            self.media = Some(media);
-            self.sends = !matches!(direction, "sendonly" | "inactive");
-        }
-    }
-
     fn local_tag(&self) -> String {
         text::param(&self.local, "tag").unwrap_or_default()
     }

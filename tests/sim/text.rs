@@ -66,6 +66,11 @@ impl Text {
         contact.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or(contact, |(uri, _)| uri).to_owned()
     }
 
+    /// What the sender of a description calls itself.
+    pub fn token(&self) -> &str {
+        self.body.lines().find_map(|line| line.strip_prefix("a=x-sim:")).unwrap_or("")
+    }
+
     /// address:port of the first audio stream, and its direction.
     pub fn media(&self) -> Option<(std::net::SocketAddr, &str)> {
         let address = self.body.lines().find_map(|line| line.strip_prefix("c=IN IP4 "))?;
@@ -75,6 +80,16 @@ impl Text {
             ["sendonly", "recvonly", "inactive"].into_iter().find(|name| self.body.contains(&format!("a={name}")));
         Some((std::net::SocketAddr::new(address.parse().ok()?, port), direction.unwrap_or("sendrecv")))
     }
+}
+
+/// The length of the first message of a stream, once it is whole.
+pub fn whole(stream: &[u8]) -> Option<usize> {
+    let head = stream.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&stream[..head]).expect("text");
+    let length: Option<usize> =
+        text.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    let len = head + length.unwrap_or_else(|| panic!("no Content-Length on a stream: {text}"));
+    (stream.len() >= len).then_some(len)
 }
 
 /// `name=value` among the parameters of a header value.

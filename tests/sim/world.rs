@@ -1,7 +1,8 @@
-//! A world in one thread: phones, a network that loses, doubles and delays, and a node of 1 to 4 shards on a virtual clock.
+//! A world in one thread: phones, strangers, a network that loses, doubles and delays, and a node of 1 to 4 shards on a
+//! virtual clock.
 //!
-//! Every datagram for the node's SIP address arrives at a random shard. Between any two steps a shard may be written to
-//! bytes and read back. One seed makes one world, event for event.
+//! Every datagram for the node's SIP address arrives at a random shard, and every connection is accepted by one. Between
+//! any two steps a shard may be written to bytes and read back. One seed makes one world, event for event.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use tipring::base::hash::HashKey;
 use tipring::base::id::CallId;
+use tipring::base::id::Handle;
 use tipring::base::id::ShardId;
 use tipring::base::random::Random;
 use tipring::base::time::Instant;
@@ -22,8 +24,11 @@ use tipring::machine::Shared;
 use tipring::machine::directory::Directory;
 use tipring::machine::exchange::Exchange;
 use tipring::machine::exchange::Input;
+use tipring::machine::flow::Connection;
 use tipring::machine::flow::Flow;
+use tipring::machine::media::command::SocketCommand;
 use tipring::machine::media::ports::Pair;
+use tipring::machine::media::ports::QUARANTINE;
 use tipring::machine::media::relay::Verdict;
 use tipring::machine::outbox::Mesh;
 use tipring::machine::outbox::Outbox;
@@ -43,6 +48,10 @@ use crate::phone::Act;
 use crate::phone::Manner;
 use crate::phone::Phone;
 use crate::phone::Sent;
+use crate::stranger;
+use crate::stream::Read;
+use crate::stream::Stream;
+use crate::watch::Watch;
 
 const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 const PAIRS_PER_SHARD: u32 = 64;
@@ -65,8 +74,25 @@ impl Faults {
 
 #[derive(Debug)]
 enum Happening {
-    Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    Mesh { from: ShardId, to: ShardId, message: Mesh },
+    Datagram {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    /// Bytes of a stream arrive.
+    Bytes {
+        stream: usize,
+        to_node: bool,
+    },
+    /// The node learns that a connection broke.
+    Broken(usize),
+    /// A stranger does something.
+    Stranger,
+    Mesh {
+        from: ShardId,
+        to: ShardId,
+        message: Mesh,
+    },
     ShardTimer(usize),
     PhoneTimer(usize),
     Act(usize, Act),
@@ -88,6 +114,19 @@ pub struct World {
     sequence: u64,
     shard_timers: Vec<Instant>,
     phone_timers: Vec<Instant>,
+    streams: Vec<Stream>,
+    pub watch: Watch,
+    sockets: Vec<BTreeMap<u32, Socket>>,
+    /// Sockets drop what the kernel would drop; else the relay has to.
+    kernel_filters: bool,
+}
+
+/// A media socket as its shard asked for it.
+#[derive(Debug, Default)]
+struct Socket {
+    is_open: bool,
+    peer: Option<SocketAddr>,
+    closed_at: Option<Instant>,
 }
 
 impl World {
@@ -123,6 +162,10 @@ impl World {
             sequence: 0,
             shard_timers,
             phone_timers: Vec::new(),
+            streams: Vec::new(),
+            watch: Watch::default(),
+            sockets: (0..shards).map(|_| BTreeMap::new()).collect(),
+            kernel_filters: seed % 2 == 0,
         }
     }
 
@@ -155,6 +198,16 @@ impl World {
     /// `phone` does this so long from now.
     pub fn plan(&mut self, after: Duration, phone: usize, act: Act) {
         self.push(self.now + after, Happening::Act(phone, act));
+    }
+
+    /// A stranger does something so long from now.
+    pub fn plan_stranger(&mut self, after: Duration) {
+        self.push(self.now + after, Happening::Stranger);
+    }
+
+    /// Media sockets that are open.
+    pub fn open_sockets(&self) -> usize {
+        self.sockets.iter().flat_map(BTreeMap::values).filter(|socket| socket.is_open).count()
     }
 
     /// The next step of this call panics.
@@ -194,6 +247,9 @@ impl World {
         match happening {
             Happening::Datagram { from, to, bytes } if to.ip() == NODE => self.reach_node(from, to, bytes),
             Happening::Datagram { from, to, bytes } => self.reach_phone(from, to, &bytes),
+            // As the shard's driver does it.
+            Happening::Mesh { to, message: Mesh::Write { flow, bytes }, .. } => self.send(to, flow, bytes),
+            Happening::Mesh { message: Mesh::Keep { .. }, .. } => {}
             Happening::Mesh { from, to, message } => self.on_shard(usize::from(to.0), |exchange, now, shared, out| {
                 exchange.handle(Input::Mesh { from, message }, now, shared, out);
             }),
@@ -205,6 +261,10 @@ impl World {
                 self.phone_timers[phone] = Instant::NEVER;
                 self.on_phone(phone, |phone, now, out| phone.handle_timeout(now, out));
             }
+            Happening::Bytes { stream, to_node } => self.on_bytes(stream, to_node),
+            Happening::Broken(stream) => self.on_broken(stream),
+            Happening::Stranger => self.on_stranger(),
+            Happening::Act(phone, Act::Disconnect) => self.disconnect(phone),
             Happening::Act(phone, act) => self.on_phone(phone, |phone, now, out| phone.act(act, now, out)),
         }
     }
@@ -213,6 +273,11 @@ impl World {
         if to == Self::server() {
             let shard = self.random.below(self.shards.len() as u64) as usize;
             self.ladder.push((self.now, from, to, bytes.clone()));
+            if stranger::is_stranger(from.ip()) {
+                self.watch.stranger_sent(from.ip(), &bytes);
+            } else {
+                self.watch.received(from, false, &bytes);
+            }
             self.on_shard(shard, |exchange, now, shared, out| {
                 exchange.handle(Input::Sip { flow: Flow::udp(0, from), bytes: &bytes }, now, shared, out);
             });
@@ -220,6 +285,11 @@ impl World {
         }
         let place = u32::from(to.port()) - FIRST_PORT;
         let (shard, slot) = (place / (PAIRS_PER_SHARD * 2), place % (PAIRS_PER_SHARD * 2));
+        let socket = self.sockets[shard as usize].entry(slot).or_default();
+        let is_open = socket.is_open;
+        if self.kernel_filters && (!is_open || socket.peer.is_some_and(|peer| peer != from)) {
+            return;
+        }
         let mut forward = None;
         self.on_shard(shard as usize, |exchange, now, shared, out| {
             if let Verdict::Forward { slot, peer } = exchange.relay(slot, from, &bytes, now, shared, out) {
@@ -227,6 +297,9 @@ impl World {
             }
         });
         if let Some((slot, peer)) = forward {
+            assert!(is_open, "a packet of a closed port is relayed");
+            assert!(!stranger::is_stranger(from.ip()), "a stranger's packet is relayed");
+            assert!(self.phones.iter().any(|phone| phone.rtp == peer), "media goes to {peer}");
             let port = FIRST_PORT + shard * PAIRS_PER_SHARD * 2 + slot;
             self.transmit(SocketAddr::new(NODE, port as u16), peer, bytes);
         }
@@ -235,7 +308,7 @@ impl World {
     fn reach_phone(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let Some(index) = self.phones.iter().position(|phone| phone.sip == to || phone.rtp == to) else { return };
         if self.phones[index].rtp == to {
-            self.phones[index].handle_rtp(bytes, self.now);
+            self.phones[index].handle_rtp(from, bytes, self.now);
             return;
         }
         self.ladder.push((self.now, from, to, bytes.to_vec()));
@@ -246,7 +319,11 @@ impl World {
         let mut sent = Sent::new();
         act(&mut self.phones[index], self.now, &mut sent);
         for (from, to, bytes) in sent {
-            self.transmit(from, to, bytes);
+            if from == self.phones[index].sip && self.phones[index].tcp {
+                self.write_to_node(index, &bytes);
+            } else {
+                self.transmit(from, to, bytes);
+            }
         }
         let next =
             self.phones[index].next_deadline().unwrap_or(Instant::NEVER).max(self.now + Duration::from_millis(1));
@@ -283,14 +360,159 @@ impl World {
         let outputs: Vec<_> = out.drain().collect();
         for output in outputs {
             match output {
-                Output::Send { flow, bytes } => self.transmit(Self::server(), flow.peer, bytes),
-                Output::Mesh { to, message } => {
-                    let delay = Duration::from_micros(self.random.below(2_000));
-                    self.push(self.now + delay, Happening::Mesh { from: shard, to, message });
+                Output::Send { flow, bytes } => {
+                    if stranger::is_stranger(flow.peer.ip()) {
+                        self.watch.stranger_got(flow.peer.ip(), &bytes);
+                    } else {
+                        self.watch.sent(flow.peer, flow.is_reliable(), &bytes);
+                    }
+                    self.send(shard, flow, bytes);
                 }
+                Output::Mesh { to, message } => self.tell_shard(shard, to, message),
+                Output::Socket(command) => self.on_socket(index, command),
                 Output::Event { call, body, .. } => self.events.push((shard, call, body)),
                 _ => {}
             }
+        }
+    }
+
+    /// As the shard's driver does it.
+    fn send(&mut self, shard: ShardId, flow: Flow, bytes: Vec<u8>) {
+        match flow.connection {
+            None => self.transmit(Self::server(), flow.peer, bytes),
+            Some(connection) if connection.shard == shard => {
+                let stream = connection.handle.slot as usize;
+                assert_eq!(self.streams[stream].flow, flow);
+                if self.streams[stream].node_is_open {
+                    self.write(stream, false, &bytes);
+                } else {
+                    self.push(self.now, Happening::Broken(stream));
+                }
+            }
+            Some(connection) => self.tell_shard(shard, connection.shard, Mesh::Write { flow, bytes }),
+        }
+    }
+
+    fn tell_shard(&mut self, from: ShardId, to: ShardId, message: Mesh) {
+        let delay = Duration::from_micros(self.random.below(2_000));
+        self.push(self.now + delay, Happening::Mesh { from, to, message });
+    }
+
+    fn on_socket(&mut self, shard: usize, command: SocketCommand) {
+        let (SocketCommand::Open { slot }
+        | SocketCommand::Close { slot }
+        | SocketCommand::Connect { slot, .. }
+        | SocketCommand::Disconnect { slot }) = command;
+        let socket = self.sockets[shard].entry(slot).or_default();
+        match command {
+            SocketCommand::Open { .. } => {
+                assert!(!socket.is_open, "slot {slot} of shard {shard} is opened twice");
+                let rests = socket.closed_at.is_none_or(|closed_at| self.now.since(closed_at) >= QUARANTINE);
+                assert!(rests, "slot {slot} of shard {shard} is used again too soon");
+                *socket = Socket { is_open: true, ..Socket::default() };
+            }
+            SocketCommand::Close { .. } => *socket = Socket { closed_at: Some(self.now), ..Socket::default() },
+            SocketCommand::Connect { peer, .. } => socket.peer = Some(peer),
+            SocketCommand::Disconnect { .. } => socket.peer = None,
+        }
+    }
+
+    fn write_to_node(&mut self, phone: usize, bytes: &[u8]) {
+        let open = self.streams.iter().position(|stream| stream.phone == phone && stream.phone_is_open);
+        let stream = open.unwrap_or_else(|| self.connect(phone));
+        if self.random.chance(1, 10) {
+            self.write(stream, true, b"\r\n\r\n");
+        }
+        self.write(stream, true, bytes);
+    }
+
+    /// A connection is accepted by any shard.
+    fn connect(&mut self, phone: usize) -> usize {
+        let shard = ShardId(self.random.below(self.shards.len() as u64) as u8);
+        let slot = self.streams.len();
+        let peer = SocketAddr::new(self.phones[phone].sip.ip(), 40_000 + slot as u16);
+        let handle = Handle { slot: slot as u32, generation: 1 };
+        let flow = Flow { listener: 1, peer, connection: Some(Connection { shard, handle }) };
+        self.streams.push(Stream::new(phone, flow));
+        slot
+    }
+
+    fn write(&mut self, stream: usize, to_node: bool, bytes: &[u8]) {
+        if self.streams[stream].write(to_node, bytes) {
+            let stalls = self.random.chance(self.faults.lost + self.faults.delayed, 1000);
+            let extra = if stalls { self.random.below(1_000_000) } else { 0 };
+            let delay = Duration::from_micros(5_000 + self.random.below(2_000) + extra);
+            self.push(self.now + delay, Happening::Bytes { stream, to_node });
+        }
+    }
+
+    fn on_bytes(&mut self, index: usize, to_node: bool) {
+        if self.streams[index].arrive(to_node, &mut self.random) {
+            let delay = Duration::from_micros(self.random.below(3_000));
+            self.push(self.now + delay, Happening::Bytes { stream: index, to_node });
+        }
+        let (flow, phone) = (self.streams[index].flow, self.streams[index].phone);
+        while to_node {
+            match self.streams[index].read_at_node() {
+                Read::Message(bytes) => {
+                    self.ladder.push((self.now, flow.peer, Self::server(), bytes.clone()));
+                    self.watch.received(flow.peer, true, &bytes);
+                    let shard = flow.connection.map_or(0, |connection| usize::from(connection.shard.0));
+                    self.on_shard(shard, |exchange, now, shared, out| {
+                        exchange.handle(Input::Sip { flow, bytes: &bytes }, now, shared, out);
+                    });
+                }
+                Read::Ping => self.write(index, false, b"\r\n"),
+                Read::Nothing => return,
+            }
+        }
+        while let Some(bytes) = self.streams[index].read_at_phone() {
+            self.ladder.push((self.now, Self::server(), flow.peer, bytes.clone()));
+            self.on_phone(phone, |phone, now, out| phone.handle(&bytes, now, out));
+        }
+    }
+
+    /// The phone sees its connection break, the node a little later.
+    fn disconnect(&mut self, phone: usize) {
+        let Some(at) = self.streams.iter().position(|stream| stream.phone == phone && stream.phone_is_open) else {
+            return;
+        };
+        self.streams[at].phone_is_open = false;
+        let delay = Duration::from_micros(self.random.below(3_000_000));
+        self.push(self.now + delay, Happening::Broken(at));
+        self.on_phone(phone, |phone, now, out| phone.on_disconnected(now, out));
+    }
+
+    fn on_broken(&mut self, index: usize) {
+        let stream = &mut self.streams[index];
+        let was_open = std::mem::replace(&mut stream.node_is_open, false);
+        // Whoever writes to a connection that is gone tells it again; a stranger's is nobody's flow.
+        if !stream.was_heard || !was_open && self.random.chance(1, 2) {
+            return;
+        }
+        let flow = stream.flow;
+        let shard = flow.connection.map_or(0, |connection| usize::from(connection.shard.0));
+        self.on_shard(shard, |exchange, now, shared, out| exchange.handle(Input::FlowClosed(flow), now, shared, out));
+    }
+
+    /// Something at the SIP port, and packets at some media ports.
+    fn on_stranger(&mut self) {
+        let from = stranger::address(&mut self.random);
+        let seen = self.random.below(1 + self.ladder.len() as u64) as usize;
+        let seen =
+            self.ladder.get(seen).filter(|(_, _, to, _)| *to == Self::server()).map(|(_, _, _, bytes)| &bytes[..]);
+        let bytes = stranger::sip(from, seen, &mut self.random);
+        self.transmit(from, Self::server(), bytes);
+        let open: Vec<_> = (0..)
+            .zip(&self.sockets)
+            .flat_map(|(shard, sockets)| {
+                let open = sockets.iter().filter(|(_, socket)| socket.is_open);
+                open.map(move |(slot, _)| FIRST_PORT + shard * PAIRS_PER_SHARD * 2 + slot).collect::<Vec<_>>()
+            })
+            .collect();
+        for port in open {
+            let packet = stranger::rtp(&mut self.random);
+            self.transmit(from, SocketAddr::new(NODE, port as u16), packet);
         }
     }
 
@@ -337,7 +559,9 @@ fn settings(shards: u8, random: &mut Random) -> Settings {
         boot: 1,
         shards,
         secrets: Secrets { hash, nonce: [7; 32] },
-        listeners: vec![Listener { reliable: false, local: World::server(), advertise: None, interface: 0 }],
+        listeners: [false, true]
+            .map(|reliable| Listener { reliable, local: World::server(), advertise: None, interface: 0 })
+            .to_vec(),
         trusted: Vec::new(),
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
         interfaces: vec![Interface { name: "default".to_owned(), ipv4: Some(media), ipv6: None }],
@@ -361,5 +585,14 @@ fn entry(user: &str) -> link::Phone {
         record: link::Record::Never,
         external_id: String::new(),
         ha1: Ha1 { md5: Some(ha1.into()), sha256: None, sha512_256: None },
+    }
+}
+
+/// What happened, when a check fails.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the story of this world:\n{}", self.story());
+        }
     }
 }

@@ -72,6 +72,10 @@ impl Locating {
         self.questions.first_key_value().map(|(_, question)| question.deadline)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.questions.len()
+    }
+
     fn finish(&mut self, request: u64) -> Option<Located> {
         let Question { call, mut targets, .. } = self.questions.remove(&request)?;
         // First choice first (RFC 3261 §16.6: by q); a stable order whichever shard answered first.

@@ -324,11 +324,11 @@ impl Exchange {
             self.pass_on(place.shard, flow, message, out);
             return;
         }
-        if self.calls.get(place.call).is_some() {
-            self.on_call(place.call, CallInput::Request { message, flow }, now, shared, out);
+        if self.repeat_answer(flow, message, shared, out) {
             return;
         }
-        if self.repeat_answer(flow, message, shared, out) {
+        if self.calls.get(place.call).is_some() {
+            self.on_call(place.call, CallInput::Request { message, flow }, now, shared, out);
             return;
         }
         self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
@@ -538,6 +538,16 @@ impl Exchange {
 
     pub fn ports_in_use(&self) -> u32 {
         self.ports.counts.in_use
+    }
+
+    /// Finished transactions that wait for retransmissions.
+    pub fn lingering(&self) -> usize {
+        self.lingering.len()
+    }
+
+    /// Locations that other shards have been asked for.
+    pub fn questions(&self) -> usize {
+        self.locating.len()
     }
 
     /// Steps of calls that panicked.

@@ -1,7 +1,4 @@
-//! Properties of `wire::sip` over any bytes, as plain functions: `tests/sip_fuzz.rs` replays a corpus and mutations of it,
-//! `tests/fuzz/` gives the same functions to libFuzzer.
-
-#![allow(dead_code, clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Properties of `wire::sip` over any bytes.
 
 use std::net::SocketAddr;
 

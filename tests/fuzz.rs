@@ -10,7 +10,7 @@ use tipring::base::random::Random;
 use tipring::wire::sip::Frame;
 use tipring::wire::sip::Framer;
 
-#[path = "fuzz/targets/sip.rs"]
+#[path = "fuzz/targets/mod.rs"]
 mod targets;
 mod torture;
 

@@ -1,0 +1,142 @@
+//! Between the network and the node: every SIP message in and out is looked at, and what RFC 3261 wants of a node holds for each.
+//!
+//! It panics at the message that breaks a rule, so that the story ends there.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+use crate::text;
+use crate::text::Text;
+
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Requests that reached the node: by who sent it, branch and method.
+    asked: BTreeMap<(IpAddr, String, String), Asked>,
+    /// Requests of the node, by Call-ID, branch and method.
+    sent: BTreeMap<(String, String, String), Vec<u8>>,
+    /// The number of the node's last request in a dialog: by Call-ID and its own tag.
+    numbers: BTreeMap<(String, String), u32>,
+    /// Numbers of the INVITEs that the node sent, by the same.
+    invites: BTreeMap<(String, String, u32), ()>,
+    /// By stranger: (packets, bytes) in and out.
+    strangers: BTreeMap<IpAddr, [(u64, u64); 2]>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    from: SocketAddr,
+    call_id: String,
+    is_reliable: bool,
+    /// The final response, without what may differ in a repeated challenge.
+    finally: Option<Vec<u8>>,
+}
+
+impl Watch {
+    /// A message reached the node.
+    pub fn received(&mut self, from: SocketAddr, is_reliable: bool, bytes: &[u8]) {
+        let Some(text) = Text::parse(bytes).filter(|text| text.status() == 0) else { return };
+        let asked = Asked { from, call_id: text.get("call-id").to_owned(), is_reliable, finally: None };
+        self.asked.entry((from.ip(), text.branch(), text.method().to_owned())).or_insert(asked);
+    }
+
+    /// The node sends a message.
+    pub fn sent(&mut self, to: SocketAddr, is_reliable: bool, bytes: &[u8]) {
+        let text = Text::parse(bytes).unwrap_or_else(|| panic!("not a message: {}", bytes.escape_ascii()));
+        hides_the_others(to, bytes);
+        if text.status() == 0 {
+            self.on_request(&text, bytes);
+        } else {
+            self.on_response(to, is_reliable, &text, bytes);
+        }
+    }
+
+    pub fn stranger_sent(&mut self, from: IpAddr, bytes: &[u8]) {
+        count(&mut self.strangers.entry(from).or_default()[0], bytes);
+    }
+
+    /// Reliability: an unauthenticated source gets at most one packet for each of its own, and three times the bytes.
+    pub fn stranger_got(&mut self, to: IpAddr, bytes: &[u8]) {
+        let both = self.strangers.entry(to).or_default();
+        count(&mut both[1], bytes);
+        let [sent, got] = both;
+        assert!(got.0 <= sent.0, "{to} sent {} packets and got {}", sent.0, got.0);
+        assert!(got.1 <= 3 * sent.1, "{to} sent {} bytes and got {}", sent.1, got.1);
+    }
+
+    fn on_request(&mut self, text: &Text, bytes: &[u8]) {
+        let call_id = text.get("call-id").to_owned();
+        let (method, (number, named)) = (text.method().to_owned(), text.cseq());
+        assert_eq!(method, named, "the method of CSeq");
+        let key = (call_id.clone(), text.branch(), method.clone());
+        if let Some(first) = self.sent.get(&key) {
+            // RFC 3261 §17.1.1.2: "The client transaction MUST ... retransmit the request": the same one.
+            assert!(first == bytes, "a retransmission differs:\n{}\n{}", first.escape_ascii(), bytes.escape_ascii());
+            return;
+        }
+        self.sent.insert(key, bytes.to_vec());
+        let dialog = (call_id, text::param(text.get("from"), "tag").unwrap_or_default());
+        if matches!(method.as_str(), "ACK" | "CANCEL") {
+            let invite = (dialog.0, dialog.1, number);
+            assert!(self.invites.contains_key(&invite), "{method} {number} without its INVITE");
+            return;
+        }
+        if method == "INVITE" {
+            self.invites.insert((dialog.0.clone(), dialog.1.clone(), number), ());
+        }
+        // RFC 3261 §12.2.1.1: "Requests within a dialog MUST contain strictly monotonically increasing and contiguous CSeq".
+        if let Some(last) = self.numbers.insert(dialog, number) {
+            assert_eq!(number, last + 1, "CSeq of {} in {}", text.start, text.get("call-id"));
+        }
+    }
+
+    fn on_response(&mut self, to: SocketAddr, is_reliable: bool, text: &Text, bytes: &[u8]) {
+        let key = (to.ip(), text.branch(), text.method().to_owned());
+        let Some(asked) = self.asked.get_mut(&key) else {
+            panic!("{to} never sent the request of {} {}", text.start, text.get("cseq"))
+        };
+        assert_eq!(asked.call_id, text.get("call-id"));
+        if !is_reliable && !asked.is_reliable {
+            assert_eq!(asked.from, to, "RFC 3581 §4: the answer goes where the request came from");
+        }
+        if text.status() < 200 {
+            assert!(asked.finally.is_none() || text.status() == 100, "{} after the final response", text.start);
+            return;
+        }
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        let kept: Vec<u8> = lines.filter(|line| !line.starts_with(b"WWW-Authenticate:")).flatten().copied().collect();
+        // A CANCEL that overtook its INVITE names nothing yet: RFC 3261 §9.1 wants phones to wait for a provisional response.
+        let overtook = |first: &[u8]| text.method() == "CANCEL" && first.starts_with(b"SIP/2.0 481");
+        match asked.finally.as_ref().filter(|first| !overtook(first)) {
+            // RFC 3261 §17.2: a transaction has one final response, and a retransmission gets the same.
+            Some(first) => {
+                assert!(*first == kept, "another final response:\n{}\n{}", first.escape_ascii(), kept.escape_ascii())
+            }
+            None => asked.finally = Some(kept),
+        }
+    }
+
+    /// Requests over UDP that never got a final response.
+    pub fn unanswered(&self) -> Vec<String> {
+        let open = self
+            .asked
+            .iter()
+            .filter(|((_, _, method), asked)| asked.finally.is_none() && !asked.is_reliable && method != "ACK");
+        open.map(|((from, branch, method), asked)| format!("{method} of {from}, {branch}, {}", asked.call_id)).collect()
+    }
+}
+
+fn count(sum: &mut (u64, u64), bytes: &[u8]) {
+    sum.0 += 1;
+    sum.1 += bytes.len() as u64;
+}
+
+/// No party sees an address of another: they are all in 203.0.113.0/24.
+fn hides_the_others(to: SocketAddr, bytes: &[u8]) {
+    let (own, text) = (to.ip().to_string(), String::from_utf8_lossy(bytes));
+    for (at, _) in text.match_indices("203.0.113.") {
+        let rest = &text[at..];
+        let end = rest.find(|char: char| !char.is_ascii_digit() && char != '.').unwrap_or(rest.len());
+        assert_eq!(rest[..end].trim_end_matches('.'), own, "an address of somebody else goes to {to}:\n{text}");
+    }
+}
