@@ -1,4 +1,4 @@
-//! The fuzz properties of `wire::sip` over a corpus (`tests/corpus/sip`, the torture messages) and over seeded mutations of it.
+//! The fuzz properties of `tests/fuzz/targets` over a corpus (`tests/corpus`, the torture messages) and over seeded mutations of it.
 //!
 //! `TIPRING_FUZZ_ROUNDS` and `TIPRING_FUZZ_SEED` widen the search; a failure prints the bytes, which belong into the corpus.
 
@@ -14,19 +14,31 @@ use tipring::wire::sip::Framer;
 mod targets;
 mod torture;
 
-fn corpus() -> Vec<Vec<u8>> {
-    let mut corpus: Vec<_> = torture::all().map(|case| (case.bytes)()).collect();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/sip");
+/// A target and the folder of its corpus.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 4] = [
+    ("sip", targets::sip::all),
+    ("sdp", targets::sdp::description),
+    ("media", targets::media::packet),
+    ("frames", targets::frames::frames),
+];
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = format!("{}/tests/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "the corpus is there");
-    corpus.extend(files.iter().map(|file| std::fs::read(file).unwrap()));
+    let mut corpus: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    if name == "sip" {
+        corpus.extend(torture::all().map(|case| (case.bytes)()));
+    }
     corpus
 }
 
-fn check(bytes: &[u8], what: &str) {
-    let outcome = catch_unwind(|| targets::all(bytes));
-    assert!(outcome.is_ok(), "{what}: \"{}\"", bytes.escape_ascii());
+fn check((name, holds): Target, bytes: &[u8], what: &str) {
+    let outcome = catch_unwind(|| holds(bytes));
+    assert!(outcome.is_ok(), "{name}, {what}: \"{}\"", bytes.escape_ascii());
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -35,10 +47,12 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 #[test]
 fn the_corpus_holds() {
-    for bytes in corpus() {
-        check(&bytes, "corpus");
-        // A stream of it, twice and with keep-alives between.
-        check(&[&bytes[..], b"\r\n\r\n", &bytes[..], b"\r\n"].concat(), "corpus, twice");
+    for target in TARGETS {
+        for bytes in corpus(target.0) {
+            check(target, &bytes, "corpus");
+            // A stream of it, twice and with keep-alives between.
+            check(target, &[&bytes[..], b"\r\n\r\n", &bytes[..], b"\r\n"].concat(), "corpus, twice");
+        }
     }
 }
 
@@ -46,20 +60,27 @@ fn the_corpus_holds() {
 fn every_prefix_holds() {
     for name in ["wsinv", "intmeth", "badinv01", "regescrt"] {
         let bytes = torture::bytes(name);
-        (0..bytes.len()).for_each(|end| check(&bytes[..end], name));
+        (0..bytes.len()).for_each(|end| check(TARGETS[0], &bytes[..end], name));
+    }
+    for target in &TARGETS[1..] {
+        for bytes in corpus(target.0) {
+            (0..bytes.len()).for_each(|end| check(*target, &bytes[..end], "prefix"));
+        }
     }
 }
 
 #[test]
 fn mutations_hold() {
-    let corpus = corpus();
-    let mut random = Random::new(number("TIPRING_FUZZ_SEED", 0x5EED));
-    for round in 0..number("TIPRING_FUZZ_ROUNDS", 1_500) {
-        let mut bytes = pick(&corpus, &mut random).clone();
-        for _ in 0..=random.below(4) {
-            mutate(&mut bytes, &corpus, &mut random);
+    for target in TARGETS {
+        let corpus = corpus(target.0);
+        let mut random = Random::new(number("TIPRING_FUZZ_SEED", 0x5EED));
+        for round in 0..number("TIPRING_FUZZ_ROUNDS", 1_500) {
+            let mut bytes = pick(&corpus, &mut random).clone();
+            for _ in 0..=random.below(4) {
+                mutate(&mut bytes, &corpus, &mut random);
+            }
+            check(target, &bytes, &format!("round {round}"));
         }
-        check(&bytes, &format!("round {round}"));
     }
 }
 
