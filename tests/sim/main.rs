@@ -4,6 +4,7 @@
 //! `TIPRING_SEEDS=N` makes more of them.
 
 #![allow(unreachable_pub, reason = "a binary of its own")]
+#![allow(clippy::print_stderr, reason = "a failure tells its seed and its story")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod check;

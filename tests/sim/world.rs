@@ -165,7 +165,7 @@ impl World {
             streams: Vec::new(),
             watch: Watch::default(),
             sockets: (0..shards).map(|_| BTreeMap::new()).collect(),
-            kernel_filters: seed % 2 == 0,
+            kernel_filters: seed.is_multiple_of(2),
         }
     }
 
@@ -452,7 +452,19 @@ impl World {
             self.push(self.now + delay, Happening::Bytes { stream: index, to_node });
         }
         let (flow, phone) = (self.streams[index].flow, self.streams[index].phone);
-        while to_node {
+        if to_node {
+            self.read_at_node(index);
+            return;
+        }
+        while let Some(bytes) = self.streams[index].read_at_phone() {
+            self.ladder.push((self.now, Self::server(), flow.peer, bytes.clone()));
+            self.on_phone(phone, |phone, now, out| phone.handle(&bytes, now, out));
+        }
+    }
+
+    fn read_at_node(&mut self, index: usize) {
+        let flow = self.streams[index].flow;
+        loop {
             match self.streams[index].read_at_node() {
                 Read::Message(bytes) => {
                     self.ladder.push((self.now, flow.peer, Self::server(), bytes.clone()));
@@ -465,10 +477,6 @@ impl World {
                 Read::Ping => self.write(index, false, b"\r\n"),
                 Read::Nothing => return,
             }
-        }
-        while let Some(bytes) = self.streams[index].read_at_phone() {
-            self.ladder.push((self.now, Self::server(), flow.peer, bytes.clone()));
-            self.on_phone(phone, |phone, now, out| phone.handle(&bytes, now, out));
         }
     }
 
