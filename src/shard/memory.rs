@@ -197,6 +197,17 @@ figures! {
     Histogram:
     TurnLateness "tipring_shard_turn_lateness_seconds" "" "How much later than due a turn began";
     RelayDelay "tipring_rtp_forward_delay_seconds" "" "Upper bound of the time from arrival to departure of a relayed packet";
+    SipDelayInvite "tipring_sip_delay_seconds" "method=\"INVITE\"" "Time from reading a message to sending the first that it caused";
+    SipDelayAck "tipring_sip_delay_seconds" "method=\"ACK\"" "Time from reading a message to sending the first that it caused";
+    SipDelayBye "tipring_sip_delay_seconds" "method=\"BYE\"" "Time from reading a message to sending the first that it caused";
+    SipDelayCancel "tipring_sip_delay_seconds" "method=\"CANCEL\"" "Time from reading a message to sending the first that it caused";
+    SipDelayRegister "tipring_sip_delay_seconds" "method=\"REGISTER\"" "Time from reading a message to sending the first that it caused";
+    SipDelayOptions "tipring_sip_delay_seconds" "method=\"OPTIONS\"" "Time from reading a message to sending the first that it caused";
+    SipDelayPrack "tipring_sip_delay_seconds" "method=\"PRACK\"" "Time from reading a message to sending the first that it caused";
+    SipDelayUpdate "tipring_sip_delay_seconds" "method=\"UPDATE\"" "Time from reading a message to sending the first that it caused";
+    SipDelayInfo "tipring_sip_delay_seconds" "method=\"INFO\"" "Time from reading a message to sending the first that it caused";
+    SipDelayOther "tipring_sip_delay_seconds" "method=\"other\"" "Time from reading a message to sending the first that it caused";
+    SipDelayResponse "tipring_sip_delay_seconds" "method=\"response\"" "Time from reading a message to sending the first that it caused";
 }
 
 /// What the shard is doing.

@@ -204,6 +204,18 @@ fn metrics_are_well_formed_and_move() {
         let moved = eventually(Duration::from_secs(5), || server.metric(counter, "").filter(|value| *value >= least));
         assert!(moved.is_some(), "{counter}\n{}", response.body);
     }
+    for (figure, label) in [
+        ("tipring_sip_delay_seconds_count", "method=\"INVITE\""),
+        ("tipring_sip_delay_seconds_count", "method=\"REGISTER\""),
+        ("tipring_sip_delay_seconds_count", "method=\"response\""),
+        ("tipring_sip_delay_seconds_sum", "method=\"BYE\""),
+        ("process_cpu_seconds_total", "process=\"engine\""),
+        ("process_open_fds", "process=\"keeper\""),
+        ("process_resident_memory_bytes", "process=\"side\""),
+        ("tipring_build_info", "rustc=\"1."),
+    ] {
+        assert!(server.metric(figure, label).is_some_and(|value| value > 0.0), "{figure} {label}\n{}", response.body);
+    }
 }
 
 #[test]
@@ -230,6 +242,72 @@ fn the_mirror_carries_every_message_of_a_call() {
         let count = starts.iter().filter(|line| line.starts_with(start)).count();
         assert!(count >= 2, "{start} of both legs: {starts:#?}");
     }
+}
+
+#[test]
+fn the_mirror_carries_rtcp_reports_with_their_call() {
+    let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
+    collector.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let address = collector.local_addr().unwrap();
+    let mut server = Server::start(|setup| setup.more = format!("[hep]\naddress = \"{address}\"\n"));
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.check_media();
+    // A receiver report with one block: fraction 64 of 256, 300 lost, highest 70,000, jitter 33, LSR 5, DLSR 6.
+    let words = [0x1000_0001, 0x1000_03e9, 0x4000_012c, 70_000, 33, 5, 6];
+    let mut report = vec![0x81, 201, 0, 7];
+    report.extend(words.iter().flat_map(|word: &u32| word.to_be_bytes()));
+    let mut to = call.relay().0;
+    to.set_port(to.port() + 1);
+    call.caller_stream.rtcp.send_to(&report, to).unwrap();
+    let from = call.caller_stream.rtcp.local_addr().unwrap();
+    let mut packet = [0; 65_536];
+    let (frame, payload) = loop {
+        let (len, _) = collector.recv_from(&mut packet).expect("a report reaches the collector");
+        let chunks = hep_chunks(&packet[..len]);
+        let find = |kind| chunks.iter().find(|chunk| chunk.0 == kind).map(|chunk| chunk.1);
+        if find(11) == Some(&[5]) {
+            break (packet[..len].to_vec(), find(15).expect("a payload").to_vec());
+        }
+    };
+    call.end_by_caller(&mut left, &mut right);
+    let id = server.cdr(&call.caller.call_id)["call"].as_str().unwrap().to_owned();
+    let json = concat!(
+        r#"{"ssrc":268435457,"type":201,"report_count":1,"report_blocks":[{"source_ssrc":268436457,"highest_seq_no":70000,"#,
+        r#""fraction_lost":64,"ia_jitter":33,"packets_lost":300,"lsr":5,"dlsr":6}]}"#,
+    );
+    assert_eq!(String::from_utf8(payload).unwrap(), json);
+    // The frame is what the encoder of this test makes of it, byte for byte but for the time.
+    let chunks = hep_chunks(&frame);
+    let time: Vec<u8> =
+        chunks.iter().filter(|chunk| matches!(chunk.0, 9 | 10)).flat_map(|chunk| chunk.1.to_vec()).collect();
+    let mut expected = b"HEP3\0\0".to_vec();
+    let mut chunk = |kind: u16, value: &[u8]| {
+        expected.extend_from_slice(&[0, 0]);
+        expected.extend_from_slice(&kind.to_be_bytes());
+        expected.extend_from_slice(&(value.len() as u16 + 6).to_be_bytes());
+        expected.extend_from_slice(value);
+    };
+    let ip = |address: std::net::SocketAddr| match address.ip() {
+        std::net::IpAddr::V4(ip) => ip.octets(),
+        std::net::IpAddr::V6(ip) => panic!("{ip}"),
+    };
+    let agent = chunks.iter().find(|chunk| chunk.0 == 12).map(|chunk| chunk.1.to_vec()).expect("an agent");
+    chunk(1, &[2]);
+    chunk(2, &[17]);
+    chunk(3, &ip(from));
+    chunk(4, &ip(to));
+    chunk(7, &from.port().to_be_bytes());
+    chunk(8, &to.port().to_be_bytes());
+    chunk(9, &time[..4]);
+    chunk(10, &time[4..]);
+    chunk(11, &[5]);
+    chunk(12, &agent);
+    chunk(17, id.as_bytes());
+    chunk(15, json.as_bytes());
+    let len = (expected.len() as u16).to_be_bytes();
+    expected[4..6].copy_from_slice(&len);
+    assert_eq!(frame, expected);
 }
 
 /// The chunks of the generic vendor: (type, content).

@@ -111,7 +111,9 @@ pub fn set_up_quickly(world: &World, picks_up: Duration) {
         let mut called = None;
         for (at, fact) in &phone.facts {
             match (fact, called) {
-                (Fact::Called, _) => called = Some(*at),
+                (Fact::Called, None) => called = Some(*at),
+                (Fact::Called, Some(_)) => panic!("{} heard nothing of its call before the next", phone.user),
+                (Fact::Failed(status), _) => panic!("a call of {} fails: {status}", phone.user),
                 (Fact::Ringing, Some(called)) => {
                     let took = at.since(called);
                     assert!(took <= SET_UP_MAX, "{} heard its call ring after {took:?}", phone.user);

@@ -45,6 +45,7 @@ use crate::machine::lingering;
 use crate::machine::lingering::Lingering;
 use crate::machine::locator::Locator;
 use crate::machine::media::command::MediaOutput;
+use crate::machine::media::command::PairId;
 use crate::machine::media::ports::Pair;
 use crate::machine::media::ports::PortPool;
 use crate::machine::media::relay::Relay;
@@ -583,6 +584,15 @@ impl Exchange {
 
     pub fn has_call(&self, call: CallId) -> bool {
         self.calls.find(call).is_some()
+    }
+
+    /// The call of a media slot that is in use and in the clear, and the address of the slot's socket.
+    pub fn call_of_slot(&self, slot: u32) -> Option<(CallId, SocketAddr)> {
+        let id = PairId::of_slot(slot);
+        let record = self.relay.record(id).filter(|record| !record.is_secure())?;
+        let call = self.calls.get(record.owner?.call)?;
+        let pair = self.ports.pair(id)?;
+        Some((call.id(), if slot == id.rtcp_slot() { pair.rtcp } else { pair.rtp }))
     }
 
     /// The decisions about a call, by its id, or about a phone: `user@domain`, or `user` of the default tenant.

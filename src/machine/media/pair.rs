@@ -60,6 +60,11 @@ pub struct Pair {
 pub const RECORD_BYTES_MAX: usize = 640;
 
 impl Pair {
+    /// SRTP and SRTCP: what is behind the headers is not for us.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     /// On the RTP port: RTCP by RFC 5761 if multiplexed, else only the types that RTP avoids (RFC 3551 §6: 72 to 76).
     #[inline]
     pub(super) fn takes_for_rtcp(&self, packet: &[u8]) -> bool {

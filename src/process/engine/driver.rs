@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +27,15 @@ use crate::machine::outbox::Mesh;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Settings;
+use crate::process::engine::figures;
 use crate::process::engine::figures::Own;
 use crate::process::engine::figures::Published;
 use crate::process::engine::message::Capture;
+use crate::process::engine::message::Cause;
 use crate::process::engine::message::Message;
 use crate::process::engine::message::ToClerk;
 use crate::process::engine::message::ToShard;
+use crate::shard::clock;
 use crate::shard::memory::Figures;
 use crate::shard::mesh::Member;
 use crate::shard::run;
@@ -40,6 +44,8 @@ use crate::shard::run::ShardMachine;
 use crate::shard::run::Verdict;
 use crate::shard::udp::Slot;
 use crate::wire::event::Event;
+use crate::wire::hep::Content;
+use crate::wire::rtcp;
 
 /// How old the figures on the page may be.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -52,6 +58,8 @@ pub(super) struct Driver {
     settings: Arc<Settings>,
     directory: Arc<Directory>,
     out: Outbox,
+    /// The SIP messages of this turn, each with the outputs that it caused, in order.
+    causes: Vec<(Range<usize>, Cause)>,
     /// Connections that brought a message, as the exchange knows them.
     connections: BTreeMap<Handle, Flow>,
     /// Connections that were written to and are gone.
@@ -93,6 +101,7 @@ impl Driver {
             settings,
             directory,
             out: Outbox::new(),
+            causes: Vec::new(),
             connections: BTreeMap::new(),
             dead: Vec::new(),
             backlog: VecDeque::new(),
@@ -150,6 +159,36 @@ impl Driver {
         }
     }
 
+    fn caused_input(&mut self, input: Input<'_>, cause: Option<Cause>, now: Now) {
+        let mark = self.out.len();
+        self.input(input, now);
+        if let Some(cause) = cause.filter(|_| self.out.len() > mark) {
+            self.causes.push((mark..self.out.len(), cause));
+        }
+    }
+
+    /// Applies what is in the outbox; the first message sent for each that came tells how long we took.
+    fn apply_all(&mut self, effects: &mut impl Effects<Message>) {
+        let mut out = std::mem::take(&mut self.out);
+        let mut causes = std::mem::take(&mut self.causes);
+        let (mut at_cause, mut clock, mut is_counted) = (0, None, false);
+        for (index, output) in out.drain().enumerate() {
+            while causes.get(at_cause).is_some_and(|(range, _)| range.end <= index) {
+                (at_cause, is_counted) = (at_cause + 1, false);
+            }
+            let cause = causes.get(at_cause).filter(|(range, _)| range.contains(&index)).map(|(_, cause)| *cause);
+            if let (Output::Send { .. }, Some(cause), false) = (&output, cause, is_counted) {
+                is_counted = true;
+                let now = *clock.get_or_insert_with(clock::boottime);
+                effects.figures().observe(cause.method, now.since(cause.arrived), 1);
+            }
+            self.apply(output, cause, effects);
+        }
+        // Their room is kept for the next step.
+        causes.clear();
+        (self.out, self.causes) = (out, causes);
+    }
+
     fn tell_clerk(&mut self, message: ToClerk) {
         if self.backlog.len() >= CLERK_BACKLOG_MAX {
             // Events among it are missing in their numbering, and side sees it.
@@ -169,7 +208,7 @@ impl Driver {
                     self.dead.push(flow);
                 }
             }
-            Some(connection) => self.tell_shard(connection.shard, Mesh::Write { flow, bytes }, effects),
+            Some(connection) => self.tell_shard(connection.shard, Mesh::Write { flow, bytes }, None, effects),
         }
     }
 
@@ -177,14 +216,14 @@ impl Driver {
     fn keep(&mut self, flow: Flow, effects: &mut impl Effects<Message>) {
         match flow.connection {
             Some(connection) if connection.shard == self.shard => effects.keep_tcp(connection.handle),
-            Some(connection) => self.tell_shard(connection.shard, Mesh::Keep { flow }, effects),
+            Some(connection) => self.tell_shard(connection.shard, Mesh::Keep { flow }, None, effects),
             None => {}
         }
     }
 
     /// No credit: what a datagram would suffer too; its sender repeats it.
-    fn tell_shard(&mut self, shard: ShardId, message: Mesh, effects: &mut impl Effects<Message>) {
-        let _refused = effects.send_mesh(Member::Shard(shard), Message::Mesh(message));
+    fn tell_shard(&mut self, shard: ShardId, message: Mesh, cause: Option<Cause>, effects: &mut impl Effects<Message>) {
+        let _refused = effects.send_mesh(Member::Shard(shard), Message::Mesh(message, cause));
     }
 
     /// At most once a period, and once after the last step of a busy time.
@@ -209,7 +248,16 @@ impl Driver {
         }
         let (source, destination) = if is_incoming { (flow.peer, listener.local) } else { (listener.local, flow.peer) };
         let (at, call, is_reliable) = (self.now.unix, self.exchange.concerned(), flow.is_reliable());
-        let capture = Capture { at, source, destination, is_reliable, call, bytes: bytes.to_vec() };
+        let content = Content::Sip;
+        let capture = Capture { content, at, source, destination, is_reliable, call, bytes: bytes.to_vec() };
+        self.tell_clerk(ToClerk::Capture(Box::new(capture)));
+    }
+
+    /// A report that was relayed, for the capture server, as it came: a few in five seconds and stream. RTP has no part in this.
+    fn copy_rtcp(&mut self, slot: Slot, source: SocketAddr, bytes: &[u8]) {
+        let Some((call, destination)) = self.exchange.call_of_slot(slot) else { return };
+        let (content, at, bytes) = (Content::Rtcp, self.now.unix, bytes.to_vec());
+        let capture = Capture { content, at, source, destination, is_reliable: false, call: Some(call), bytes };
         self.tell_clerk(ToClerk::Capture(Box::new(capture)));
     }
 
@@ -226,11 +274,11 @@ impl Driver {
         }
     }
 
-    fn apply(&mut self, output: Output, effects: &mut impl Effects<Message>) {
+    fn apply(&mut self, output: Output, cause: Option<Cause>, effects: &mut impl Effects<Message>) {
         match output {
             Output::Send { flow, bytes } => self.send(flow, bytes, effects),
             Output::Keep { flow } => self.keep(flow, effects),
-            Output::Mesh { to, message } => self.tell_shard(to, message, effects),
+            Output::Mesh { to, message } => self.tell_shard(to, message, cause, effects),
             Output::Event { tenant, call, leg, body } => {
                 self.seq += 1;
                 let event = Event { shard: self.shard, seq: self.seq, at: self.now.unix, tenant, call, leg, body };
@@ -257,15 +305,21 @@ impl ShardMachine for Driver {
     fn on_rtp(&mut self, slot: Slot, source: SocketAddr, bytes: &mut [u8], now: Now) -> Verdict {
         self.now = now;
         let shared = Shared { settings: &self.settings, directory: &self.directory };
-        match self.exchange.relay(slot, source, bytes, now, shared, &mut self.out) {
-            relay::Verdict::Forward { slot, peer } => Verdict::Relay { part: 0..bytes.len(), slot, to: peer },
-            relay::Verdict::Drop(_) => Verdict::Drop,
+        let relay::Verdict::Forward { slot: to_slot, peer } =
+            self.exchange.relay(slot, source, bytes, now, shared, &mut self.out)
+        else {
+            return Verdict::Drop;
+        };
+        if self.is_captured && rtcp::is_rtcp(bytes) {
+            self.copy_rtcp(slot, source, bytes);
         }
+        Verdict::Relay { part: 0..bytes.len(), slot: to_slot, to: peer }
     }
 
     fn on_sip(&mut self, flow: run::Flow, bytes: &[u8], now: Now) {
         let flow = self.flow(flow);
-        self.input(Input::Sip { flow, bytes }, now);
+        let cause = Cause { method: figures::delay_of(bytes), arrived: now.instant };
+        self.caused_input(Input::Sip { flow, bytes }, Some(cause), now);
         self.copy(flow, true, bytes);
     }
 
@@ -278,9 +332,11 @@ impl ShardMachine for Driver {
 
     fn on_message(&mut self, from: Member, message: Message, now: Now) {
         match (from, message) {
-            (Member::Shard(_), Message::Mesh(Mesh::Write { flow, bytes })) => self.out.send(flow, bytes),
-            (Member::Shard(_), Message::Mesh(Mesh::Keep { flow })) => self.out.push(Output::Keep { flow }),
-            (Member::Shard(from), Message::Mesh(message)) => self.input(Input::Mesh { from, message }, now),
+            (Member::Shard(_), Message::Mesh(Mesh::Write { flow, bytes }, _)) => self.out.send(flow, bytes),
+            (Member::Shard(_), Message::Mesh(Mesh::Keep { flow }, _)) => self.out.push(Output::Keep { flow }),
+            (Member::Shard(from), Message::Mesh(message, cause)) => {
+                self.caused_input(Input::Mesh { from, message }, cause, now);
+            }
             (Member::Clerk, Message::ToShard(command)) => self.on_command(command, now),
             // Nobody sends these so.
             (Member::Shard(_) | Member::Clerk, _) => {}
@@ -299,12 +355,7 @@ impl ShardMachine for Driver {
 
     fn drain(&mut self, effects: &mut impl Effects<Message>) {
         while !self.out.is_empty() {
-            let mut out = std::mem::take(&mut self.out);
-            for output in out.drain() {
-                self.apply(output, effects);
-            }
-            // Its room is kept for the next step.
-            self.out = out;
+            self.apply_all(effects);
             // Whoever wrote to a connection that is gone learns it now, and every shard with it.
             for flow in std::mem::take(&mut self.dead) {
                 self.input(Input::FlowClosed(flow), self.now);

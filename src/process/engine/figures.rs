@@ -3,6 +3,7 @@
 use crate::machine::exchange::Exchange;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
+use crate::shard::memory::Histogram;
 
 /// By [`Method`](crate::wire::sip::Method), in its order.
 const REQUESTS: [Counter; 15] = [
@@ -21,6 +22,19 @@ const REQUESTS: [Counter; 15] = [
     Counter::SipPublish,
     Counter::SipRefer,
     Counter::SipOther,
+];
+/// The start of a message to the histogram of how long we take with it.
+const DELAYS: [(&[u8], Histogram); 10] = [
+    (b"SIP/2.0 ", Histogram::SipDelayResponse),
+    (b"INVITE ", Histogram::SipDelayInvite),
+    (b"ACK ", Histogram::SipDelayAck),
+    (b"BYE ", Histogram::SipDelayBye),
+    (b"CANCEL ", Histogram::SipDelayCancel),
+    (b"REGISTER ", Histogram::SipDelayRegister),
+    (b"OPTIONS ", Histogram::SipDelayOptions),
+    (b"PRACK ", Histogram::SipDelayPrack),
+    (b"UPDATE ", Histogram::SipDelayUpdate),
+    (b"INFO ", Histogram::SipDelayInfo),
 ];
 /// By [`DropReason`](crate::machine::media::relay::DropReason), in its order.
 const DROPS: [Counter; 6] = [
@@ -47,6 +61,11 @@ const RECEIVED: [Counter; 6] = [
     Counter::SipReceived5xx,
     Counter::SipReceived6xx,
 ];
+
+pub(super) fn delay_of(message: &[u8]) -> Histogram {
+    let found = DELAYS.iter().find(|(start, _)| message.starts_with(start));
+    found.map_or(Histogram::SipDelayOther, |(_, histogram)| *histogram)
+}
 
 /// What was published last, in the order of [`values`].
 #[derive(Debug, Default)]

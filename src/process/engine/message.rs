@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use crate::base::id::CallId;
+use crate::base::time::Instant;
 use crate::machine::directory::Directory;
 use crate::machine::outbox::Live;
 use crate::machine::outbox::Mesh;
 use crate::machine::outbox::Stored;
 use crate::machine::settings::Settings;
+use crate::shard::memory::Histogram;
 use crate::wire::event::By;
 use crate::wire::event::Event;
+use crate::wire::hep::Content;
 use crate::wire::link::TraceStep;
 
 #[derive(Debug)]
 pub enum Message {
-    /// Between shards.
-    Mesh(Mesh),
+    /// Between shards; with the arrival of the SIP message that caused it, if one did.
+    Mesh(Mesh, Option<Cause>),
     ToClerk(ToClerk),
     ToShard(ToShard),
 }
@@ -45,9 +48,17 @@ pub enum ToClerk {
     Capture(Box<Capture>),
 }
 
-/// A SIP message as it passed, for a capture server.
+/// The SIP message behind what a shard does: how long we took is counted under its method.
+#[derive(Clone, Copy, Debug)]
+pub struct Cause {
+    pub method: Histogram,
+    pub arrived: Instant,
+}
+
+/// A SIP message or an RTCP packet as it passed, for a capture server.
 #[derive(Debug)]
 pub struct Capture {
+    pub content: Content,
     pub at: crate::base::time::UnixTime,
     pub source: std::net::SocketAddr,
     pub destination: std::net::SocketAddr,

@@ -87,6 +87,8 @@ fn serve(received: Received) -> Result<(), Failure> {
         handles.push(handle);
     }
     wait_ready(&handles, &keeper)?;
+    // The clerk is this thread; the shards have their own CPUs.
+    child::keep_to_housekeeping(&start);
     let post = posts.next().ok_or_else(|| Failure::new(exit::OTHER, "no post for the clerk"))?;
     keeper.send(&FromChild::Ready).map_err(|error| Failure::from_io("the keeper", &error))?;
     let (boot, is_draining, hep) = (settings.boot, start.draining, engine.hep);

@@ -11,6 +11,8 @@ use crate::base::time::UnixTime;
 use crate::process::side::clock;
 use crate::process::side::mirror::Mirror;
 use crate::process::side::mirror::Readiness;
+use crate::process::side::procfs;
+use crate::process::side::procfs::Usage;
 use crate::process::side::record::ingest::Committed;
 use crate::shard::memory::BUCKET_BOUNDS_MICROS;
 use crate::shard::memory::Counter;
@@ -91,11 +93,14 @@ impl Metrics {
     pub(crate) fn render(&self, mirror: &Mirror) -> String {
         let mut text = Text::default();
         text.gauge("build_info", "The version that runs.");
-        text.sample("build_info", &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+        let (version, commit, rustc) = (env!("CARGO_PKG_VERSION"), env!("TIPRING_COMMIT"), env!("TIPRING_RUSTC"));
+        let build = format!("version=\"{version}\",commit=\"{commit}\",rustc=\"{rustc}\"");
+        text.sample("build_info", &build, 1);
         text.gauge("start_timestamp_seconds", "When the side process started.");
         text.sample("start_timestamp_seconds", "", self.started_at.secs());
         self.render_node(&mut text, mirror);
         self.render_keeper(&mut text);
+        self.render_processes(&mut text);
         self.render_own(&mut text);
         self.render_shards(&mut text);
         text.0
@@ -131,6 +136,30 @@ impl Metrics {
         text.gauge("rtp_ports", "RTP port pairs.");
         for (state, count) in [("open", status.rtp.open), ("held", status.rtp.held), ("cut", status.rtp.cut)] {
             text.sample("rtp_ports", &format!("state=\"{state}\""), count);
+        }
+    }
+
+    /// The names that every process exporter has, with the process beside them.
+    fn render_processes(&self, text: &mut Text) {
+        let Ok(status) = self.status.lock() else { return };
+        let up = status.iter().flat_map(|status| &status.processes).filter(|process| process.pid != 0);
+        let seen: Vec<_> = up.filter_map(|process| Some((process.role.name(), procfs::usage(process.pid)?))).collect();
+        type Figure = (&'static str, &'static str, &'static str, fn(&Usage) -> f64);
+        let figures: [Figure; 7] = [
+            ("cpu_seconds_total", "counter", "CPU time, user and system.", |usage| usage.cpu.as_secs_f64()),
+            ("virtual_memory_bytes", "gauge", "Address space.", |usage| usage.virtual_bytes as f64),
+            ("resident_memory_bytes", "gauge", "Memory that is in RAM.", |usage| usage.resident_bytes as f64),
+            ("threads", "gauge", "Threads.", |usage| usage.threads as f64),
+            ("open_fds", "gauge", "Open files.", |usage| usage.open_fds as f64),
+            ("max_fds", "gauge", "The limit of open files.", |usage| usage.max_fds as f64),
+            ("start_time_seconds", "gauge", "When the process started.", |usage| usage.started_at_secs as f64),
+        ];
+        for (name, kind, help, value) in figures {
+            let name = format!("process_{name}");
+            text.raw_head(&name, kind, help);
+            for (process, usage) in &seen {
+                text.raw_sample(&name, &format!("process=\"{process}\""), value(usage));
+            }
         }
     }
 

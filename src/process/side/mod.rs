@@ -11,6 +11,7 @@ mod link;
 mod metrics;
 mod mirror;
 mod node;
+mod procfs;
 mod record;
 mod retain;
 mod run;

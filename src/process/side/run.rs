@@ -56,6 +56,7 @@ pub fn run() -> u8 {
 fn serve(begun: Begun) -> Result<(), Failure> {
     let Begun { start, handles, keeper } = begun;
     let settings = decode(&start.settings)?;
+    child::keep_to_housekeeping(&start);
     log::start(&settings.log, &start.node, "side").map_err(lost)?;
     let listeners = settings.http.iter().map(|address| node::bind(*address)).collect::<Result<Vec<_>, _>>()?;
     let mut figures = Vec::new();

@@ -1,4 +1,4 @@
-//! Copies of SIP messages for a capture server, as HEP3 datagrams. What it cannot take at once is lost and counted.
+//! Copies of SIP messages and RTCP reports for a capture server, as HEP3 datagrams. What it cannot take at once is lost and counted.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,6 +15,7 @@ pub(super) struct Mirror {
     socket: UdpSocket,
     agent: hep::Agent,
     buffer: Vec<u8>,
+    report: Vec<u8>,
     pub(super) lost: u64,
 }
 
@@ -28,20 +29,26 @@ impl Mirror {
         socket.connect(server)?;
         socket.set_nonblocking(true)?;
         let agent = hep::Agent { id: hep.capture_id, ..hep::Agent::default() };
-        Ok(Some(Self { socket, agent, buffer: Vec::new(), lost: 0 }))
+        Ok(Some(Self { socket, agent, buffer: Vec::new(), report: Vec::new(), lost: 0 }))
     }
 
     pub(super) fn send(&mut self, capture: &Capture) {
         let call = capture.call.map(|call| call.to_string()).unwrap_or_default();
         self.buffer.clear();
+        self.report.clear();
+        // What is neither a sender's nor a receiver's report has nothing that a capture server shows.
+        if capture.content == hep::Content::Rtcp && !hep::emit_rtcp(&capture.bytes, &mut self.report) {
+            return;
+        }
+        let payload = if capture.content == hep::Content::Rtcp { &self.report } else { &capture.bytes };
         let copy = hep::Capture {
             source: capture.source,
             destination: capture.destination,
             transport: if capture.is_reliable { hep::Transport::Tcp } else { hep::Transport::Udp },
             at: capture.at,
-            content: hep::Content::Sip,
+            content: capture.content,
             correlation: call.as_bytes(),
-            payload: &capture.bytes,
+            payload,
         };
         hep::emit(&self.agent, &copy, &mut self.buffer);
         if self.socket.send(&self.buffer).is_err() {
