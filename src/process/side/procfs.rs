@@ -57,7 +57,7 @@ mod tests {
         assert!(seen.open_fds > files.len() as u64 && seen.open_fds <= seen.max_fds, "{seen:?}");
         assert!(seen.resident_bytes > 100_000 && seen.virtual_bytes > seen.resident_bytes, "{seen:?}");
         assert!(seen.threads >= 1, "{seen:?}");
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now = crate::process::side::clock::now().secs();
         assert!((now - 24 * 3_600..=now + 2).contains(&seen.started_at_secs), "{seen:?} at {now}");
         assert_eq!(usage(u32::MAX), None);
     }
