@@ -87,6 +87,9 @@ const AUDIT_PARTS: usize = 16;
 const ENTER_TRIES: u32 = 4;
 /// Stale datagrams thrown away when a socket is armed.
 const DRAIN_MAX: u32 = 4_096;
+/// The kernel adds work, then raises TASKRUN. A ring that ran that work in between stays flagged with nothing to do until the next
+/// work comes, which then wakes by the eventfd. So much must be run in vain before the flag is not believed; one enter runs 20.
+const ENTERS_WITHOUT_WORK_MAX: usize = 32;
 
 const OP_RECEIVE: u8 = 1;
 const OP_SEND: u8 = 2;
@@ -554,11 +557,6 @@ impl Ring {
         self.tally.sent = self.tally.sent.saturating_sub(1);
     }
 
-    fn has_deferred_work(&mut self) -> bool {
-        let queue = self.ring.submission();
-        queue.taskrun() || queue.cq_overflow()
-    }
-
     #[cfg(test)]
     pub(super) fn cancel_behind_the_back(&mut self, slot: Slot) {
         let generation = self.place(slot).map_or(0, |place| place.generation);
@@ -769,16 +767,22 @@ impl DatagramIo for Ring {
         // The kernel adds work, then looks whether the eventfd is enabled; here it is enabled, then looked for work.
         fence(SeqCst);
         self.rearm();
-        self.submit();
-        let idle = self.batch_next == self.batch.len()
-            && self.ready.is_empty()
-            && self.rearms.is_empty()
-            && self.ring.completion().is_empty()
-            && !self.has_deferred_work();
-        if !idle {
-            self.wake_up();
+        for _ in 0..ENTERS_WITHOUT_WORK_MAX {
+            self.submit();
+            let is_idle = self.batch_next == self.batch.len()
+                && self.ready.is_empty()
+                && self.rearms.is_empty()
+                && self.ring.completion().is_empty()
+                && !self.ring.submission().cq_overflow();
+            if !is_idle {
+                self.wake_up();
+                return false;
+            }
+            if !self.ring.submission().taskrun() {
+                return true;
+            }
         }
-        idle
+        true
     }
 
     fn wake_up(&mut self) {
