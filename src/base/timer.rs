@@ -44,12 +44,19 @@ impl<K: Copy> Level<K> {
 
     /// Slots from `from` (exclusive) to the next occupied one, 1..=256.
     fn distance(&self, from: usize) -> Option<u64> {
-        (1..=SLOTS)
-            .find(|step| {
-                let slot = (from + step) % SLOTS;
-                self.occupied[slot / 64] >> (slot % 64) & 1 == 1
-            })
-            .map(|step| step as u64)
+        let first = (from + 1) % SLOTS;
+        // The first word comes twice: its upper part at the beginning, its lower part at the end.
+        (0..=SLOTS / 64).find_map(|step| {
+            let word = (first / 64 + step) % (SLOTS / 64);
+            let wanted = match step {
+                0 => u64::MAX << (first % 64),
+                _ if step == SLOTS / 64 => !(u64::MAX << (first % 64)),
+                _ => u64::MAX,
+            };
+            let found = self.occupied[word] & wanted;
+            let slot = word * 64 + found.trailing_zeros() as usize;
+            (found != 0).then(|| ((slot + SLOTS - first) % SLOTS + 1) as u64)
+        })
     }
 }
 
@@ -209,6 +216,22 @@ mod tests {
             }
         }
         assert!(fired.iter().all(|f| *f) && wheel.is_empty());
+    }
+
+    #[test]
+    fn the_next_slot_is_found_from_anywhere() {
+        for from in 0..SLOTS {
+            for slot in [0, 1, 63, 64, 127, 200, 255] {
+                let mut level = Level::new();
+                assert_eq!(level.distance(from), None);
+                level.push(slot, 0, ());
+                let steps = (1..=SLOTS).find(|steps| (from + steps) % SLOTS == slot);
+                assert_eq!(level.distance(from), steps.map(|steps| steps as u64), "{from} {slot}");
+                level.push((slot + 70) % SLOTS, 0, ());
+                let steps = (1..=SLOTS).find(|steps| [slot, (slot + 70) % SLOTS].contains(&((from + steps) % SLOTS)));
+                assert_eq!(level.distance(from), steps.map(|steps| steps as u64), "{from} {slot}");
+            }
+        }
     }
 
     #[test]
