@@ -150,9 +150,11 @@ pub struct ShardConfig {
     pub housekeeping: Option<usize>,
     /// Under load, a wait ends when so many completions are there …
     pub batch: u32,
-    /// … or when this has passed.
+    /// … or when this has passed …
     pub wait_max: Duration,
-    /// How often a loaded shard lets glommio look after its own work.
+    /// … or this, where nothing but signalling arrives: it has time, and a turn costs the same for one message as for ten.
+    pub wait_max_without_media: Duration,
+    /// How often a loaded shard lets glommio look after its own work: nothing but the end of a sleep waits there.
     pub poll_every: Duration,
     /// More datagrams than these within 20 ms, and waiting in the ring costs less than sleeping and being woken for each.
     pub loaded_datagrams: u32,
@@ -171,7 +173,8 @@ impl Default for ShardConfig {
             housekeeping: None,
             batch: 64,
             wait_max: Duration::from_micros(400),
-            poll_every: Duration::from_micros(500),
+            wait_max_without_media: Duration::from_millis(2),
+            poll_every: Duration::from_millis(10),
             loaded_datagrams: 10,
             sleep_max: Duration::from_millis(250),
             ring: RingConfig::default(),
@@ -356,6 +359,7 @@ where
         now,
         lent_since: now.instant,
         loaded_until: Instant::ZERO,
+        media_until: Instant::ZERO,
         window: (now.instant, 0),
         audit_due: now.instant,
         audit_part: 0,
@@ -448,6 +452,13 @@ impl Notice {
     }
 }
 
+/// What one turn took from the sockets.
+#[derive(Clone, Copy)]
+struct Taken {
+    datagrams: u32,
+    media: u32,
+}
+
 /// Everything a shard holds.
 struct Core<Io, M: ShardMachine> {
     machine: M,
@@ -456,6 +467,7 @@ struct Core<Io, M: ShardMachine> {
     /// The last time the sockets were seen empty: what is received was not waiting before.
     lent_since: Instant,
     loaded_until: Instant,
+    media_until: Instant,
     /// Begin of the window, and the datagrams in it.
     window: (Instant, u32),
     audit_due: Instant,
@@ -474,8 +486,8 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         if let Some(due) = due {
             figures.observe(Histogram::TurnLateness, self.now.instant.since(due), 1);
         }
-        let datagrams = self.take_datagrams();
-        self.weigh(datagrams, config);
+        let taken = self.take_datagrams();
+        self.weigh(taken, config);
         self.take_sip(SIP_PER_TURN);
         self.take_streams();
         self.take_messages();
@@ -486,15 +498,16 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         self.audit();
     }
 
-    fn take_datagrams(&mut self) -> u32 {
+    fn take_datagrams(&mut self) -> Taken {
         let now = self.now;
-        let mut taken = 0;
+        let mut taken = Taken { datagrams: 0, media: 0 };
         let mut relayed = 0;
-        while taken < DATAGRAMS_PER_TURN {
+        while taken.datagrams < DATAGRAMS_PER_TURN {
             let Some(datagram) = self.effects.io.next() else { break };
-            taken += 1;
+            taken.datagrams += 1;
             match datagram.kind {
                 SlotKind::Rtp => {
+                    taken.media += 1;
                     let bytes = self.effects.io.bytes(&datagram);
                     match self.machine.on_rtp(datagram.slot, datagram.source, bytes, now) {
                         Verdict::Drop => self.effects.io.release(datagram),
@@ -597,15 +610,27 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         }
     }
 
-    /// Decides whether the shard is loaded.
-    fn weigh(&mut self, datagrams: u32, config: &ShardConfig) {
+    /// Decides whether the shard is loaded, and whether with media.
+    fn weigh(&mut self, taken: Taken, config: &ShardConfig) {
         let now = self.now.instant;
         if now.since(self.window.0) > LOADED_WINDOW {
             self.window = (now, 0);
         }
-        self.window.1 += datagrams;
+        self.window.1 += taken.datagrams;
         if self.window.1 > config.loaded_datagrams {
             self.loaded_until = now + LOADED_FOR;
+        }
+        if taken.media > 0 {
+            self.media_until = now + LOADED_FOR;
+        }
+    }
+
+    /// How long a datagram may wait for others to come.
+    fn pause(&self, config: &ShardConfig) -> Duration {
+        match (self.is_loaded(), self.now.instant < self.media_until) {
+            (false, _) => IDLE_WAIT,
+            (true, true) => config.wait_max,
+            (true, false) => config.wait_max_without_media,
         }
     }
 
@@ -635,8 +660,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
     /// Submits, and waits in the ring; says when the wait was to end.
     fn wait(&mut self, config: &ShardConfig) -> Instant {
         let loaded = self.is_loaded();
-        let pause = if loaded { config.wait_max } else { IDLE_WAIT };
-        let until = (self.now.instant + pause).min(self.machine.next_deadline().unwrap_or(Instant::NEVER));
+        let until = (self.now.instant + self.pause(config)).min(self.machine.next_deadline().unwrap_or(Instant::NEVER));
         // A longer wait is ended by whoever sends a message.
         let at_hand = self.has_work() || !loaded && !self.effects.post.prepare_to_sleep();
         let completions_min = if at_hand { 0 } else { config.batch };
