@@ -12,17 +12,18 @@ use rustix::thread::sched_setaffinity;
 pub struct Reading {
     at: Instant,
     idle: f64,
-    processes: f64,
+    threads: f64,
 }
 
 impl Reading {
     pub fn take(cpu: usize, pids: &[i32]) -> Self {
-        Self { at: Instant::now(), idle: idle_seconds(cpu), processes: pids.iter().map(|pid| ran_seconds(*pid)).sum() }
+        let threads = pids.iter().map(|pid| ran_seconds(*pid, cpu)).sum();
+        Self { at: Instant::now(), idle: idle_seconds(cpu), threads }
     }
 
     pub fn since(&self, before: &Self) -> Spent {
         let wall = (self.at - before.at).as_secs_f64();
-        Spent { wall, busy: wall - (self.idle - before.idle), processes: self.processes - before.processes }
+        Spent { wall, busy: wall - (self.idle - before.idle), threads: self.threads - before.threads }
     }
 }
 
@@ -32,8 +33,8 @@ pub struct Spent {
     pub wall: f64,
     /// The CPU was not idle.
     pub busy: f64,
-    /// The processes ran, on whatever CPU.
-    pub processes: f64,
+    /// The processes' threads that are bound to that CPU ran.
+    pub threads: f64,
 }
 
 impl Spent {
@@ -50,11 +51,17 @@ fn idle_seconds(cpu: usize) -> f64 {
     (columns[3] + columns[4]) / 100.0
 }
 
-/// Time on a CPU of all threads of a process, to the nanosecond.
-pub fn ran_seconds(pid: i32) -> f64 {
+/// Time on a CPU of all threads of a process that may run on no other, to the nanosecond.
+pub fn ran_seconds(pid: i32, cpu: usize) -> f64 {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
     let times = threads.filter_map(|thread| {
-        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        let folder = thread.ok()?.path();
+        let status = fs::read_to_string(folder.join("status")).ok()?;
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        if allowed.trim() != cpu.to_string() {
+            return None;
+        }
+        let text = fs::read_to_string(folder.join("schedstat")).ok()?;
         text.split_whitespace().next()?.parse::<f64>().ok()
     });
     times.sum::<f64>() / 1e9

@@ -88,7 +88,7 @@ impl Generator {
         self.run += 1;
         cpu::pin(0, 1);
         let own = i32::try_from(std::process::id()).expect("a pid");
-        let before = cpu::ran_seconds(own);
+        let before = cpu::ran_seconds(own, 1);
         let start = Instant::now();
         let mut state = Running {
             load,
@@ -129,7 +129,7 @@ impl Generator {
         }
         let mut outcome = state.outcome;
         outcome.seconds = (last_heard - start).as_secs_f64();
-        outcome.generator_cpu = cpu::ran_seconds(own) - before;
+        outcome.generator_cpu = cpu::ran_seconds(own, 1) - before;
         outcome.lost = load.operations - outcome.done - outcome.refused;
         outcome
     }

@@ -45,23 +45,23 @@ fn setting(name: &str, default: usize) -> usize {
 }
 
 fn idle_cost(target: &Target) -> Spent {
-    let before = Reading::take(0, &target.workers);
+    let before = Reading::take(0, &target.processes);
     std::thread::sleep(Duration::from_secs(3));
-    Reading::take(0, &target.workers).since(&before)
+    Reading::take(0, &target.processes).since(&before)
 }
 
-/// Runs the load and prints its line; µs per operation: of CPU 0 above idle, and of the processes.
+/// Runs the load and prints its line; µs per operation: of CPU 0 above idle, and of the server's threads there.
 fn measure(target: &Target, generator: &mut Generator, load: &Load) -> (f64, f64) {
     let idle = idle_cost(target);
-    let (before, others) = (Reading::take(0, &target.workers), Reading::take(1, &target.others));
+    let (before, others) = (Reading::take(0, &target.processes), Reading::take(1, &target.processes));
     let mut outcome = generator.run(load);
-    let spent = Reading::take(0, &target.workers).since(&before);
-    let others = Reading::take(1, &target.others).since(&others);
+    let spent = Reading::take(0, &target.processes).since(&before);
+    let others = Reading::take(1, &target.processes).since(&others);
     let per = |seconds: f64| seconds * 1e6 / outcome.done.max(1) as f64;
-    let (cost, exact, beside) = (per(spent.above(&idle)), per(spent.processes), per(others.processes));
+    let (cost, exact, beside) = (per(spent.above(&idle)), per(spent.threads), per(others.threads));
     let (p50, p99) = (outcome.percentile(50), outcome.percentile(99));
     println!(
-        "{:9} {:6}/s asked: {} done, {} lost, {} refused | CPU {cost:.1} µs each, process time {exact:.1}, beside it {beside:.1} | \
+        "{:9} {:6}/s asked: {} done, {} lost, {} refused | CPU {cost:.1} µs each, its threads {exact:.1}, on CPU 1 beside it {beside:.1} | \
          p50 {p50:.2} ms p99 {p99:.2} ms | CPU 0 busy {:.0} %, idle cost {:.1} % | generator's ceiling {:.0}/s",
         target.name,
         load.per_second,
@@ -93,7 +93,11 @@ fn compare(kind: Kind, config: &str, rates: &[usize], seconds: usize) {
     }
     if let [kamailio, tipring] = costs.as_slice() {
         for (rate, (ours, theirs)) in rates.iter().zip(tipring.iter().zip(kamailio)) {
-            println!("at {rate}/s: ratio of CPU 0 {:.2}, of process time {:.2}", ours.0 / theirs.0, ours.1 / theirs.1);
+            println!(
+                "at {rate}/s: ratio of CPU 0 {:.2}, of the threads on it {:.2}",
+                ours.0 / theirs.0,
+                ours.1 / theirs.1
+            );
         }
     }
 }
@@ -114,7 +118,7 @@ struct Memory {
 impl Memory {
     fn of(target: &Target) -> Self {
         std::thread::sleep(Duration::from_secs(1));
-        let resident = target.workers.iter().map(|pid| cpu::resident_bytes(*pid)).sum();
+        let resident = cpu::resident_bytes(target.processes[0]);
         Self { resident, kernel: cpu::kernel_bytes() }
     }
 
@@ -182,16 +186,16 @@ fn idle() {
         let outcome = generator.run(&load);
         std::thread::sleep(Duration::from_secs(45));
         let seconds = setting("SECONDS", 30);
-        let engine = target.workers[0];
-        let before = (Reading::take(0, &target.workers), cpu::wake_ups(engine, ""));
+        let engine = target.processes[0];
+        let before = (Reading::take(0, &target.processes), cpu::wake_ups(engine, ""));
         std::thread::sleep(Duration::from_secs(seconds as u64));
-        let spent = Reading::take(0, &target.workers).since(&before.0);
+        let spent = Reading::take(0, &target.processes).since(&before.0);
         let (threads, after) = cpu::wake_ups(engine, "");
         println!(
-            "{} phones, {shards} shards: CPU 0 busy {:.2} %, engine ran {:.2} % of a core, {:.1} wake-ups a second in all of its {threads} threads",
+            "{} phones, {shards} shards: CPU 0 busy {:.2} %, its shards {:.2} % of a core, {:.1} wake-ups a second in all of its {threads} threads",
             outcome.done,
             100.0 * spent.busy / spent.wall,
-            100.0 * spent.processes / spent.wall,
+            100.0 * spent.threads / spent.wall,
             (after - before.1.1) as f64 / spent.wall
         );
     }

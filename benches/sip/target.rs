@@ -20,10 +20,8 @@ pub struct Target {
     pub name: &'static str,
     child: Child,
     folder: tempfile::TempDir,
-    /// The processes whose work is measured.
-    pub workers: Vec<i32>,
-    /// What else belongs to it, elsewhere.
-    pub others: Vec<i32>,
+    /// The process whose memory is measured comes first.
+    pub processes: Vec<i32>,
 }
 
 impl Target {
@@ -47,9 +45,9 @@ impl Target {
             .stderr(Stdio::null())
             .spawn()
             .expect("kamailio and kamailio-extra-modules are installed");
-        let mut target = Self { name: "kamailio", child, folder, workers: Vec::new(), others: Vec::new() };
+        let mut target = Self { name: "kamailio", child, folder, processes: Vec::new() };
         std::thread::sleep(Duration::from_secs(3));
-        target.workers = target.tree();
+        target.processes = target.tree();
         target
     }
 
@@ -76,12 +74,12 @@ impl Target {
             .stderr(log)
             .spawn()
             .expect("tipring starts");
-        let mut target = Self { name: "tipring", child, folder, workers: Vec::new(), others: Vec::new() };
+        let mut target = Self { name: "tipring", child, folder, processes: Vec::new() };
         target.await_directory();
-        let (engine, rest) = target.tree().into_iter().partition(|pid| command_line(*pid).contains("tipring engine"));
-        (target.workers, target.others) = (engine, rest);
-        // Keeper and side share the generator's CPU.
-        for pid in &target.others {
+        target.processes = target.tree();
+        target.processes.sort_by_key(|pid| !command_line(*pid).contains("tipring engine"));
+        // Keeper and side share the generator's CPU with the engine's clerk, which goes there by itself.
+        for pid in target.processes.iter().skip(1) {
             cpu::pin(*pid, 1);
         }
         target
