@@ -59,6 +59,7 @@ fn settings() -> Settings {
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
         loopback_media: false,
+        recording: Default::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod ask;
 mod demo;
 mod phlem;
+mod tape;
 mod token;
 
 use std::io::Write;
@@ -83,6 +84,9 @@ enum Command {
     /// The phone emulator: from one phone to thousands, against any SIP server
     #[command(subcommand)]
     Phlem(phlem::PhlemCli),
+    /// What the engine wrote down of calls, read without the side process
+    #[command(subcommand)]
+    Tape(tape::TapeCli),
     /// API tokens
     #[command(subcommand)]
     Token(token::TokenCli),
@@ -125,6 +129,7 @@ fn main() -> ExitCode {
         Command::Hangup { call, node } => ask::run(&node, &ControlCommand::Query(Query::Hangup(call))),
         Command::Trace { subject, node } => ask::run(&node, &ControlCommand::Query(Query::Trace(subject))),
         Command::Phlem(cli) => phlem::main(cli),
+        Command::Tape(cli) => tape::run(cli),
         Command::Token(cli) => token::run(cli),
         Command::Plan { config } => plan::run(config.as_deref()),
         Command::Engine => engine::run(),

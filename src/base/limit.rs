@@ -55,6 +55,9 @@ pub const LINK_FRAME_BYTES_MAX: usize = 256 * 1024;
 pub const CONTROL_FRAME_BYTES_MAX: usize = 128 * 1024;
 /// State memory of one shard: heartbeat and counters first.
 pub const STATE_BYTES_PER_SHARD: u64 = 4 * 1024 * 1024;
+/// Blocks of 64 KiB of one shard on their way to the tape; memory is taken only for those that are used.
+pub const RING_SLOTS_MIN: usize = 64;
+pub const RING_SLOTS_MAX: usize = 4_096;
 
 /// Tenants of the directory.
 pub const TENANTS_MAX: usize = 20_000;

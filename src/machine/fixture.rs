@@ -71,6 +71,11 @@ pub(crate) fn settings() -> Settings {
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
         loopback_media: false,
+        recording: crate::machine::settings::RecordingSettings {
+            early: false,
+            start_code: "*1".to_owned(),
+            pause_code: "*2".to_owned(),
+        },
     }
 }
 

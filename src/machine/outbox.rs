@@ -15,6 +15,7 @@ use crate::wire::event::Body;
 use crate::wire::link::LiveCall;
 use crate::wire::link::Registration;
 use crate::wire::link::TraceStep;
+use crate::wire::tape::Mark;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
@@ -37,6 +38,11 @@ pub enum Output {
         call: Option<CallId>,
         leg: Option<u8>,
         body: Body,
+    },
+    /// What changed in a recording, at this place among its frames.
+    Mark {
+        call: CallId,
+        mark: Mark,
     },
     /// Changes of what the API shows as up.
     Live(Live),

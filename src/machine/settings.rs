@@ -31,6 +31,18 @@ pub struct Settings {
     pub media_timeout: Duration,
     /// Media may go to loopback addresses: for a node that serves its own machine, and for tests.
     pub loopback_media: bool,
+    pub recording: RecordingSettings,
+}
+
+/// How calls are recorded; whether they are stands in the directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingSettings {
+    /// Early media too.
+    pub early: bool,
+    /// Keys that start and stop a recording on demand; empty: none.
+    pub start_code: String,
+    /// Keys that pause and resume it.
+    pub pause_code: String,
 }
 
 /// Made once, kept on disk: a restart neither challenges everybody anew nor moves phones to other shards.

@@ -13,7 +13,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::base::limit::RING_SLOTS_MAX;
+use crate::base::limit::RING_SLOTS_MIN;
 use crate::base::limit::SHARDS_MAX;
+use crate::machine::settings::RecordingSettings;
 use crate::process::child;
 use crate::process::config::Config;
 use crate::process::config::Directory;
@@ -23,7 +26,10 @@ use crate::process::config::Interface;
 use crate::process::config::Log;
 use crate::process::config::Retain;
 use crate::process::config::Secret;
+use crate::process::config::Tape;
 use crate::process::exit;
+use crate::shard::tape::ring;
+use crate::wire::tape::BLOCK_BYTES_MAX;
 
 /// Keeper and `tipring plan` are of one release; the number catches a binary that was replaced in between.
 const VERSION: u16 = 1;
@@ -46,6 +52,8 @@ pub struct Plan {
     pub udp: Vec<Listen>,
     pub tcp: Vec<Listen>,
     pub media: Vec<MediaRange>,
+    /// State memory of each shard for blocks on their way to the tape.
+    pub ring_bytes: u64,
     /// Keys whose change needs a restart, each with a digest of its value.
     pub pinned: Vec<(String, u64)>,
     /// [`EngineSettings`], which the keeper does not read.
@@ -75,6 +83,8 @@ pub struct EngineSettings {
     pub hep: Hep,
     pub log: Log,
     pub trace_retain: Duration,
+    pub recording: RecordingSettings,
+    pub tape: Tape,
 }
 
 /// What side is told of the configuration. Of a new one it takes only what HUP may change (`docs/config.md`).
@@ -151,12 +161,15 @@ fn plan(config: &Config) -> Result<Plan, String> {
         udp: listens(|interface| &interface.udp),
         tcp: listens(|interface| &interface.tcp),
         media: media.collect(),
+        ring_bytes: ring_bytes(config, shards),
         pinned: config.pinned.clone(),
         engine: encode(&EngineSettings {
             interfaces: config.interfaces.clone(),
             hep: config.hep,
             log: config.log.clone(),
             trace_retain: config.retain.trace,
+            recording: config.recording.clone(),
+            tape: config.tape,
         }),
         side: encode(&SideSettings {
             http: config.side.http.clone(),
@@ -166,6 +179,19 @@ fn plan(config: &Config) -> Result<Plan, String> {
             log: config.log.clone(),
         }),
     })
+}
+
+/// Room for what all of a shard's ports can bring while the disk stalls: 50 packets of G.711 a second each.
+fn ring_bytes(config: &Config, shards: usize) -> u64 {
+    const BYTES_PER_SECOND: u64 = 50 * 208;
+    let ports = |interface: &Interface| {
+        u64::from(interface.ports.1.saturating_sub(interface.ports.0) + 1) * interface.media.len() as u64
+    };
+    let pairs = config.interfaces.iter().map(ports).sum::<u64>() / 2 / shards.max(1) as u64;
+    let millis = u64::try_from(config.tape.stall.as_millis()).unwrap_or(u64::MAX);
+    let bytes = (pairs * BYTES_PER_SECOND).saturating_mul(millis) / 1_000;
+    let slots = bytes / BLOCK_BYTES_MAX as u64 + 1;
+    ring::bytes_for(usize::try_from(slots).unwrap_or(usize::MAX).clamp(RING_SLOTS_MIN, RING_SLOTS_MAX))
 }
 
 fn encode<T: Serialize>(settings: &T) -> Vec<u8> {

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
@@ -22,6 +23,8 @@ use rustix::mm::munmap;
 
 use crate::base::id::ShardId;
 use crate::base::time::Instant;
+use crate::wire::tape::BLOCK_ALIGN;
+use crate::wire::tape::Track;
 
 /// Bytes of the figures; the memory file is at least as long.
 pub const FIGURES_BYTES: usize = 32 * 1024;
@@ -41,6 +44,8 @@ const WORD_SHARD: usize = 2;
 const WORD_PHASE: usize = 3;
 const WORD_HEARTBEAT: usize = 4;
 const WORD_TURNS: usize = 5;
+/// Confirmed positions of the tape, by track.
+const WORD_COMMITTED: usize = 8;
 const WORD_COUNTERS: usize = 64;
 const COUNTERS_MAX: usize = 1024;
 const WORD_HISTOGRAMS: usize = WORD_COUNTERS + COUNTERS_MAX;
@@ -190,6 +195,17 @@ figures! {
     CallAttempts "tipring_call_attempts_total" "" "Calls begun, answered or not";
     SipMerged "tipring_sip_merged_total" "" "INVITEs that came a second way and got 482";
     SipUnchallenged "tipring_sip_unchallenged_total" "" "Requests too short to be challenged within three times their length: dropped";
+    TapeFrames "tipring_tape_frames_total" "" "Packets copied for recordings";
+    TapeShed "tipring_tape_shed_total" "reason=\"slow\"" "Records given up because the disk had no time or room for them";
+    TapeRemoved "tipring_tape_shed_total" "reason=\"full\"" "Records given up because the disk had no time or room for them";
+    TapeGaps "tipring_tape_gaps_total" "" "Gaps on the tape";
+    TapeEventsWaiting "tipring_tape_events_waiting_total" "" "Times that an event had to wait for room on the tape";
+    TapeBlocksEvents "tipring_tape_blocks_total" "track=\"events\"" "Blocks confirmed on disk";
+    TapeBlocksMedia "tipring_tape_blocks_total" "track=\"media\"" "Blocks confirmed on disk";
+    TapeBytesEvents "tipring_tape_bytes_total" "track=\"events\"" "Bytes confirmed on disk";
+    TapeBytesMedia "tipring_tape_bytes_total" "track=\"media\"" "Bytes confirmed on disk";
+    TapeCommits "tipring_tape_commits_total" "" "Writes with their fdatasync";
+    TapeErrors "tipring_tape_errors_total" "" "Writes that the disk refused";
 }
 
 figures! {
@@ -208,6 +224,7 @@ figures! {
     SipDelayInfo "tipring_sip_delay_seconds" "method=\"INFO\"" "Time from reading a message to sending the first that it caused";
     SipDelayOther "tipring_sip_delay_seconds" "method=\"other\"" "Time from reading a message to sending the first that it caused";
     SipDelayResponse "tipring_sip_delay_seconds" "method=\"response\"" "Time from reading a message to sending the first that it caused";
+    TapeCommit "tipring_tape_commit_seconds" "" "Time of one write and fdatasync of the tape";
 }
 
 /// What the shard is doing.
@@ -356,6 +373,17 @@ impl Figures {
 
     pub fn turns(&self) -> u64 {
         self.load(WORD_TURNS)
+    }
+
+    /// The tape is confirmed up to this place of this segment, and all of the segments before it.
+    pub fn publish_committed(&self, track: Track, segment: u64, place: u32) {
+        self.word(WORD_COMMITTED + track.index()).store(segment << 32 | u64::from(place), Release);
+    }
+
+    /// The segment that is written, and the byte of it up to which it may be read; none before the engine has said so.
+    pub fn committed(&self, track: Track) -> Option<(u64, u64)> {
+        let word = self.word(WORD_COMMITTED + track.index()).load(Acquire);
+        (word != 0).then_some((word >> 32, (word & 0xFFFF_FFFF) * BLOCK_ALIGN as u64))
     }
 
     pub fn shard(&self) -> ShardId {

@@ -8,5 +8,6 @@ pub mod memory;
 pub mod mesh;
 pub mod probe;
 pub mod run;
+pub mod tape;
 pub mod tcp;
 pub mod udp;

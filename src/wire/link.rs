@@ -13,6 +13,7 @@ use crate::base::id::ShardId;
 use crate::base::limit::LINK_FRAME_BYTES_MAX;
 use crate::base::time::UnixTime;
 use crate::wire::event::Event;
+use crate::wire::tape::Track;
 
 /// The format both ends must speak.
 pub const VERSION: u8 = 1;
@@ -93,6 +94,27 @@ pub enum FromSide {
         request: u32,
         subject: String,
     },
+    /// Everything up to this segment of a shard's tape is durable: it may be removed.
+    TapeAck {
+        shard: ShardId,
+        track: Track,
+        segment: u64,
+    },
+    /// Answered by [`FromEngine::Done`]: found if the call is up and its recording is as wished from here on.
+    Record {
+        request: u32,
+        call: CallId,
+        wish: RecordWish,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordWish {
+    Start,
+    Stop,
+    Pause,
+    Resume,
 }
 
 /// A binding as the API shows it.

@@ -18,6 +18,7 @@ mod namespace;
 mod operation;
 mod peers;
 mod phone;
+mod recording;
 mod register;
 mod rtp;
 mod server;

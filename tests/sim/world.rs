@@ -577,6 +577,7 @@ fn settings(shards: u8, random: &mut Random) -> Settings {
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(60),
         loopback_media: false,
+        recording: Default::default(),
     }
 }
 

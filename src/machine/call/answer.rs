@@ -31,6 +31,7 @@ use crate::machine::transaction::repeat::Repeat;
 use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::link::CallState;
+use crate::wire::link::Record;
 use crate::wire::sip::Message;
 
 /// RFC 3326 §3.1 and its example: a phone does not list a call as missed that another one answered.
@@ -151,6 +152,9 @@ impl Call {
         self.bridged = leg;
         self.connect(0, cx, out);
         self.close_unused_ports(cx, out);
+        if self.wants_recording(leg) == Record::Always {
+            self.begin_recording(By::System, out);
+        }
     }
 
     /// The caller's 200, as soon as RFC 3262 allows it.

@@ -31,7 +31,9 @@ use crate::machine::outbox::Outbox;
 use crate::machine::transaction::repeat::Pace;
 use crate::machine::transaction::repeat::Repeat;
 use crate::wire::event::Body;
+use crate::wire::event::By;
 use crate::wire::link::CallState;
+use crate::wire::link::Record;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
@@ -204,6 +206,12 @@ impl Call {
             bond.is_joined = true;
         }
         self.join(index, bridge, out);
+        if bridge {
+            if cx.settings.recording.early && self.wants_recording(leg) == Record::Always {
+                self.begin_recording(By::System, out);
+            }
+            self.tape_streams(index, out);
+        }
     }
 
     /// The branch that the caller heard is gone: the next one that brought media is heard.

@@ -169,8 +169,9 @@ impl Call {
     /// The last word about a call, once.
     pub(super) fn finish(&mut self, out: &mut Outbox) {
         let State::Ending { cause, .. } = &self.state else { return };
-        let cause = cause.clone();
+        let (cause, by) = (cause.clone(), cause.by);
         self.state = State::Ended;
+        self.finish_recording(by, out);
         let legs = u8::try_from(self.branches.len() + 1).unwrap_or(u8::MAX);
         self.facts.event(None, Body::CallEnded { cause, legs }, out);
         out.push(Output::Live(Live::CallGone(self.facts.id)));

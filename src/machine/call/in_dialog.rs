@@ -154,8 +154,25 @@ impl Call {
         let is_digit = |kind| is_media_type(kind, "application/dtmf-relay") || is_media_type(kind, "application/dtmf");
         if message.header(HeaderId::ContentType).is_some_and(is_digit) {
             let leg = self.bonds[index].party(side).leg;
-            self.facts.event(Some(leg), Body::DigitSent { by: by(side) }, out);
+            if !self.is_masked() {
+                self.facts.event(Some(leg), Body::DigitSent { by: by(side) }, out);
+            }
+            if let Some(digit) = digit_of(message.body()) {
+                self.on_digit(leg, digit, cx, out);
+            }
         }
+    }
+}
+
+/// The key in `Signal=5` (application/dtmf-relay) or `5` (application/dtmf).
+fn digit_of(body: &[u8]) -> Option<char> {
+    let line = body.split(|byte| *byte == b'\n').next()?;
+    let value = line.rsplit(|byte| *byte == b'=').next()?.trim_ascii();
+    match value {
+        [digit] if b"0123456789*#ABCD".contains(digit) => Some(char::from(*digit)),
+        b"10" => Some('*'),
+        b"11" => Some('#'),
+        _ => None,
     }
 }
 

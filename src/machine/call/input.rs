@@ -5,6 +5,7 @@ use crate::base::id::ShardId;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::base::time::Now;
+use crate::machine::call::recording::Wanted;
 use crate::machine::dialog;
 use crate::machine::flow::Flow;
 use crate::machine::locator::Locator;
@@ -14,6 +15,7 @@ use crate::machine::outbox::Aor;
 use crate::machine::outbox::Target;
 use crate::machine::settings::Settings;
 use crate::wire::event::By;
+use crate::wire::link::RecordWish;
 use crate::wire::sip::Message;
 
 /// A first INVITE whose sender is known: what a call is made of.
@@ -25,6 +27,7 @@ pub struct Invite<'a> {
     /// The user or number of the request URI.
     pub dialled: String,
     pub destination: Destination,
+    pub record: Wanted,
 }
 
 /// As authenticated: what the callee is shown is made of this.
@@ -71,6 +74,11 @@ pub enum CallInput<'a> {
     Hangup {
         by: By,
         text: String,
+    },
+    /// Somebody else than its parties wants the call recorded, or not.
+    Record {
+        wish: RecordWish,
+        by: By,
     },
     /// For tests of the isolation of calls: panics.
     Fault,

@@ -25,6 +25,8 @@ use crate::machine::outbox::Output;
 use crate::machine::settings::Settings;
 use crate::wire::sdp;
 use crate::wire::sdp::facts::Described;
+use crate::wire::sdp::facts::Kind;
+use crate::wire::sdp::facts::MediaFacts;
 
 /// Our pairs of ports towards one party, by m-line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -285,6 +287,16 @@ pub(super) fn close_unused(sides: [(&mut Ports, Option<&Described>); 2], cx: &mu
     let uses = |said: &Described, index: usize| said.media.get(index).is_some_and(|media| media.relayable);
     let used = |index| uses(said_by_a, index) && uses(said_by_b, index);
     a.close_unused(used, cx, out) + b.close_unused(used, cx, out)
+}
+
+/// The audio streams of a party that are relayed: index of the m-line, our pair, and how the party described it.
+pub(super) fn audio<'a>(
+    ports: &'a Ports,
+    theirs: &'a Described,
+) -> impl Iterator<Item = (u8, PairId, &'a MediaFacts)> + 'a {
+    theirs.relayable().filter(|(_, media)| media.kind == Kind::Audio).filter_map(|(index, media)| {
+        Some((u8::try_from(index).ok()?, ports.pairs.get(index).copied().flatten()?, media))
+    })
 }
 
 /// From the answer on a promised stream that stays silent is told.

@@ -7,6 +7,7 @@
 pub mod best_response;
 pub mod body;
 pub mod input;
+pub mod recording;
 pub mod trace;
 
 mod abort;
@@ -48,6 +49,7 @@ use crate::machine::call::input::CallInput;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Party;
 use crate::machine::call::party::Side;
+use crate::machine::call::recording::Recording;
 use crate::machine::call::trace::Trace;
 use crate::machine::call::trace::What;
 use crate::machine::outbox::Outbox;
@@ -69,6 +71,7 @@ pub struct Call {
     bridged: u8,
     /// Reports of closed ports that have not come yet.
     reports_awaited: u8,
+    recording: Recording,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,6 +103,7 @@ impl Call {
             CallInput::Media(notice) => self.on_notice(notice, cx, out),
             CallInput::FlowClosed(flow) | CallInput::SendFailed(flow) => self.on_flow_gone(flow, cx, out),
             CallInput::Hangup { by, text } => self.on_hangup(by, text, cx, out),
+            CallInput::Record { wish, by } => self.on_record_wish(wish, by, out),
             CallInput::Fault => panic!("a fault was asked for"),
         }
         self.check_invariants();

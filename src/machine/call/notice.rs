@@ -28,7 +28,12 @@ impl Call {
                 self.step(cx, leg, What::MediaSilent { stream });
                 self.on_silent(cx, out);
             }
-            Notice::Closed { report } => self.on_report(leg, stream, &report, out),
+            Notice::Closed { report } => {
+                self.on_taped(leg, stream, report.taped);
+                self.on_report(leg, stream, &report, out);
+            }
+            Notice::Taped { frames } => self.on_tape_off(leg, stream, frames, out),
+            Notice::Digit { digit } => self.on_digit(leg, digit, cx, out),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::machine::call::input::Destination;
 use crate::machine::call::input::Invite;
 use crate::machine::call::media::Description;
 use crate::machine::call::media::NoMedia;
+use crate::machine::call::recording::Recording;
 use crate::machine::call::terms::LOCATE_MAX;
 use crate::machine::call::trace::Trace;
 use crate::machine::call::trace::What;
@@ -36,6 +37,7 @@ impl Call {
             trace: Trace::default(),
             bridged: 0,
             reports_awaited: 0,
+            recording: Recording::new(invite.record.clone()),
         };
         call.caller.trying(cx.instant(), out);
         let refusal = match (&invite.destination, refusal) {

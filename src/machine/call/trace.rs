@@ -64,6 +64,7 @@ pub enum What {
     Hangup,
     TransactionTimeout(Method),
     Ended { status: u16 },
+    FeatureCode,
 }
 
 impl Trace {
@@ -135,6 +136,7 @@ impl What {
             Self::Bye => ("sip", "BYE sent".to_owned()),
             Self::Hangup => ("operator", "hung up on request".to_owned()),
             Self::TransactionTimeout(method) => ("timer", format!("no answer to {}", method.name())),
+            Self::FeatureCode => ("record", "the keys for recording were pressed".to_owned()),
             Self::Ended { status } => ("end", format!("ended with {status}")),
         }
     }

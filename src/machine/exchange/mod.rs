@@ -44,6 +44,7 @@ use crate::machine::flow::Flow;
 use crate::machine::lingering;
 use crate::machine::lingering::Lingering;
 use crate::machine::locator::Locator;
+use crate::machine::media::command::Fork;
 use crate::machine::media::command::MediaOutput;
 use crate::machine::media::command::PairId;
 use crate::machine::media::ports::Pair;
@@ -64,6 +65,7 @@ use crate::machine::transaction::key::merge_key;
 use crate::machine::transaction::key::server_key;
 use crate::wire::event::By;
 use crate::wire::link::Phone;
+use crate::wire::link::RecordWish;
 use crate::wire::link::TraceStep;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
@@ -111,6 +113,11 @@ pub enum Input<'a> {
         by: By,
         text: String,
     },
+    Record {
+        call: CallId,
+        wish: RecordWish,
+        by: By,
+    },
     /// Ends all calls.
     HangupAll,
     /// A call's step panics: a test of isolation.
@@ -157,6 +164,11 @@ impl Exchange {
                     self.on_call(handle, CallInput::Hangup { by, text }, now, shared, out);
                 }
             }
+            Input::Record { call, wish, by } => {
+                if let Some(handle) = self.calls.find(call) {
+                    self.on_call(handle, CallInput::Record { wish, by }, now, shared, out);
+                }
+            }
             Input::HangupAll => self.hang_up_all(now, shared, out),
             Input::Fault(call) => {
                 if let Some(handle) = self.calls.find(call) {
@@ -181,6 +193,12 @@ impl Exchange {
         let verdict = self.relay.packet(slot, source, packet, now);
         self.settle(out.len(), now, shared, out);
         verdict
+    }
+
+    /// Where on the tape the packet last given to [`Exchange::relay`] belongs.
+    #[inline]
+    pub fn fork(&self) -> Option<Fork> {
+        self.relay.fork()
     }
 
     pub fn handle_timeout(&mut self, now: Now, shared: Shared<'_>, out: &mut Outbox) {
@@ -652,5 +670,6 @@ fn invitation<'a>(message: &'a Message<'a>, flow: Flow, phone: &Phone, shared: S
         Called::Elsewhere => Destination::Refused { status: Status::FORBIDDEN.code() },
     };
     let dialled = uri.user().map(|user| String::from_utf8_lossy(user).into_owned()).unwrap_or_default();
-    Some(Invite { message, flow, caller, dialled, destination })
+    let record = who::recorded(phone, tenant, &destination, shared);
+    Some(Invite { message, flow, caller, dialled, destination, record })
 }

@@ -1,11 +1,15 @@
 //! Whose address of record a URI names, and whom an authenticated caller reaches by a Request-URI.
 
 use crate::machine::Shared;
+use crate::machine::call::input::Destination;
+use crate::machine::call::recording::Wanted;
 use crate::machine::directory::address::is_ours;
 use crate::machine::directory::address::tenant_of_host;
 use crate::machine::directory::address::user_text;
 use crate::machine::outbox::Aor;
 use crate::wire::link::Phone;
+use crate::wire::link::Record;
+use crate::wire::link::Tenant;
 use crate::wire::sip::Uri;
 
 /// The address of record that a URI names, known or not; `None` where its domain is nobody's.
@@ -54,6 +58,20 @@ fn by_number(text: &str, caller: &Phone, shared: Shared<'_>) -> Called {
     }
     let own: Vec<_> = phones.filter(|phone| phone.tenant == caller.tenant).map(aor).collect();
     if own.is_empty() { Called::Elsewhere } else { Called::Phones(own) }
+}
+
+/// Who of caller, tenant and called phones wants the call recorded.
+pub(super) fn recorded(caller: &Phone, tenant: &Tenant, destination: &Destination, shared: Shared<'_>) -> Wanted {
+    let Destination::Phones(aors) = destination else { return Wanted::default() };
+    let phones = aors.iter().filter_map(|aor| shared.directory.phone(&aor.tenant, &aor.user));
+    Wanted {
+        tenant: tenant.record,
+        caller: caller.record,
+        callees: phones
+            .filter(|phone| phone.record != Record::Never)
+            .map(|phone| (phone.user.clone(), phone.record))
+            .collect(),
+    }
 }
 
 fn aor(phone: &Phone) -> Aor {

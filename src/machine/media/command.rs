@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::base::id::CallId;
 use crate::base::id::Handle;
 use crate::base::time::Instant;
 use crate::machine::media::latch::Rank;
@@ -66,10 +67,38 @@ pub enum MediaCommand {
         pair: PairId,
         on: bool,
     },
+    /// Packets of the party go to the tape, or no longer do.
+    Tape {
+        pair: PairId,
+        switch: TapeSwitch,
+    },
+    /// Telephone events of this payload type (RFC 4733) are told.
+    Listen {
+        pair: PairId,
+        payload_type: Option<u8>,
+    },
     /// Forgets all about the pair; answered by [`Notice::Closed`].
     Close {
         pair: PairId,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TapeSwitch {
+    On(CallId),
+    /// Counts go on when it is on again.
+    Paused,
+    /// Answered by [`Notice::Taped`]; counts begin anew.
+    Off,
+}
+
+/// The packet just decided about belongs on the tape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    pub call: CallId,
+    pub leg: u8,
+    /// Index of the m-line.
+    pub media: u8,
 }
 
 /// What one party's description promises for one stream, together with what the other party's allows.
@@ -160,6 +189,14 @@ pub enum Notice {
     },
     Closed {
         report: Box<Report>,
+    },
+    /// How many packets went to the tape since it was switched on.
+    Taped {
+        frames: u64,
+    },
+    /// A key was pressed: one of 0123456789*#ABCD.
+    Digit {
+        digit: char,
     },
 }
 

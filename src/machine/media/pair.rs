@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::base::id::CallId;
 use crate::base::time::Instant;
 use crate::machine::media::command::Clocks;
 use crate::machine::media::command::Expectation;
@@ -54,6 +55,13 @@ pub struct Pair {
     pub(super) told_silent: bool,
     pub(super) told_one_way: bool,
     pub(super) was_one_way: bool,
+    /// Packets go to the tape as this call's.
+    pub(super) tape: Option<CallId>,
+    pub(super) taped: u64,
+    /// Payload type of telephone events that are told.
+    pub(super) listens_for: Option<u8>,
+    /// RTP timestamp and arrival of the last one: its packets repeat the timestamp.
+    pub(super) last_event: Option<(u32, Instant)>,
 }
 
 /// Room that the record of a pair needs in the state memory, whatever its values.
@@ -173,6 +181,7 @@ impl Pair {
             relatches: self.relatches,
             strangers: self.strangers,
             one_way: self.was_one_way,
+            taped: self.taped,
             ..Report::of(&self.stream, &self.round_trip)
         }
     }

@@ -265,6 +265,8 @@ pub struct Report {
     pub strangers: u64,
     /// It was not heard while the other party was.
     pub one_way: bool,
+    /// Packets from the party that went to the tape.
+    pub taped: u64,
 }
 
 impl Report {

@@ -16,6 +16,7 @@ use crate::base::limit::MEDIA_QUEUE_MAX;
 use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::machine::media::command::Expectation;
+use crate::machine::media::command::Fork;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::media::command::MediaNotice;
 use crate::machine::media::command::MediaOutput;
@@ -23,6 +24,7 @@ use crate::machine::media::command::Notice;
 use crate::machine::media::command::Owner;
 use crate::machine::media::command::PairId;
 use crate::machine::media::command::SocketCommand;
+use crate::machine::media::command::TapeSwitch;
 use crate::machine::media::latch::Step;
 use crate::machine::media::pair::Pair;
 use crate::machine::media::quality::Report;
@@ -33,6 +35,8 @@ use crate::wire::rtp::Header;
 pub const DISCONNECT_SILENCE: Duration = Duration::from_secs(1);
 /// One party heard and the other not, for so long, is one-way.
 pub const ONE_WAY_SILENCE: Duration = Duration::from_secs(5);
+/// Nobody presses keys faster; what comes faster is not told.
+const EVENT_SPACING_MIN: Duration = Duration::from_millis(40);
 const SWEEP_SLICES: usize = 8;
 const SWEEP_PERIOD: Duration = Duration::from_millis(1_000 / SWEEP_SLICES as u64);
 
@@ -123,6 +127,7 @@ pub struct Relay {
     next_sweep: Instant,
     sweep_slice: usize,
     counts: RelayCounts,
+    fork: Option<Fork>,
 }
 
 impl Relay {
@@ -137,7 +142,14 @@ impl Relay {
             next_sweep: Instant::ZERO,
             sweep_slice: 0,
             counts: RelayCounts::default(),
+            fork: None,
         }
+    }
+
+    /// Where on the tape the last packet given to [`Relay::packet`] belongs, if it does.
+    #[inline]
+    pub fn fork(&self) -> Option<Fork> {
+        self.fork
     }
 
     pub fn counts(&self) -> &RelayCounts {
@@ -191,6 +203,7 @@ impl Relay {
     pub fn packet(&mut self, slot: u32, source: SocketAddr, packet: &[u8], now: Now) -> Verdict {
         let id = PairId::of_slot(slot);
         let is_rtcp = slot & 1 == 1;
+        self.fork = None;
         let verdict = match self.pairs.get(id.0 as usize) {
             Some(pair) if pair.owner.is_some() => {
                 if is_rtcp || pair.takes_for_rtcp(packet) {
@@ -232,6 +245,15 @@ impl Relay {
         if !sends || !peer.receives {
             return Err(DropReason::Direction);
         }
+        let pair = &mut self.pairs[id.0 as usize];
+        if let (Some(call), Some(owner)) = (pair.tape, pair.owner) {
+            pair.taped += 1;
+            self.fork = Some(Fork { call, leg: owner.leg, media: owner.media });
+        }
+        if pair.listens_for == Some(header.payload_type) {
+            self.listen(id, &header, packet, now);
+        }
+        let peer = &mut self.pairs[to.0 as usize];
         let destination = peer.rtp_destination().ok_or(DropReason::NoDestination)?;
         peer.packets_sent += 1;
         peer.bytes_sent += packet.len() as u64;
@@ -289,6 +311,38 @@ impl Relay {
             pair.rtcp_source = None;
         }
         self.notify(id, notice);
+    }
+
+    /// RFC 4733 §2.3: the payload begins with the event; all packets of one event have its timestamp.
+    #[cold]
+    fn listen(&mut self, id: PairId, header: &Header, packet: &[u8], now: Instant) {
+        let pair = &mut self.pairs[id.0 as usize];
+        let is_new = pair
+            .last_event
+            .is_none_or(|(timestamp, at)| timestamp != header.timestamp && now.since(at) >= EVENT_SPACING_MIN);
+        let event = packet.get(header.header_len).copied().unwrap_or(u8::MAX);
+        let digit = b"0123456789*#ABCD".get(usize::from(event)).copied();
+        if pair.secure || !is_new {
+            return;
+        }
+        if let Some(digit) = digit {
+            pair.last_event = Some((header.timestamp, now));
+            self.notify(id, Notice::Digit { digit: char::from(digit) });
+        }
+    }
+
+    fn switch_tape(&mut self, id: PairId, switch: TapeSwitch) {
+        let pair = &mut self.pairs[id.0 as usize];
+        match switch {
+            // What the parties encrypt between themselves is nothing to keep.
+            TapeSwitch::On(call) => pair.tape = Some(call).filter(|_| !pair.secure),
+            TapeSwitch::Paused => pair.tape = None,
+            TapeSwitch::Off => {
+                pair.tape = None;
+                let frames = std::mem::take(&mut pair.taped);
+                self.notify(id, Notice::Taped { frames });
+            }
+        }
     }
 
     /// Asks for the kernel's filter once learning has ended.
@@ -364,6 +418,8 @@ impl Relay {
             | MediaCommand::Bridge { a: pair, .. }
             | MediaCommand::Unbridge { pair }
             | MediaCommand::Watch { pair, .. }
+            | MediaCommand::Tape { pair, .. }
+            | MediaCommand::Listen { pair, .. }
             | MediaCommand::Close { pair } => pair,
         };
         let opens = matches!(command, MediaCommand::Open { .. });
@@ -381,6 +437,8 @@ impl Relay {
                 pair.watched = on;
                 pair.promised_at = now.instant;
             }
+            MediaCommand::Tape { pair, switch } => self.switch_tape(pair, switch),
+            MediaCommand::Listen { pair, payload_type } => self.pairs[pair.0 as usize].listens_for = payload_type,
             MediaCommand::Close { pair } => self.close(pair),
         }
     }

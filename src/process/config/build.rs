@@ -11,6 +11,7 @@ use crate::base::limit::SHARDS_MAX;
 use crate::machine::settings::Algorithm;
 use crate::machine::settings::MediaAddress;
 use crate::machine::settings::Prefix;
+use crate::machine::settings::RecordingSettings;
 use crate::process::config::Config;
 use crate::process::config::Directory;
 use crate::process::config::Engine;
@@ -23,6 +24,7 @@ use crate::process::config::Node;
 use crate::process::config::Retain;
 use crate::process::config::Secret;
 use crate::process::config::Side;
+use crate::process::config::Tape;
 use crate::process::config::document::Document;
 use crate::process::config::value::Value;
 
@@ -47,6 +49,12 @@ pub(super) fn build(document: &mut Document, folder: &Path) -> Config {
             address: sockets(document, "hep.address").first().copied(),
             capture_id: u32::try_from(count(document, "hep.id")).unwrap_or(u32::MAX),
         },
+        recording: RecordingSettings {
+            early: flag(document, "record.early"),
+            start_code: text(document, "record.start_code"),
+            pause_code: text(document, "record.pause_code"),
+        },
+        tape: tape(document),
         pinned: document.pinned(),
     };
     check_listeners(document, &config.interfaces);
@@ -182,6 +190,23 @@ fn side(document: &mut Document) -> Side {
     Side { http, insecure, database }
 }
 
+fn tape(document: &mut Document) -> Tape {
+    let tape = Tape {
+        stall: span(document, "tape.stall"),
+        media_mib_max: count(document, "tape.media_mib"),
+        segment_mib: count(document, "tape.segment_mib"),
+        segment_age: span(document, "tape.segment_age"),
+        encrypt: flag(document, "tape.encrypt"),
+    };
+    if tape.segment_mib == 0 {
+        document.refuse("tape.segment_mib", "must be at least 1");
+    }
+    if tape.media_mib_max < tape.segment_mib * 2 {
+        document.refuse("tape.media_mib", "must have room for two segments");
+    }
+    tape
+}
+
 fn log(document: &mut Document, folder: &Path) -> Log {
     let level = match text(document, "log.level").as_str() {
         "error" => Level::Error,
@@ -229,6 +254,13 @@ fn check_media(document: &mut Document, interfaces: &[Interface]) {
 fn span(document: &Document, path: &str) -> Duration {
     match document.value(path) {
         Value::Span(span) => span,
+        other => unreachable_kind(&other),
+    }
+}
+
+fn flag(document: &Document, path: &str) -> bool {
+    match document.value(path) {
+        Value::Flag(flag) => flag,
         other => unreachable_kind(&other),
     }
 }

@@ -132,6 +132,52 @@ pub(super) const KEYS: &[Key] = &[
     key("retain.audit", Kind::Span, "\"2y\"", Reload, "How long the audit log is kept."),
     key("retain.trace", Kind::Span, "\"1d\"", Reload, "How long the decision trace of an ended call is kept."),
     key(
+        "record.early",
+        Kind::Flag,
+        "false",
+        Reload,
+        "Record early media too: from the first ring, not from the answer.",
+    ),
+    key(
+        "record.start_code",
+        Kind::Keys,
+        "\"*1\"",
+        Reload,
+        "Keys that start and stop a recording on demand, pressed during a call by a party whose phone or tenant has \
+         `record` set. Empty: none.",
+    ),
+    key(
+        "record.pause_code",
+        Kind::Keys,
+        "\"*2\"",
+        Reload,
+        "Keys that pause and resume a recording: meanwhile neither audio nor digits are kept anywhere. Empty: none.",
+    ),
+    key(
+        "tape.stall",
+        Kind::Span,
+        "\"2s\"",
+        Restart,
+        "How long the disk may stall with every RTP port in use before media is lost to recordings; memory is used only \
+         while it does.",
+    ),
+    key(
+        "tape.media_mib",
+        Kind::Count { max: 1 << 30 },
+        "20480",
+        Restart,
+        "MiB of disk for media that side has not taken over yet. Beyond it the oldest is removed, listed as a gap and counted.",
+    ),
+    key("tape.segment_mib", Kind::Count { max: 4_096 }, "64", Restart, "MiB of one preallocated segment of media."),
+    key(
+        "tape.segment_age",
+        Kind::Span,
+        "\"10m\"",
+        Restart,
+        "A segment is finished after this, so that what it holds can be deleted from the tape.",
+    ),
+    key("tape.encrypt", Kind::Flag, "true", Restart, "AES-256-GCM with a key per segment, destroyed with it."),
+    key(
         "directory.import",
         Kind::Path,
         "\"\"",
@@ -150,7 +196,7 @@ pub(super) const KEYS: &[Key] = &[
 
 /// The tables of a file. `interface` is a list of tables with the keys of `sip` and `media`.
 pub(super) const TABLES: &[&str] =
-    &["node", "engine", "sip", "media", "interface", "side", "log", "retain", "directory", "hep"];
+    &["node", "engine", "sip", "media", "interface", "side", "log", "retain", "record", "tape", "directory", "hep"];
 
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)

@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::machine::settings::Algorithm;
 use crate::machine::settings::MediaAddress;
 use crate::machine::settings::Prefix;
+use crate::machine::settings::RecordingSettings;
 
 pub use page::page;
 pub use value::parse_duration;
@@ -38,6 +39,8 @@ pub struct Config {
     pub retain: Retain,
     pub directory: Directory,
     pub hep: Hep,
+    pub recording: RecordingSettings,
+    pub tape: Tape,
     /// Keys whose change needs a restart, each with a digest of its value.
     pub pinned: Vec<(String, u64)>,
 }
@@ -121,6 +124,16 @@ pub struct Directory {
 pub struct Hep {
     pub address: Option<SocketAddr>,
     pub capture_id: u32,
+}
+
+/// How recordings and events are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tape {
+    pub stall: Duration,
+    pub media_mib_max: u64,
+    pub segment_mib: u64,
+    pub segment_age: Duration,
+    pub encrypt: bool,
 }
 
 /// A value that no log, error or `Debug` shows; given in the file, or as a file of its own.

@@ -25,6 +25,8 @@ pub(super) enum Kind {
         max: u64,
     },
     Flag,
+    /// Keys of a telephone.
+    Keys,
     Sockets,
     HttpSockets,
     Socket,
@@ -72,6 +74,7 @@ pub(super) fn parse(kind: Kind, value: &Spanned<DeValue<'_>>) -> Result<Value, R
         Kind::Cpus => parse_cpus(text(value)?).map(Value::Cpus).map_err(refuse),
         Kind::Count { max } => count(value, max).map(Value::Count),
         Kind::Flag => value.get_ref().as_bool().map(Value::Flag).ok_or_else(|| expected(value, "true or false")),
+        Kind::Keys => parse_keys(text(value)?).map(Value::Text).map_err(refuse),
         Kind::Sockets => each(value, parse_socket).map(Value::Sockets),
         Kind::HttpSockets => one_or_each(value, parse_any_socket).map(Value::Sockets),
         Kind::Socket => parse_optional(text(value)?, parse_socket).map(Value::Sockets).map_err(refuse),
@@ -130,6 +133,13 @@ pub(super) fn parse_name(text: &str) -> Result<String, String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if text.len() > NAME_BYTES_MAX || !text.bytes().all(legal) {
         return Err(format!("{text:?} is not a name: letters, digits, '-', '.' and '_', at most {NAME_BYTES_MAX}"));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_keys(text: &str) -> Result<String, String> {
+    if text.len() > 8 || !text.bytes().all(|key| b"0123456789*#ABCD".contains(&key)) {
+        return Err(format!("{text:?} is not a row of at most 8 keys: 0 to 9, '*', '#', A to D"));
     }
     Ok(text.to_owned())
 }

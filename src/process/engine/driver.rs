@@ -20,6 +20,7 @@ use crate::machine::exchange::Exchange;
 use crate::machine::exchange::Input;
 use crate::machine::flow::Connection;
 use crate::machine::flow::Flow;
+use crate::machine::media::command::Fork;
 use crate::machine::media::command::SocketCommand;
 use crate::machine::media::relay;
 use crate::machine::outbox::Live;
@@ -42,10 +43,14 @@ use crate::shard::run;
 use crate::shard::run::Effects;
 use crate::shard::run::ShardMachine;
 use crate::shard::run::Verdict;
+use crate::shard::tape::ring::Ring;
 use crate::shard::udp::Slot;
 use crate::wire::event::Event;
 use crate::wire::hep::Content;
 use crate::wire::rtcp;
+use crate::wire::tape::Frame;
+use crate::wire::tape::Track;
+use crate::wire::tape::record::emit_mark;
 
 /// How old the figures on the page may be.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -79,6 +84,7 @@ pub(super) struct Driver {
     udp_listeners: u8,
     seq: u64,
     now: Now,
+    tape: Ring,
 }
 
 /// What a driver begins with.
@@ -90,11 +96,13 @@ pub(super) struct Beginning {
     pub(super) sip_slots_from: Slot,
     pub(super) udp_listeners: u8,
     pub(super) is_captured: bool,
+    pub(super) tape: Ring,
 }
 
 impl Driver {
     pub(super) fn new(beginning: Beginning, now: Now) -> Self {
-        let Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, is_captured } = beginning;
+        let Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, is_captured, tape } =
+            beginning;
         Self {
             shard,
             exchange,
@@ -114,6 +122,7 @@ impl Driver {
             udp_listeners,
             seq: 0,
             now,
+            tape,
         }
     }
 
@@ -147,6 +156,13 @@ impl Driver {
                 let found = self.exchange.has_call(call);
                 if found {
                     self.input(Input::Hangup { call, by, text: "ended by command".to_owned() }, now);
+                }
+                self.tell_clerk(ToClerk::HungUp { request, found });
+            }
+            ToShard::Record { request, call, wish, by } => {
+                let found = self.exchange.has_call(call);
+                if found {
+                    self.input(Input::Record { call, wish, by }, now);
                 }
                 self.tell_clerk(ToClerk::HungUp { request, found });
             }
@@ -233,6 +249,7 @@ impl Driver {
             None => self.publish_at = Some(now + PUBLISH_EVERY),
             Some(at) if at <= now => {
                 self.own.outbox_overflows = self.out.overflows;
+                self.own.tape = self.tape.counts();
                 self.published.publish(&self.exchange, &self.own, figures);
                 self.publish_at = None;
             }
@@ -249,7 +266,7 @@ impl Driver {
         let (source, destination) = if is_incoming { (flow.peer, listener.local) } else { (listener.local, flow.peer) };
         let (at, call, is_reliable) = (self.now.unix, self.exchange.concerned(), flow.is_reliable());
         let content = Content::Sip;
-        let capture = Capture { content, at, source, destination, is_reliable, call, bytes: bytes.to_vec() };
+        let capture = Capture { content, at, source, destination, is_reliable, call, bytes: without_digits(bytes) };
         self.tell_clerk(ToClerk::Capture(Box::new(capture)));
     }
 
@@ -284,6 +301,12 @@ impl Driver {
                 let event = Event { shard: self.shard, seq: self.seq, at: self.now.unix, tenant, call, leg, body };
                 self.tell_clerk(ToClerk::Event(Box::new(event)));
             }
+            Output::Mark { call, mark } => {
+                if let Ok(record) = emit_mark(self.now.instant, call, &mark) {
+                    // What finds no room is listed as a gap; the event says the same.
+                    let _noted = self.tape.record(Track::Media, &record, self.now);
+                }
+            }
             Output::Live(live) => self.tell_clerk(ToClerk::Live(Box::new(live))),
             Output::Traced { call, tenant, steps } => self.tell_clerk(ToClerk::CallTrace { call, tenant, steps }),
             Output::Store(record) => self.tell_clerk(ToClerk::Store(Box::new(record))),
@@ -305,11 +328,11 @@ impl ShardMachine for Driver {
     fn on_rtp(&mut self, slot: Slot, source: SocketAddr, bytes: &mut [u8], now: Now) -> Verdict {
         self.now = now;
         let shared = Shared { settings: &self.settings, directory: &self.directory };
-        let relay::Verdict::Forward { slot: to_slot, peer } =
-            self.exchange.relay(slot, source, bytes, now, shared, &mut self.out)
-        else {
-            return Verdict::Drop;
-        };
+        let verdict = self.exchange.relay(slot, source, bytes, now, shared, &mut self.out);
+        if let Some(Fork { call, leg, media }) = self.exchange.fork() {
+            self.tape.frame(&Frame { call, leg, stream: media, at: now.instant, packet: bytes }, now);
+        }
+        let relay::Verdict::Forward { slot: to_slot, peer } = verdict else { return Verdict::Drop };
         if self.is_captured && rtcp::is_rtcp(bytes) {
             self.copy_rtcp(slot, source, bytes);
         }
@@ -347,10 +370,11 @@ impl ShardMachine for Driver {
         self.now = now;
         let shared = Shared { settings: &self.settings, directory: &self.directory };
         self.exchange.handle_timeout(now, shared, &mut self.out);
+        self.tape.tick(now);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        [self.exchange.next_deadline(), self.publish_at].into_iter().flatten().min()
+        [self.exchange.next_deadline(), self.publish_at, self.tape.next_deadline()].into_iter().flatten().min()
     }
 
     fn drain(&mut self, effects: &mut impl Effects<Message>) {
@@ -369,5 +393,28 @@ impl ShardMachine for Driver {
                 break;
             }
         }
+    }
+}
+
+/// A copy of a message in which the body of an INFO is blanked: it may hold digits that somebody keyed in.
+fn without_digits(bytes: &[u8]) -> Vec<u8> {
+    let mut copy = bytes.to_vec();
+    let body = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
+    if bytes.starts_with(b"INFO ") {
+        copy.iter_mut().skip(body).filter(|byte| !byte.is_ascii_whitespace()).for_each(|byte| *byte = b'x');
+    }
+    copy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_digits;
+
+    #[test]
+    fn a_copy_of_info_says_no_digits() {
+        let info = b"INFO sip:a SIP/2.0\r\nContent-Length: 10\r\n\r\nSignal=5\r\n";
+        assert_eq!(without_digits(info), b"INFO sip:a SIP/2.0\r\nContent-Length: 10\r\n\r\nxxxxxxxx\r\n");
+        let invite = b"INVITE sip:a SIP/2.0\r\n\r\nv=0\r\n";
+        assert_eq!(without_digits(invite), invite);
     }
 }

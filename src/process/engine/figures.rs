@@ -4,6 +4,7 @@ use crate::machine::exchange::Exchange;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
 use crate::shard::memory::Histogram;
+use crate::shard::tape::ring::RingCounts;
 
 /// By [`Method`](crate::wire::sip::Method), in its order.
 const REQUESTS: [Counter; 15] = [
@@ -78,6 +79,7 @@ pub(super) struct Own {
     pub(super) sent: [u64; 6],
     pub(super) lost: u64,
     pub(super) outbox_overflows: u64,
+    pub(super) tape: RingCounts,
 }
 
 impl Own {
@@ -134,6 +136,10 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::RtpPortsExhausted, exchange.ports_exhausted()),
         (Counter::ClerkLost, own.lost),
         (Counter::OutboxOverflows, own.outbox_overflows),
+        (Counter::TapeFrames, own.tape.frames),
+        (Counter::TapeShed, own.tape.shed),
+        (Counter::TapeGaps, own.tape.gaps),
+        (Counter::TapeEventsWaiting, own.tape.events_waiting),
     ]);
     values
 }

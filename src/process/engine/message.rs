@@ -13,6 +13,7 @@ use crate::shard::memory::Histogram;
 use crate::wire::event::By;
 use crate::wire::event::Event;
 use crate::wire::hep::Content;
+use crate::wire::link::RecordWish;
 use crate::wire::link::TraceStep;
 
 #[derive(Debug)]
@@ -72,7 +73,21 @@ pub enum ToShard {
     Directory(Arc<Directory>),
     Settings(Arc<Settings>),
     Drain(bool),
-    Hangup { request: u64, call: CallId, by: By },
+    Hangup {
+        request: u64,
+        call: CallId,
+        by: By,
+    },
+    /// Answered like [`ToShard::Hangup`].
+    Record {
+        request: u64,
+        call: CallId,
+        wish: RecordWish,
+        by: By,
+    },
     HangupAll,
-    Trace { request: u64, subject: String },
+    Trace {
+        request: u64,
+        subject: String,
+    },
 }

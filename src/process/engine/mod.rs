@@ -9,5 +9,6 @@ pub mod received;
 mod run;
 pub mod secrets;
 mod settings;
+mod tape;
 
 pub use run::run;

@@ -27,6 +27,7 @@ use crate::process::engine::received::Received;
 use crate::process::engine::received::ShardHandles;
 use crate::process::engine::secrets;
 use crate::process::engine::settings;
+use crate::process::engine::tape;
 use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
@@ -39,6 +40,7 @@ use crate::shard::run::ShardError;
 use crate::shard::run::ShardHandle;
 use crate::shard::run::ShardParts;
 use crate::shard::run::spawn;
+use crate::shard::tape::ring::Ring;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
 use crate::wire::control::FromChild;
@@ -79,11 +81,12 @@ fn serve(received: Received) -> Result<(), Failure> {
 
     let mut posts = Post::mesh(shards.len()).map_err(|error| Failure::from_io("eventfd", &error))?.into_iter();
     let is_captured = engine.hep.address.is_some();
+    let (tape, rings) = tape::start(&start, &engine.tape, settings.boot, &shards)?;
     let mut handles = Vec::new();
-    for (shard, post) in shards.into_iter().zip(posts.by_ref()) {
+    for ((shard, post), ring) in shards.into_iter().zip(posts.by_ref()).zip(rings) {
         let own = bindings.remove(&shard.shard).unwrap_or_default();
         let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping, is_captured, is_plain };
-        let handle = start_shard(shard, post, own, &place, &settings, directory.current()).map_err(forbidden)?;
+        let handle = start_shard(shard, post, ring, own, &place, &settings, directory.current()).map_err(forbidden)?;
         handles.push(handle);
     }
     wait_ready(&handles, &keeper)?;
@@ -92,7 +95,9 @@ fn serve(received: Received) -> Result<(), Failure> {
     let post = posts.next().ok_or_else(|| Failure::new(exit::OTHER, "no post for the clerk"))?;
     keeper.send(&FromChild::Ready).map_err(|error| Failure::from_io("the keeper", &error))?;
     let (boot, is_draining, hep) = (settings.boot, start.draining, engine.hep);
-    let beginning = clerk::Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep };
+    let teller = tape.teller();
+    let beginning =
+        clerk::Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep, tape: teller };
     let result = Clerk::new(beginning, &start.data).and_then(|mut clerk| clerk.run());
     for handle in handles {
         handle.stop();
@@ -100,6 +105,7 @@ fn serve(received: Received) -> Result<(), Failure> {
             tracing::error!(event = "shard.failed", "{error}");
         }
     }
+    tape.finish();
     result.map_err(in_data)
 }
 
@@ -148,6 +154,7 @@ struct Place {
 fn start_shard(
     handles: ShardHandles,
     post: Post<Message>,
+    tape: Ring,
     bindings: Vec<Vec<u8>>,
     place: &Place,
     settings: &Arc<Settings>,
@@ -182,7 +189,9 @@ fn start_shard(
     spawn(config, parts, move |now| {
         let mut exchange = Exchange::new(shard, u64::from_le_bytes(seed), pairs, &settings, now);
         exchange.restore_bindings(&bindings, &settings, now);
-        Driver::new(Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, is_captured }, now)
+        let beginning =
+            Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, is_captured, tape };
+        Driver::new(beginning, now)
     })
 }
 

@@ -47,6 +47,7 @@ pub(super) fn build(
         ring_max: RING_MAX,
         media_timeout: MEDIA_TIMEOUT,
         loopback_media: false,
+        recording: engine.recording.clone(),
     };
     renewed(&settings, engine)
 }
@@ -56,6 +57,7 @@ pub(super) fn renewed(settings: &Settings, engine: &EngineSettings) -> Settings 
     let mut settings = settings.clone();
     settings.trusted = engine.interfaces.iter().flat_map(|interface| interface.trusted.iter().copied()).collect();
     settings.digest = engine.interfaces.first().map(|interface| interface.digest.clone()).unwrap_or_default();
+    settings.recording = engine.recording.clone();
     let is_loopback = |interface: &config::Interface| interface.media.iter().any(|media| media.local.is_loopback());
     // A node whose media is on loopback serves its own machine.
     settings.loopback_media = engine.interfaces.iter().any(is_loopback);

@@ -93,8 +93,9 @@ impl Sockets {
         let mut readable = Vec::new();
         for shard in (0..plan.shards).map(ShardId) {
             let failed = |error: io::Error| Failure::from_io("cannot allocate state memory", &error);
-            let memory = state_memory().map_err(failed)?;
-            let passed = Passed::State { shard, bytes: STATE_BYTES_PER_SHARD };
+            let bytes = STATE_BYTES_PER_SHARD + plan.ring_bytes;
+            let memory = state_memory(bytes).map_err(failed)?;
+            let passed = Passed::State { shard, bytes };
             readable.push(Handle::one(passed, read_only(&memory).map_err(failed)?));
             handles.push(Handle::one(passed, memory));
         }
@@ -217,10 +218,11 @@ fn sip_socket(listen: &Listen, transport: Transport) -> Result<Socket, Failure> 
     open().map_err(|error: io::Error| bind_failure(listen.address, transport, &error))
 }
 
-/// Nobody can change the size of this memory, so nobody's mapping of it can be cut off.
-fn state_memory() -> io::Result<OwnedFd> {
+/// Nobody can change the size of this memory, so nobody's mapping of it can be cut off. The ring behind the state is memory
+/// only as far as it is used.
+fn state_memory(bytes: u64) -> io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create("tipring-state", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    rustix::fs::ftruncate(&memory, STATE_BYTES_PER_SHARD)?;
+    rustix::fs::ftruncate(&memory, bytes)?;
     rustix::fs::fallocate(&memory, rustix::fs::FallocateFlags::empty(), 0, STATE_BYTES_PER_SHARD)?;
     rustix::fs::fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(memory)

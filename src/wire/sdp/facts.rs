@@ -130,6 +130,8 @@ pub struct Format {
     /// Encoding name of the rtpmap, in lower case; empty for a static type without one.
     pub name: String,
     pub clock: u32,
+    /// Of the rtpmap; 1 where it says nothing (RFC 8866 §6.6).
+    pub channels: u8,
 }
 
 impl Described {
@@ -302,9 +304,11 @@ fn format_of(media: &Media<'_>, payload_type: u8) -> Format {
         let mut parts = encoding.split(|&byte| byte == b'/');
         let name = str::from_utf8(parts.next()?).ok()?.to_ascii_lowercase();
         let clock = number(parts.next()?).filter(|&clock: &u32| clock != 0)?;
-        Some(Format { payload_type, name, clock })
+        let channels = parts.next().and_then(number).filter(|&channels: &u8| channels != 0).unwrap_or(1);
+        Some(Format { payload_type, name, clock, channels })
     });
-    mapped.unwrap_or_else(|| Format { payload_type, name: String::new(), clock: static_clock(payload_type) })
+    let channels = if payload_type == 10 { 2 } else { 1 };
+    mapped.unwrap_or_else(|| Format { payload_type, name: String::new(), clock: static_clock(payload_type), channels })
 }
 
 /// RFC 3551 §6, tables 4 and 5.

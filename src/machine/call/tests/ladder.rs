@@ -73,6 +73,7 @@ pub(crate) fn settings() -> Settings {
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
         loopback_media: true,
+        recording: crate::machine::settings::RecordingSettings::default(),
     }
 }
 
@@ -179,7 +180,8 @@ impl Ladder {
             name: "Alice".to_owned(),
         };
         let message = parse(invite);
-        let invite = Invite { message: &message, flow: from, caller, dialled: "1002".to_owned(), destination };
+        let record = crate::machine::call::recording::Wanted::default();
+        let invite = Invite { message: &message, flow: from, caller, dialled: "1002".to_owned(), destination, record };
         let call = Call::new(invite, &mut cx, &mut out);
         let mut ladder = Self {
             call,

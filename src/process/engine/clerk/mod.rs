@@ -47,6 +47,8 @@ use crate::process::plan::EngineSettings;
 use crate::shard::clock;
 use crate::shard::mesh::Member;
 use crate::shard::mesh::Post;
+use crate::shard::tape::thread::Command;
+use crate::shard::tape::thread::Teller;
 use crate::wire::control::Answer;
 use crate::wire::control::FromChild;
 use crate::wire::control::Query;
@@ -57,6 +59,8 @@ use crate::wire::event::Event;
 use crate::wire::link::FromEngine;
 use crate::wire::link::FromSide;
 use crate::wire::link::LiveCall;
+use crate::wire::link::RecordWish;
+use crate::wire::tape::name::SegmentName;
 
 /// Power loss costs at most what came since the last sync.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -79,6 +83,7 @@ pub struct Clerk {
     mirror: Mirror,
     questions: Questions,
     capture: Option<capture::Mirror>,
+    tape: Teller,
     /// Commands that a shard's queue had no room for, in order.
     unsent: Vec<(ShardId, ToShard)>,
     is_draining: bool,
@@ -98,11 +103,12 @@ pub struct Beginning {
     pub directory: Keeping,
     pub is_draining: bool,
     pub hep: Hep,
+    pub tape: Teller,
 }
 
 impl Clerk {
     pub fn new(beginning: Beginning, data: &Path) -> io::Result<Self> {
-        let Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep } = beginning;
+        let Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep, tape } = beginning;
         let spool = Spool::open(&data.join("spool"), SPOOL_SEGMENT_BYTES_MAX, SPOOL_BYTES_MAX)?;
         Ok(Self {
             boot,
@@ -116,6 +122,7 @@ impl Clerk {
             mirror: Mirror::default(),
             questions: Questions::default(),
             capture: capture::Mirror::new(&hep)?,
+            tape,
             unsent: Vec::new(),
             is_draining,
             calls_told: 0,
@@ -280,6 +287,10 @@ impl Clerk {
                 Err(directory::OutOfStep) => self.link.close(),
             },
             FromSide::Hangup { request, call } => self.ask_hangup(Asker::Side(request), call),
+            FromSide::TapeAck { shard, track, segment } => {
+                self.tape.tell(Command::Acknowledge(SegmentName { shard, track, segment }));
+            }
+            FromSide::Record { request, call, wish } => self.ask_record(Asker::Side(request), call, wish),
             FromSide::Trace { request, subject } => self.ask_trace(Asker::Side(request), &subject),
         }
     }
@@ -295,6 +306,11 @@ impl Clerk {
     fn ask_hangup(&mut self, asker: Asker, call: crate::base::id::CallId) {
         let request = self.questions.ask(asker, self.settings.shards);
         self.broadcast(&ToShard::Hangup { request, call, by: By::Operator });
+    }
+
+    fn ask_record(&mut self, asker: Asker, call: crate::base::id::CallId, wish: RecordWish) {
+        let request = self.questions.ask(asker, self.settings.shards);
+        self.broadcast(&ToShard::Record { request, call, wish, by: By::Operator });
     }
 
     fn ask_trace(&mut self, asker: Asker, subject: &str) {

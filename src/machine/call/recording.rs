@@ -1,0 +1,339 @@
+//! The recording of a call: who wants it, from when on, and what is told about it among the frames and as events.
+//!
+//! The relay copies packets to the tape pair by pair; here is which pairs, and when. One recording goes on over re-INVITE,
+//! hold, new streams and codecs, until it is stopped or the call ends. While it is paused nothing of media or digits is kept.
+//! Streams that the phones encrypt between themselves are not recorded, and that is told.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::time::Instant;
+use crate::machine::call::Call;
+use crate::machine::call::State;
+use crate::machine::call::input::Context;
+use crate::machine::call::media;
+use crate::machine::call::trace::What;
+use crate::machine::media::command::MediaCommand;
+use crate::machine::media::command::PairId;
+use crate::machine::media::command::TapeSwitch;
+use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
+use crate::wire::event::Body;
+use crate::wire::event::By;
+use crate::wire::link::Record;
+use crate::wire::link::RecordWish;
+use crate::wire::sdp::facts::MediaFacts;
+use crate::wire::tape::Mark;
+use crate::wire::tape::record::Format;
+use crate::wire::tape::record::Frames;
+
+/// Keys of one code come at most so far apart.
+const CODE_PAUSE_MAX: Duration = Duration::from_secs(3);
+const CODE_KEYS_MAX: usize = 8;
+/// Streams whose formats are remembered, over all legs that were ever bridged.
+const STREAMS_MAX: usize = 64;
+
+/// What the directory says about recording a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    pub tenant: Record,
+    pub caller: Record,
+    /// Users of the called phones that have a wish.
+    pub callees: Vec<(String, Record)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Recording {
+    wanted: Wanted,
+    stage: Stage,
+    streams: Vec<Stream>,
+    frames: Vec<Frames>,
+    /// Counts of pairs that were switched off and have not come.
+    awaited: u8,
+    keys: Keys,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Stage {
+    Off,
+    On,
+    Paused,
+    /// The last counts come.
+    Stopping {
+        by: By,
+    },
+}
+
+/// A stream as it was last told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stream {
+    leg: u8,
+    stream: u8,
+    pair: PairId,
+    secure: bool,
+    formats: Vec<Format>,
+}
+
+/// The last keys pressed, by one party.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Keys {
+    leg: u8,
+    at: Instant,
+    text: String,
+}
+
+impl Recording {
+    pub(super) fn new(wanted: Wanted) -> Self {
+        let (streams, frames, keys) = (Vec::new(), Vec::new(), Keys::default());
+        Self { wanted, stage: Stage::Off, streams, frames, awaited: 0, keys }
+    }
+}
+
+impl Call {
+    /// What is to be done if this branch talks to the caller: the strongest wish counts.
+    pub(super) fn wants_recording(&self, leg: u8) -> Record {
+        let wanted = &self.recording.wanted;
+        let wishes = [wanted.tenant, wanted.caller, self.callee_wish(leg)];
+        wishes.into_iter().max_by_key(|wish| strength(*wish)).unwrap_or_default()
+    }
+
+    fn callee_wish(&self, leg: u8) -> Record {
+        let branch = self.branches.iter().find(|branch| branch.leg == leg);
+        let wish =
+            |(user, record): &(String, Record)| branch.is_some_and(|branch| branch.phone == *user).then_some(*record);
+        self.recording.wanted.callees.iter().find_map(wish).unwrap_or_default()
+    }
+
+    /// Digits and audio are kept nowhere.
+    pub(super) fn is_masked(&self) -> bool {
+        self.recording.stage == Stage::Paused
+    }
+
+    pub(super) fn begin_recording(&mut self, by: By, out: &mut Outbox) {
+        if self.recording.stage != Stage::Off {
+            return;
+        }
+        self.recording.stage = Stage::On;
+        self.recording.streams.clear();
+        self.recording.frames.clear();
+        self.facts.event(None, Body::RecordingStarted { by }, out);
+        self.mark(Mark::Begin { tenant: self.facts.tenant.clone() }, out);
+        if let Some(index) = self.bonds.iter().position(|bond| bond.branch == self.bridged && bond.is_joined) {
+            self.tape_streams(index, out);
+        }
+    }
+
+    /// After each negotiation of those who talk: what their payload types mean, and which pairs are copied.
+    pub(super) fn tape_streams(&mut self, index: usize, out: &mut Outbox) {
+        for (stream, events) in self.audio_streams(index) {
+            let pair = stream.pair;
+            let can_record = self.wants_recording(self.bridged) != Record::Never;
+            out.push(Output::Media(MediaCommand::Listen { pair, payload_type: events.filter(|_| can_record) }));
+            if matches!(self.recording.stage, Stage::Off | Stage::Stopping { .. }) {
+                continue;
+            }
+            if !self.recording.streams.contains(&stream) && self.recording.streams.len() < STREAMS_MAX {
+                self.tell_formats(&stream, out);
+                self.recording.streams.retain(|known| (known.leg, known.stream) != (stream.leg, stream.stream));
+                self.recording.streams.push(stream);
+            }
+            if self.recording.stage == Stage::On {
+                let switch = TapeSwitch::On(self.facts.id);
+                out.push(Output::Media(MediaCommand::Tape { pair, switch }));
+            }
+        }
+    }
+
+    fn tell_formats(&self, told: &Stream, out: &mut Outbox) {
+        let Stream { leg, stream, secure, formats, .. } = told.clone();
+        self.mark(Mark::Formats { leg, stream, formats: formats.clone() }, out);
+        self.facts.event(Some(leg), Body::RecordingFormats { stream, secure, formats }, out);
+    }
+
+    /// The audio of both parties of a bond, each with its payload type of telephone events.
+    fn audio_streams(&self, index: usize) -> Vec<(Stream, Option<u8>)> {
+        let Some(bond) = self.bonds.get(index) else { return Vec::new() };
+        let Some(branch) = self.branches.iter().find(|branch| branch.leg == bond.branch) else { return Vec::new() };
+        let ends = [
+            (0, &self.caller.ports, bond.caller.description.theirs(), bond.callee.description.theirs()),
+            (bond.branch, &branch.ports, bond.callee.description.theirs(), bond.caller.description.theirs()),
+        ];
+        let mut streams = Vec::new();
+        for (leg, ports, own, other) in ends {
+            let Some(own) = own else { continue };
+            for (stream, pair, facts) in media::audio(ports, own) {
+                let other = other.and_then(|other| other.media.get(usize::from(stream)));
+                let events = other.and_then(MediaFacts::telephone_event).or_else(|| facts.telephone_event());
+                let (secure, formats) = (facts.profile.is_secure(), formats(facts, other));
+                streams.push((Stream { leg, stream, pair, secure, formats }, events));
+            }
+        }
+        streams
+    }
+
+    pub(super) fn on_record_wish(&mut self, wish: RecordWish, by: By, out: &mut Outbox) {
+        match wish {
+            RecordWish::Start if self.state == State::Answered => self.begin_recording(by, out),
+            RecordWish::Start => {}
+            RecordWish::Stop => self.stop_recording(by, out),
+            RecordWish::Pause if self.recording.stage == Stage::On => {
+                self.recording.stage = Stage::Paused;
+                self.switch(TapeSwitch::Paused, out);
+                self.facts.event(None, Body::RecordingPaused { by }, out);
+                self.mark(Mark::Paused, out);
+            }
+            RecordWish::Resume if self.recording.stage == Stage::Paused => {
+                self.recording.stage = Stage::On;
+                self.facts.event(None, Body::RecordingResumed { by }, out);
+                self.mark(Mark::Resumed, out);
+                self.switch(TapeSwitch::On(self.facts.id), out);
+            }
+            RecordWish::Pause | RecordWish::Resume => {}
+        }
+    }
+
+    fn stop_recording(&mut self, by: By, out: &mut Outbox) {
+        if !matches!(self.recording.stage, Stage::On | Stage::Paused) || self.is_ending() {
+            return;
+        }
+        let open: Vec<PairId> = self.open_pairs();
+        self.recording.stage = Stage::Stopping { by };
+        self.recording.awaited = 0;
+        for stream in self.recording.streams.iter().filter(|stream| open.contains(&stream.pair)) {
+            self.recording.awaited += 1;
+            out.push(Output::Media(MediaCommand::Tape { pair: stream.pair, switch: TapeSwitch::Off }));
+        }
+        if self.recording.awaited == 0 {
+            self.tell_stopped(by, out);
+        }
+    }
+
+    fn open_pairs(&self) -> Vec<PairId> {
+        self.caller.ports.pairs().chain(self.branches.iter().flat_map(|branch| branch.ports.pairs())).collect()
+    }
+
+    fn switch(&self, switch: TapeSwitch, out: &mut Outbox) {
+        let open = self.open_pairs();
+        for stream in self.recording.streams.iter().filter(|stream| open.contains(&stream.pair)) {
+            out.push(Output::Media(MediaCommand::Tape { pair: stream.pair, switch }));
+        }
+    }
+
+    /// A pair was closed, or switched off, after so many frames.
+    pub(super) fn on_taped(&mut self, leg: u8, stream: u8, frames: u64) {
+        let recording = &mut self.recording;
+        let is_told = recording.streams.iter().any(|told| (told.leg, told.stream) == (leg, stream));
+        if !is_told && frames == 0 {
+            return;
+        }
+        match recording.frames.iter_mut().find(|counted| (counted.leg, counted.stream) == (leg, stream)) {
+            Some(counted) => counted.frames += frames,
+            None => recording.frames.push(Frames { leg, stream, frames }),
+        }
+    }
+
+    pub(super) fn on_tape_off(&mut self, leg: u8, stream: u8, frames: u64, out: &mut Outbox) {
+        self.on_taped(leg, stream, frames);
+        self.recording.awaited = self.recording.awaited.saturating_sub(1);
+        if let Stage::Stopping { by } = self.recording.stage
+            && self.recording.awaited == 0
+        {
+            self.tell_stopped(by, out);
+        }
+    }
+
+    /// The call is over, and all reports are in.
+    pub(super) fn finish_recording(&mut self, by: By, out: &mut Outbox) {
+        match self.recording.stage {
+            Stage::Off => {}
+            Stage::On | Stage::Paused => self.tell_stopped(by, out),
+            Stage::Stopping { by } => self.tell_stopped(by, out),
+        }
+    }
+
+    fn tell_stopped(&mut self, by: By, out: &mut Outbox) {
+        self.recording.stage = Stage::Off;
+        let frames = std::mem::take(&mut self.recording.frames);
+        self.mark(Mark::Ended { frames: frames.clone() }, out);
+        self.facts.event(None, Body::RecordingStopped { by, frames }, out);
+    }
+
+    fn mark(&self, mark: Mark, out: &mut Outbox) {
+        out.push(Output::Mark { call: self.facts.id, mark });
+    }
+
+    /// A key of a party, however it was sent. The codes are for those whose phone or tenant is recorded at all.
+    pub(super) fn on_digit(&mut self, leg: u8, digit: char, cx: &mut Context<'_>, out: &mut Outbox) {
+        let settings = &cx.settings.recording;
+        let wanted = &self.recording.wanted;
+        let own = if leg == 0 { wanted.caller } else { self.callee_wish(leg) };
+        if self.state != State::Answered || strength(own).max(strength(wanted.tenant)) == 0 {
+            return;
+        }
+        let is_always = self.wants_recording(self.bridged) == Record::Always;
+        let keys = &mut self.recording.keys;
+        if keys.leg != leg || cx.now.instant.since(keys.at) > CODE_PAUSE_MAX || keys.text.len() >= CODE_KEYS_MAX {
+            *keys = Keys { leg, ..Keys::default() };
+        }
+        keys.at = cx.now.instant;
+        keys.text.push(digit);
+        let is = |code: &str| !code.is_empty() && keys.text.ends_with(code);
+        let wish = match self.recording.stage {
+            Stage::Off if is(&settings.start_code) => RecordWish::Start,
+            // What is always recorded is not stopped by its parties.
+            Stage::On | Stage::Paused if is(&settings.start_code) && !is_always => RecordWish::Stop,
+            Stage::On if is(&settings.pause_code) => RecordWish::Pause,
+            Stage::Paused if is(&settings.pause_code) => RecordWish::Resume,
+            _ => return,
+        };
+        self.recording.keys = Keys::default();
+        self.step(cx, leg, What::FeatureCode);
+        let by = if leg == 0 { By::Caller } else { By::Callee };
+        self.on_record_wish(wish, by, out);
+    }
+}
+
+const fn strength(wish: Record) -> u8 {
+    match wish {
+        Record::Never => 0,
+        Record::OnDemand => 1,
+        Record::Always => 2,
+    }
+}
+
+/// What the payload types of a party's packets mean: RFC 3264 §5.1 has it use those of the other's description; some phones
+/// use their own.
+fn formats(own: &MediaFacts, other: Option<&MediaFacts>) -> Vec<Format> {
+    let mut formats: Vec<Format> = Vec::new();
+    for format in other.into_iter().chain([own]).flat_map(|facts| &facts.formats) {
+        if formats.iter().any(|known| known.payload_type == format.payload_type) {
+            continue;
+        }
+        let name = if format.name.is_empty() { static_name(format.payload_type) } else { &format.name };
+        let (payload_type, clock, channels) = (format.payload_type, format.clock, format.channels);
+        formats.push(Format { payload_type, name: name.to_owned(), clock, channels });
+    }
+    formats
+}
+
+/// RFC 3551 §6, table 4.
+const fn static_name(payload_type: u8) -> &'static str {
+    match payload_type {
+        0 => "pcmu",
+        3 => "gsm",
+        4 => "g723",
+        5 | 6 | 16 | 17 => "dvi4",
+        7 => "lpc",
+        8 => "pcma",
+        9 => "g722",
+        10 | 11 => "l16",
+        12 => "qcelp",
+        13 => "cn",
+        14 => "mpa",
+        15 => "g728",
+        18 => "g729",
+        _ => "",
+    }
+}
