@@ -1,8 +1,8 @@
 //! CPU and delay of relaying RTP through real sockets: `cargo bench --bench relay_loop`, or `benches/relay_loop.sh`, which repeats it.
 //!
 //! The relay has CPU 0, the generator CPU 1; both must be otherwise idle. Contenders: the shard's loop with the media relay on the
-//! ring; the same on recvmmsg/sendmmsg/epoll; the floor, one socket with bare recvmmsg and sendmmsg; rtpengine in user space, if
-//! installed. CPU per delivered packet is the wall time of CPU 0 minus its `idle` and `iowait`, less what it was before the load,
+//! ring, recording every packet if asked (`ring-tape`); the same on recvmmsg/sendmmsg/epoll; the floor, one socket with bare
+//! recvmmsg and sendmmsg; rtpengine in user space, if installed, also writing pcap files. CPU per delivered packet is the wall time of CPU 0 minus its `idle` and `iowait`, less what it was before the load,
 //! and beside it the exact time of the relay's threads. On loopback each side's sends run the other's receive softirq.
 #![allow(unsafe_code, reason = "recvmmsg and sendmmsg")]
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that takes times and prints them")]
@@ -31,8 +31,12 @@ enum Contender {
     Ring,
     RingUnconnected,
     Plain,
+    /// Every packet of every leg goes to the tape, too.
+    RingTape,
     Floor,
     Rtpengine,
+    /// rtpengine with `--recording-method=pcap`, recording every call.
+    RtpenginePcap,
 }
 
 struct Options {
@@ -60,7 +64,9 @@ fn options() -> Options {
                 "ring-unconnected" => Contender::RingUnconnected,
                 "plain" => Contender::Plain,
                 "floor" => Contender::Floor,
+                "ring-tape" => Contender::RingTape,
                 "rtpengine" => Contender::Rtpengine,
+                "rtpengine-pcap" => Contender::RtpenginePcap,
                 other => panic!("no contender is called {other}"),
             })
             .collect(),
@@ -96,15 +102,16 @@ fn main() {
     for _ in 0..options.rounds {
         for contender in &options.contenders {
             match contender {
-                Contender::Ring | Contender::RingUnconnected | Contender::Plain => {
+                Contender::Ring | Contender::RingUnconnected | Contender::Plain | Contender::RingTape => {
                     ours::run(*contender, &options, &mut outcomes)
                 }
                 Contender::Floor => floor::run(&options, &mut outcomes),
-                Contender::Rtpengine => rtpengine::run(&options, &mut outcomes),
+                Contender::Rtpengine | Contender::RtpenginePcap => rtpengine::run(*contender, &options, &mut outcomes),
             }
         }
     }
     ratios(&options, &outcomes);
+    recording_ratios(&options, &outcomes);
 }
 
 impl Options {
@@ -129,6 +136,22 @@ fn best(outcomes: &[Outcome], contender: Contender, rate: Option<u32>) -> Option
         // Saturated, some loss is part of the thing.
         .filter(|o| o.delivered_share() >= if rate.is_some() { 0.999 } else { 0.97 })
         .min_by(|a, b| a.thread_nanos().total_cmp(&b.thread_nanos()))
+}
+
+/// What recording costs: against relaying alone, and against rtpengine that records.
+fn recording_ratios(options: &Options, outcomes: &[Outcome]) {
+    for rate in &options.rates {
+        let Some(tape) = best(outcomes, Contender::RingTape, *rate) else { continue };
+        let name = rate.map_or_else(|| "saturated".to_owned(), |rate| format!("{rate}/s"));
+        for other in [Contender::Ring, Contender::RtpenginePcap] {
+            if let Some(other) = best(outcomes, other, *rate) {
+                let by_threads = tape.thread_nanos() / other.thread_nanos();
+                let by_cpu = tape.cpu_nanos() / other.cpu_nanos();
+                println!("{name}: ring-tape / {:?} = {by_cpu:.2} by CPU, {by_threads:.2} by threads", other.contender);
+            }
+        }
+        println!("{name}: ring-tape delay p50 {:.0} us, p99 {:.0} us", tape.delay(0.5), tape.delay(0.99));
+    }
 }
 
 fn ratios(options: &Options, outcomes: &[Outcome]) {

@@ -4,19 +4,24 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tipring::base::id::CallId;
 use tipring::base::id::Handle;
 use tipring::base::id::ShardId;
 use tipring::base::time::Instant;
 use tipring::base::time::Now;
 use tipring::machine::media::command::Clocks;
 use tipring::machine::media::command::Expectation;
+use tipring::machine::media::command::Fork;
 use tipring::machine::media::command::MediaCommand;
 use tipring::machine::media::command::MediaOutput;
 use tipring::machine::media::command::Owner;
 use tipring::machine::media::command::PairId;
 use tipring::machine::media::command::SocketCommand;
+use tipring::machine::media::command::TapeSwitch;
 use tipring::machine::media::relay::Relay;
 use tipring::machine::media::relay::RelaySettings;
 use tipring::machine::media::relay::Verdict as Decision;
@@ -33,10 +38,21 @@ use tipring::shard::run::ShardMachine;
 use tipring::shard::run::ShardParts;
 use tipring::shard::run::Verdict;
 use tipring::shard::run::spawn;
+use tipring::shard::tape::disk::Folder;
+use tipring::shard::tape::ring;
+use tipring::shard::tape::ring::Bell;
+use tipring::shard::tape::ring::Gaps;
+use tipring::shard::tape::ring::Memory as RingMemory;
+use tipring::shard::tape::ring::Ring as TapeRing;
+use tipring::shard::tape::thread;
+use tipring::shard::tape::thread::Shard as TapeShard;
+use tipring::shard::tape::thread::TapeHandle;
+use tipring::shard::tape::thread::TapeSettings;
 use tipring::shard::udp::Slot;
 use tipring::shard::udp::SlotKind;
 use tipring::shard::udp::ring::RingConfig;
 use tipring::shard::udp::socket;
+use tipring::wire::tape::Frame;
 
 use crate::Contender;
 use crate::LEGS;
@@ -51,13 +67,18 @@ use crate::measure::Outcome;
 struct Media {
     relay: Relay,
     connects: bool,
+    tape: Option<TapeRing>,
 }
 
 impl ShardMachine for Media {
     type Message = ();
 
     fn on_rtp(&mut self, slot: Slot, source: SocketAddr, bytes: &mut [u8], now: Now) -> Verdict {
-        match self.relay.packet(slot, source, bytes, now) {
+        let decision = self.relay.packet(slot, source, bytes, now);
+        if let (Some(Fork { call, leg, media }), Some(tape)) = (self.relay.fork(), &mut self.tape) {
+            tape.frame(&Frame { call, leg, stream: media, at: now.instant, packet: bytes }, now);
+        }
+        match decision {
             Decision::Forward { slot, peer } => Verdict::Relay { part: 0..bytes.len(), slot, to: peer },
             Decision::Drop(_) => Verdict::Drop,
         }
@@ -71,10 +92,14 @@ impl ShardMachine for Media {
 
     fn handle_timeout(&mut self, now: Now) {
         self.relay.handle_timeout(now);
+        if let Some(tape) = &mut self.tape {
+            tape.tick(now);
+        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.relay.next_deadline()
+        let tape = self.tape.as_ref().and_then(TapeRing::next_deadline);
+        [self.relay.next_deadline(), tape].into_iter().flatten().min()
     }
 
     fn drain(&mut self, effects: &mut impl Effects<()>) {
@@ -91,7 +116,7 @@ impl ShardMachine for Media {
     }
 }
 
-fn relay(parties: &[SocketAddr], now: Now) -> Relay {
+fn relay(parties: &[SocketAddr], is_taped: bool, now: Now) -> Relay {
     let settings =
         RelaySettings { own: Vec::new(), own_ports: (0, 0), loopback: true, media_timeout: Duration::from_secs(600) };
     let mut relay = Relay::new(settings, parties.len());
@@ -110,6 +135,10 @@ fn relay(parties: &[SocketAddr], now: Now) -> Relay {
         let pair = PairId(leg);
         relay.handle(MediaCommand::Open { pair, owner, local: SocketAddr::from(([127, 0, 0, 1], 20_000)) }, now);
         relay.handle(MediaCommand::Expect { pair, expectation }, now);
+        if is_taped {
+            let switch = TapeSwitch::On(CallId::from_bits(u128::from(leg / 2) + 1));
+            relay.handle(MediaCommand::Tape { pair, switch }, now);
+        }
         if leg % 2 == 1 {
             relay.handle(MediaCommand::Bridge { a: PairId(leg - 1), b: pair }, now);
         }
@@ -156,6 +185,61 @@ impl ShardMachine for Armed {
     }
 }
 
+/// A tape in a folder of the disk, written by its thread on the generator's CPU.
+struct Tape {
+    folder: PathBuf,
+    memory: Arc<RingMemory>,
+    figures: Figures,
+    gaps: Gaps,
+    bell: Bell,
+    handle: Option<TapeHandle>,
+}
+
+impl Tape {
+    fn start() -> Self {
+        let folder = PathBuf::from(std::env::var("RELAY_TAPE").unwrap_or_else(|_| "target/relay-tape".to_owned()));
+        let _ = std::fs::remove_dir_all(&folder);
+        // Two seconds of 200,000 packets.
+        let memory = RingMemory::private(1_300).expect("memory");
+        let (gaps, bell) = (ring::gaps(), Bell::default());
+        let file = create_file("bench-tape", STATE_OFFSET as u64).expect("memory");
+        let open = || Figures::open(&file, ShardId(0)).expect("figures");
+        let settings = TapeSettings {
+            boot: 1,
+            media_segment_bytes: 64 << 20,
+            event_segment_bytes: 4 << 20,
+            media_bytes_max: 2 << 30,
+            segment_age_max: Duration::from_secs(600),
+            is_sealed: true,
+        };
+        let disk = Folder::open(&folder).expect("folder");
+        println!("    tape in {} ({:?})", folder.display(), disk.way());
+        let shard = TapeShard { shard: ShardId(0), memory: memory.clone(), figures: open(), gaps: gaps.clone() };
+        let tape = thread::Tape::open(disk, settings, vec![shard]).expect("tape");
+        let handle = thread::spawn(tape, bell.clone(), Some(crate::GENERATOR_CPU)).expect("tape thread");
+        Self { folder, memory, figures: open(), gaps, bell, handle: Some(handle) }
+    }
+
+    fn ring(&self) -> TapeRing {
+        TapeRing::new(self.memory.clone(), 1, self.bell.clone(), self.gaps.clone())
+    }
+
+    fn finish(mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.finish();
+        }
+        let count = |counter| self.figures.count(counter);
+        println!(
+            "    {} blocks and {} MB of media in {} commits, {} errors",
+            count(Counter::TapeBlocksMedia),
+            count(Counter::TapeBytesMedia) >> 20,
+            count(Counter::TapeCommits),
+            count(Counter::TapeErrors)
+        );
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
 pub(crate) fn run(contender: Contender, options: &Options, outcomes: &mut Vec<Outcome>) {
     let phones = generator::sockets();
     let parties: Vec<SocketAddr> = (0..LEGS).map(|leg| phones[leg % SOCKETS].local_addr().expect("address")).collect();
@@ -188,9 +272,11 @@ pub(crate) fn run(contender: Contender, options: &Options, outcomes: &mut Vec<Ou
         plain: contender == Contender::Plain,
         ..ShardConfig::default()
     };
+    let tape = (contender == Contender::RingTape).then(Tape::start);
+    let ring = tape.as_ref().map(Tape::ring);
     let connects = contender != Contender::RingUnconnected;
     let shard = spawn(config, parts, move |now| Armed {
-        media: Media { relay: relay(&parties, now), connects },
+        media: Media { relay: relay(&parties, ring.is_some(), now), connects, tape: ring },
         arm: (0..LEGS as Slot).map(|leg| 2 * leg).collect(),
     })
     .expect("shard");
@@ -201,6 +287,9 @@ pub(crate) fn run(contender: Contender, options: &Options, outcomes: &mut Vec<Ou
     options.load(contender, &mut load, &time, outcomes);
     shard.stop();
     shard.join().expect("join");
+    if let Some(tape) = tape {
+        tape.finish();
+    }
     let odd: Vec<_> = Counter::ALL
         .iter()
         .filter(|counter| {
