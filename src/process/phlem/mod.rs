@@ -4,8 +4,11 @@
 //! nothing of the engine's SIP, SDP, digest, transactions or dialogs, because a shared fault would hide. `tests/tidy.rs` holds that.
 
 pub mod figures;
+pub mod live;
 pub mod media;
 pub mod phone;
+pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod sip;
+mod text;

@@ -45,7 +45,8 @@ pub(super) async fn bound(State(api): State<Api>, request: Request, next: Next) 
     let mut response = answered
         .unwrap_or_else(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the request took too long").into_response());
     for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        // The page at `/` has a policy of its own.
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     api.metrics.on_response(response.status().as_u16());
     response

@@ -6,6 +6,7 @@ mod cdrs;
 mod events;
 mod guard;
 mod health;
+mod home;
 mod openapi;
 mod page;
 mod problem;
@@ -87,6 +88,7 @@ pub(crate) fn router(api: Api) -> Router {
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(middleware::from_fn_with_state(api.clone(), guard::authenticate));
     Router::new()
+        .route("/", get(home::show))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -205,3 +205,14 @@ async fn the_description_names_every_path() {
     let fields = &document["components"]["schemas"]["Cdr"]["properties"];
     assert!(fields["talk_ms"].is_object(), "{fields}");
 }
+
+#[tokio::test]
+async fn the_page_is_there_without_a_token_and_may_run_its_own_script_alone() {
+    let world = World::new().await;
+    let answer = world.request("GET", "/", "").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("content-type: text/html; charset=utf-8"), "{answer:?}");
+    assert!(answer.head.contains("content-security-policy: default-src 'none'; script-src 'sha256-"), "{answer:?}");
+    assert_eq!(answer.head.matches("content-security-policy").count(), 1);
+    assert_eq!(world.request("POST", "/", "").await.status, 405);
+}
