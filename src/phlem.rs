@@ -1,16 +1,17 @@
 //! `tipring phlem`: the phone emulator's command line.
 
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 
 use clap::Args;
 use clap::Subcommand;
 use tipring::process::exit;
-use tipring::process::phlem::figures::Figures;
-use tipring::process::phlem::run::Elapsed;
+use tipring::process::phlem::live::Live;
+use tipring::process::phlem::report;
+use tipring::process::phlem::report::History;
 use tipring::process::phlem::run::PhlemError;
 use tipring::process::phlem::run::RunOptions;
 use tipring::process::phlem::run::Summary;
@@ -51,9 +52,18 @@ pub(crate) struct RunArgs {
     /// Write what every leg heard as WAV files into this folder
     #[arg(long)]
     record: Option<PathBuf>,
-    /// Write the summary as JSON
+    #[command(flatten)]
+    reports: Reports,
+}
+
+#[derive(Args)]
+struct Reports {
+    /// Write figures and course of the run as JSON into this file
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write a report with plots into this file: HTML that needs nothing else
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 /// CPUs of a list; a type of its own so that the option is one value.
@@ -121,8 +131,15 @@ fn run_scenario(args: RunArgs) -> u8 {
         ..RunOptions::default()
     };
     stop_on_signal(&options.stop);
-    match run(scenario, options, view) {
-        Ok(summary) => conclude(&summary, args.json.as_deref()),
+    let description = scenario.description.clone();
+    let mut history = History::default();
+    let mut live = Live::new(std::io::stdout(), std::io::stdout().is_terminal(), &scenario.name);
+    let outcome = run(scenario, options, |figures, elapsed| {
+        live.show(figures, elapsed);
+        history.add(figures, elapsed);
+    });
+    match outcome {
+        Ok(summary) => conclude(&summary, &history, &description, &args.reports),
         Err(error) => {
             complain(&format!("tipring: {error}\n"));
             code_of(&error)
@@ -147,45 +164,18 @@ fn stop_on_signal(stop: &Arc<AtomicBool>) {
     }
 }
 
-fn view(figures: &Figures, elapsed: Elapsed) {
-    static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(u64::MAX);
-    let second = elapsed.since_start.as_secs();
-    if LAST.swap(second, Relaxed) != second {
-        say(&format!(
-            "{second:4} s  registered {}/{}  calls {} up, {} begun, {} good, {} ended  streams {}  errors {:?}\n",
-            figures.registered_now,
-            figures.phones,
-            figures.answered_now,
-            figures.calls,
-            figures.calls_good,
-            figures.ended(),
-            figures.media.streams_now,
-            figures.errors
-        ));
-    }
-}
-
-fn conclude(summary: &Summary, json: Option<&std::path::Path>) -> u8 {
-    let figures = &summary.figures;
-    for (outcome, count) in &figures.outcomes {
-        say(&format!("calls {}: {count}\n", outcome.name()));
-    }
-    for (cause, count) in &figures.errors {
-        say(&format!("error: {cause}: {count}\n"));
-    }
-    for verdict in &summary.verdicts {
-        let word = if verdict.met { "met" } else { "NOT MET" };
-        say(&format!("{word}: {} {}, found {}\n", verdict.key, verdict.wanted, verdict.found));
-    }
-    for note in &summary.notes {
-        say(&format!("note: {note}\n"));
-    }
-    if let Some(file) = json {
-        let text = serde_json::to_string_pretty(&summary.figures).unwrap_or_default();
-        if let Err(error) = std::fs::write(file, text) {
+/// Prints the summary, writes the reports that were asked for; 1 if an expectation is not met.
+fn conclude(summary: &Summary, history: &History, description: &str, reports: &Reports) -> u8 {
+    say(&report::summary(summary));
+    let json = || serde_json::to_string_pretty(&report::json(summary, history)).unwrap_or_default();
+    let html = || report::html(summary, history, description);
+    for (file, text) in [(&reports.json, &json as &dyn Fn() -> String), (&reports.report, &html)] {
+        let Some(file) = file else { continue };
+        if let Err(error) = std::fs::write(file, text()) {
             complain(&format!("tipring: {}: {error}\n", file.display()));
             return exit::OTHER;
         }
+        say(&format!("  written            {}\n", file.display()));
     }
     if summary.is_met() { 0 } else { exit::OTHER }
 }
