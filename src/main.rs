@@ -43,13 +43,16 @@ enum Command {
         /// Without it no file is read and every key has its default
         #[arg(long)]
         config: Option<PathBuf>,
+        /// Die with the process that started it.
+        #[arg(long, hide = true)]
+        with_parent: bool,
     },
     /// Name every fault of a configuration file
     Check {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Serve two accounts on this machine alone, with a configuration of its own in a new folder
+    /// Serve on embedded defaults in a new folder, with fifty emulated phones that call each other and an account for yours
     Demo {
         /// End after this time, such as "30s"
         #[arg(long = "for", value_parser = config::parse_duration)]
@@ -118,7 +121,12 @@ struct Node {
 
 fn main() -> ExitCode {
     ExitCode::from(match Cli::parse().command {
-        Command::Serve { config } => keeper::serve(config.as_deref()),
+        Command::Serve { config, with_parent } => {
+            if with_parent {
+                let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+            }
+            keeper::serve(config.as_deref())
+        }
         Command::Check { config } => check(&config),
         Command::Demo { duration, listen } => demo::run(duration, listen),
         Command::Status(node) => ask::run(&node, &ControlCommand::Status),

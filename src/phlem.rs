@@ -156,7 +156,7 @@ fn code_of(error: &PhlemError) -> u8 {
 }
 
 /// INT and TERM end the run in good order; a second one at once.
-fn stop_on_signal(stop: &Arc<AtomicBool>) {
+pub(crate) fn stop_on_signal(stop: &Arc<AtomicBool>) {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // Fails only for signals that may not be caught.
         let _ = signal_hook::flag::register_conditional_shutdown(signal, i32::from(exit::OTHER), Arc::clone(stop));
