@@ -51,23 +51,26 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, String)> {
     )];
     delay(&mut lines, "register delay", &figures.register_delay);
     if figures.calls > 0 {
-        let outcomes: Vec<_> = Outcome::ALL
+        let mut outcomes: Vec<_> = Outcome::ALL
             .into_iter()
             .filter(|outcome| figures.outcome(*outcome) > 0)
             .map(|outcome| format!("{} {}", text::count(figures.outcome(outcome)), outcome.name()))
             .collect();
+        if figures.calls > figures.ended() {
+            outcomes.push(format!("{} not over", text::count(figures.calls - figures.ended())));
+        }
         let outcomes = outcomes.join(", ");
         let good = text::count(figures.calls_good);
         lines.push(("calls", format!("{}: {outcomes}; {good} ended as meant", text::count(figures.calls))));
     }
     delay(&mut lines, "set-up delay", &figures.setup_delay);
     delay(&mut lines, "post-dial delay", &figures.post_dial_delay);
-    if media.streams > 0 {
+    if media.sent + media.received > 0 {
         lines.push((
             "audio",
             format!(
                 "{} legs, {} frames sent, {} heard, {} lost ({}), {} before the first heard",
-                text::count(media.streams),
+                text::count(media.streams + media.streams_now),
                 text::count(media.sent),
                 text::count(media.received),
                 text::count(media.lost),

@@ -153,10 +153,19 @@ pub(super) async fn trace(
     let row = sqlx::query("SELECT tenant, steps FROM traces WHERE call = ?")
         .bind(&call)
         .fetch_optional(&api.store.pool)
-        .await?
-        .filter(|row| access.sees(row.get("tenant")))
-        .ok_or_else(Problem::not_found)?;
-    Ok(Json(TraceAnswer { call, steps: ingest::stored_steps(row.get("steps"))? }))
+        .await?;
+    if let Some(row) = row {
+        if !access.sees(row.get("tenant")) {
+            return Err(Problem::not_found());
+        }
+        return Ok(Json(TraceAnswer { call, steps: ingest::stored_steps(row.get("steps"))? }));
+    }
+    // The engine keeps a call that has ended for retransmissions; its trace comes when it is done with it.
+    let record =
+        sqlx::query("SELECT tenant FROM cdrs WHERE call = ?").bind(&call).fetch_optional(&api.store.pool).await?;
+    record.filter(|row| access.sees(row.get("tenant"))).ok_or_else(Problem::not_found)?;
+    let steps = api.link.trace(&call).await.ok_or_else(Problem::engine_down)?.ok_or_else(Problem::not_found)?;
+    Ok(Json(TraceAnswer { call, steps: steps.iter().map(StoredStep::from).collect() }))
 }
 
 fn call_id(call: Result<Path<String>, PathRejection>) -> Result<CallId, Problem> {
