@@ -592,7 +592,7 @@ fn demo_shows_calls_and_ends_by_itself() {
     let _busy = UdpSocket::bind(site.sip()).unwrap();
     let started = std::time::Instant::now();
     let mut demo = Command::new(TIPRING)
-        .args(["demo", "--for", "9s", "--listen", &site.address])
+        .args(["demo", "--for", "10s", "--listen", &site.address])
         .env("TMPDIR", site.folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -613,7 +613,7 @@ fn demo_shows_calls_and_ends_by_itself() {
     assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
     for part in [
         "phones 50/50",
-        "completed",
+        "set-up delay",
         "secret-2000",
         "dial 1001",
         "/metrics",

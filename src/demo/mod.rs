@@ -43,7 +43,7 @@ pub(crate) fn run(duration: Option<Duration>, listen: IpAddr) -> u8 {
     say(&format!("demo: {} holds the configuration, the log and everything else\n", server.folder.display()));
     let shown = server.await_ready().and_then(|()| show(&mut server, began, duration));
     let stopped = server.stop();
-    match shown.and_then(|()| stopped) {
+    match shown.and(stopped) {
         Ok(()) => 0,
         Err(failure) => fail(&failure),
     }
