@@ -17,6 +17,8 @@ use tipring::base::time::Instant;
 use tipring::base::time::Now;
 use tipring::base::time::UnixTime;
 use tipring::machine::Shared;
+use tipring::machine::digest;
+use tipring::machine::digest::Reading;
 use tipring::machine::digest::challenge;
 use tipring::machine::digest::gate;
 use tipring::machine::directory::Directory;
@@ -155,7 +157,8 @@ impl Engine {
     fn handle(&mut self, text: &str, user: u32, shared: Shared<'_>) -> usize {
         let flow = Flow::udp(0, peer(user));
         let Scan::Ok(message) = scan(text.as_bytes(), Transport::Udp) else { return 0 };
-        match gate::screen(&message, &flow, NOW, shared, &mut self.limit) {
+        let reading = digest::read(&message, flow.peer.ip(), NOW.unix, shared);
+        match gate::screen(&reading, &flow, NOW, shared, &mut self.limit) {
             gate::Screening::Pass => {}
             gate::Screening::Challenge { stale } => {
                 let salt = self.random.next_u32();
@@ -163,16 +166,17 @@ impl Engine {
             }
             _ => return 0,
         }
-        self.admit(&message, flow, shared)
+        self.admit(&message, &reading, flow, shared)
     }
 
-    fn admit(&mut self, message: &Message<'_>, flow: Flow, shared: Shared<'_>) -> usize {
+    fn admit(&mut self, message: &Message<'_>, reading: &Reading<'_>, flow: Flow, shared: Shared<'_>) -> usize {
         let key = Key::of(message, flow.peer.ip(), &KEY);
         if let Some(answer) = self.lingering.find(key) {
             return answer.len();
         }
         let Self { registrar, limit, lingering, random, out } = self;
-        let gate::Admission::Phone(phone) = gate::admit(message, &flow, NOW, shared, registrar, limit, out) else {
+        let gate::Admission::Phone(phone) = gate::admit(message, reading, &flow, NOW, shared, registrar, limit, out)
+        else {
             return 0;
         };
         let answer = registrar.register(message, flow, phone, NOW, shared, random, out);

@@ -11,6 +11,7 @@ use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::base::time::UnixTime;
 use crate::machine::Shared;
+use crate::machine::digest;
 use crate::machine::digest::challenge;
 use crate::machine::digest::gate;
 use crate::machine::digest::gate::Admission;
@@ -155,7 +156,8 @@ impl World {
         let message = message(text);
         let shared = Shared { settings: &self.settings, directory: &self.directory };
         let (now, salt) = (self.now, self.random.next_u32());
-        let response = match gate::screen(&message, &flow, now, shared, &mut self.limit) {
+        let reading = digest::read(&message, flow.peer.ip(), now.unix, shared);
+        let response = match gate::screen(&reading, &flow, now, shared, &mut self.limit) {
             Screening::Pass => self.admit(&message, flow, salt)?,
             Screening::Challenge { stale } => challenge(&message, flow.peer, stale, now.unix, salt, shared)?,
             Screening::BadRequest(reason) => format!("SIP/2.0 400 {reason}\r\n\r\n").into_bytes(),
@@ -167,7 +169,9 @@ impl World {
     fn admit(&mut self, message: &Message<'_>, flow: Flow, salt: u32) -> Option<Vec<u8>> {
         let shared = Shared { settings: &self.settings, directory: &self.directory };
         let mut out = Outbox::new();
-        let admission = gate::admit(message, &flow, self.now, shared, &mut self.registrar, &mut self.limit, &mut out);
+        let reading = digest::read(message, flow.peer.ip(), self.now.unix, shared);
+        let Self { registrar, limit, now, .. } = self;
+        let admission = gate::admit(message, &reading, &flow, *now, shared, registrar, limit, &mut out);
         let response = match admission {
             Admission::Phone(phone) => {
                 Some(self.registrar.register(message, flow, phone, self.now, shared, &mut self.random, &mut out))

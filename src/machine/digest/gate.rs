@@ -29,9 +29,10 @@ pub enum Admission<'a> {
     Silence,
 }
 
-/// What of a request can be told by any shard, before anything is allocated or passed on.
-pub fn screen(request: &Message<'_>, flow: &Flow, now: Now, shared: Shared<'_>, limit: &mut SourceLimit) -> Screening {
-    let stale = match digest::read(request, flow.peer.ip(), now.unix, shared) {
+/// What of a request can be told by any shard from its credentials alone ([`digest::read`]), before anything is allocated or
+/// passed on.
+pub fn screen(reading: &Reading<'_>, flow: &Flow, now: Now, shared: Shared<'_>, limit: &mut SourceLimit) -> Screening {
+    let stale = match reading {
         Reading::Claim(_) => {
             limit.answered(flow.peer, now.instant, shared);
             return Screening::Pass;
@@ -59,8 +60,10 @@ pub enum Screening {
 }
 
 /// Decides on a request whose credentials passed [`screen`]; to be called once per transaction.
+#[expect(clippy::too_many_arguments, reason = "a request, what was read of it, and what every machine is given")]
 pub fn admit<'a>(
     request: &Message<'_>,
+    reading: &Reading<'_>,
     flow: &Flow,
     now: Now,
     shared: Shared<'a>,
@@ -68,18 +71,18 @@ pub fn admit<'a>(
     limit: &mut SourceLimit,
     out: &mut Outbox,
 ) -> Admission<'a> {
-    let claim = match digest::read(request, flow.peer.ip(), now.unix, shared) {
+    let claim = match reading {
         Reading::Claim(claim) => claim,
         Reading::Malformed => return Admission::BadRequest("Malformed Authorization"),
         Reading::Bare => return Admission::Challenge { stale: false },
         Reading::Stale => return Admission::Challenge { stale: true },
     };
     let user = claim.user.as_bytes();
-    let standing = standing(&claim, flow, shared, registrar);
+    let standing = standing(claim, flow, shared, registrar);
     if limit.attempt(flow.peer, user, standing, now.instant, shared) == source_limit::Verdict::Slow {
         return Admission::Silence;
     }
-    match digest::judge(&claim, request, shared) {
+    match digest::judge(claim, request, shared) {
         digest::Verdict::Right { phone, count } => {
             limit.succeeded(flow.peer, user, standing, shared);
             match registrar.use_nonce(phone, claim.nonce, count, now) {
@@ -90,7 +93,7 @@ pub fn admit<'a>(
         digest::Verdict::Wrong(wrong) => {
             let bindings = registrar.bindings_of_source(flow.peer.ip());
             limit.failed(flow.peer, user, standing, bindings, now.instant, shared);
-            push_failed(&claim, flow, wrong.cause(), shared, out);
+            push_failed(claim, flow, wrong.cause(), shared, out);
             Admission::Challenge { stale: false }
         }
     }

@@ -4,6 +4,7 @@ use crate::base::random::Random;
 use crate::base::time::Now;
 use crate::machine::Shared;
 use crate::machine::digest;
+use crate::machine::digest::Reading;
 use crate::machine::digest::gate::Admission;
 use crate::machine::digest::gate::Screening;
 use crate::machine::directory::address;
@@ -31,8 +32,14 @@ pub(super) struct Gate<'a, 's> {
 
 impl<'s> Gate<'_, 's> {
     /// The reader's part: true if the request carries a nonce that we gave to its source. If not, it has been answered.
-    pub(super) fn screen(&mut self, request: &Message<'_>, flow: Flow, out: &mut Outbox) -> bool {
-        match digest::gate::screen(request, &flow, self.now, self.shared, self.sources) {
+    pub(super) fn screen(
+        &mut self,
+        request: &Message<'_>,
+        reading: &Reading<'_>,
+        flow: Flow,
+        out: &mut Outbox,
+    ) -> bool {
+        match digest::gate::screen(reading, &flow, self.now, self.shared, self.sources) {
             Screening::Pass => return true,
             Screening::Challenge { stale } => self.challenge(request, flow, stale, out),
             Screening::BadRequest(reason) => self.refuse(request, flow, Status::BAD_REQUEST, reason, out),
@@ -42,9 +49,15 @@ impl<'s> Gate<'_, 's> {
     }
 
     /// The owner's part: the phone whose credentials these are and for whom the request may speak. If none, it has been answered.
-    pub(super) fn admit(&mut self, request: &Message<'_>, flow: Flow, out: &mut Outbox) -> Option<&'s Phone> {
+    pub(super) fn admit(
+        &mut self,
+        request: &Message<'_>,
+        reading: &Reading<'_>,
+        flow: Flow,
+        out: &mut Outbox,
+    ) -> Option<&'s Phone> {
         let (now, shared) = (self.now, self.shared);
-        match digest::gate::admit(request, &flow, now, shared, self.registrar, self.sources, out) {
+        match digest::gate::admit(request, reading, &flow, now, shared, self.registrar, self.sources, out) {
             Admission::Phone(phone) if self.speaks_for(phone, request) => return Some(phone),
             Admission::Phone(_) => self.refuse(request, flow, Status::FORBIDDEN, "", out),
             Admission::Challenge { stale } => self.challenge(request, flow, stale, out),

@@ -32,6 +32,8 @@ use crate::machine::call::input::CallInput;
 use crate::machine::call::input::CallerIdentity;
 use crate::machine::call::input::Destination;
 use crate::machine::call::input::Invite;
+use crate::machine::digest;
+use crate::machine::digest::Reading;
 use crate::machine::exchange::calls::Calls;
 use crate::machine::exchange::calls::Surroundings;
 pub use crate::machine::exchange::counts::Counts;
@@ -317,12 +319,20 @@ impl Exchange {
             // Failover watches OPTIONS: answered by whoever reads it, for anybody.
             Method::Options => self.send(flow, answer::options(message, flow, self.is_draining, shared), out),
             Method::Register | Method::Invite => {
-                if is_first_reader && !self.gate(now, shared).screen(message, flow, out) {
+                let reading = digest::read(message, flow.peer.ip(), now.unix, shared);
+                if is_first_reader && !self.gate(now, shared).screen(message, &reading, flow, out) {
                     return;
                 }
-                self.on_owned(flow, message, now, shared, out);
+                if self.is_owned_elsewhere(flow, message, shared, out) {
+                    return;
+                }
+                match message.method() {
+                    Method::Register => self.on_register(flow, message, &reading, now, shared, out),
+                    _ => self.on_invite(flow, message, &reading, now, shared, out),
+                }
             }
-            Method::Cancel => self.on_owned(flow, message, now, shared, out),
+            Method::Cancel if self.is_owned_elsewhere(flow, message, shared, out) => {}
+            Method::Cancel => self.on_cancel(flow, message, now, shared, out),
             // The ACK of an answer that was given without a transaction.
             Method::Ack => {}
             // RFC 3261 §12.2.2: a request that needs a dialog and has none.
@@ -353,26 +363,29 @@ impl Exchange {
         self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
     }
 
-    /// A request outside any dialog, at the shard that owns it or on its way there.
-    fn on_owned(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+    /// A request outside any dialog whose owner is another shard is on its way there.
+    fn is_owned_elsewhere(&mut self, flow: Flow, message: &Message<'_>, shared: Shared<'_>, out: &mut Outbox) -> bool {
         let owner = owner::of_request(message, shared);
         if owner != self.shard {
             self.pass_on(owner, flow, message, out);
-            return;
         }
-        match message.method() {
-            Method::Register => self.on_register(flow, message, now, shared, out),
-            Method::Invite => self.on_invite(flow, message, now, shared, out),
-            _ => self.on_cancel(flow, message, now, shared, out),
-        }
+        owner != self.shard
     }
 
-    fn on_register(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+    fn on_register(
+        &mut self,
+        flow: Flow,
+        message: &Message<'_>,
+        reading: &Reading<'_>,
+        now: Now,
+        shared: Shared<'_>,
+        out: &mut Outbox,
+    ) {
         if self.repeat_answer(flow, message, shared, out) {
             return;
         }
         let mark = out.len();
-        if let Some(phone) = self.gate(now, shared).admit(message, flow, out) {
+        if let Some(phone) = self.gate(now, shared).admit(message, reading, flow, out) {
             if flow.is_reliable() {
                 out.push(Output::Keep { flow });
             }
@@ -389,7 +402,15 @@ impl Exchange {
         }
     }
 
-    fn on_invite(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+    fn on_invite(
+        &mut self,
+        flow: Flow,
+        message: &Message<'_>,
+        reading: &Reading<'_>,
+        now: Now,
+        shared: Shared<'_>,
+        out: &mut Outbox,
+    ) {
         let key = server_key(&shared.settings.secrets.hash, message, Method::Invite);
         if let Some(handle) = self.calls.find_invite(key) {
             self.on_call(handle, CallInput::Request { message, flow }, now, shared, out);
@@ -404,7 +425,7 @@ impl Exchange {
             self.answer(message, flow, Status::LOOP_DETECTED, shared, out);
             return;
         }
-        let Some(phone) = self.gate(now, shared).admit(message, flow, out) else { return };
+        let Some(phone) = self.gate(now, shared).admit(message, reading, flow, out) else { return };
         if self.is_draining || self.calls.is_full() {
             self.counts.refused_calls += 1;
             self.answer(message, flow, Status::SERVICE_UNAVAILABLE, shared, out);
