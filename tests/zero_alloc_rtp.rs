@@ -10,18 +10,26 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tipring::base::id::CallId;
 use tipring::base::id::Handle;
 use tipring::base::time::Instant;
 use tipring::base::time::Now;
 use tipring::base::time::UnixTime;
 use tipring::machine::media::command::Clocks;
 use tipring::machine::media::command::Expectation;
+use tipring::machine::media::command::Fork;
 use tipring::machine::media::command::MediaCommand;
 use tipring::machine::media::command::Owner;
 use tipring::machine::media::command::PairId;
+use tipring::machine::media::command::TapeSwitch;
 use tipring::machine::media::relay::Relay;
 use tipring::machine::media::relay::RelaySettings;
 use tipring::machine::media::relay::Verdict;
+use tipring::shard::tape::ring::Bell;
+use tipring::shard::tape::ring::Memory;
+use tipring::shard::tape::ring::Ring;
+use tipring::shard::tape::ring::gaps;
+use tipring::wire::tape::Frame;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -89,6 +97,13 @@ fn a_steady_relay_allocates_nothing() {
     let mut packet = [0u8; 172];
     packet[0] = 0x80;
     let report = [0x80, 200, 0, 6, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    // Every packet of the first half of the calls is recorded, too.
+    for pair in 0..CALLS {
+        let switch = TapeSwitch::On(CallId::from_bits(u128::from(pair / 2)));
+        relay.handle(MediaCommand::Tape { pair: PairId(pair), switch }, now);
+    }
+    let memory = Memory::private(256).unwrap();
+    let mut tape = Ring::new(memory, 1, Bell::default(), gaps());
     let (mut forwarded, mut allocated) = (0u32, 0);
     for turn in 0u16..500 {
         let before = ALLOCATIONS.with(Cell::get);
@@ -98,11 +113,15 @@ fn a_steady_relay_allocates_nothing() {
             let source = party(pair);
             let verdict = relay.packet(pair * 2, source, &packet, now);
             forwarded += u32::from(matches!(verdict, Verdict::Forward { .. }));
+            if let Some(Fork { call, leg, media }) = relay.fork() {
+                tape.frame(&Frame { call, leg, stream: media, at: now.instant, packet: &packet }, now);
+            }
             relay.packet(pair * 2 + 1, SocketAddr::new(source.ip(), source.port() + 1), &report, now);
             relay.packet(pair * 2, stranger, &packet, now);
         }
         now.instant = now.instant + Duration::from_millis(20);
         relay.handle_timeout(now);
+        tape.tick(now);
         while relay.next_output().is_some() {}
         // The first turn latches.
         if turn > 0 {
@@ -111,6 +130,7 @@ fn a_steady_relay_allocates_nothing() {
     }
     assert_eq!(forwarded, 500 * CALLS * 2);
     assert_eq!(allocated, 0);
+    assert_eq!(tape.counts().frames, u64::from(500 * CALLS));
     // The counter itself works.
     let before = ALLOCATIONS.with(Cell::get);
     drop(std::hint::black_box(Box::new(forwarded)));

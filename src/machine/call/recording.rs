@@ -255,7 +255,8 @@ impl Call {
 
     fn tell_stopped(&mut self, by: By, out: &mut Outbox) {
         self.recording.stage = Stage::Off;
-        let frames = std::mem::take(&mut self.recording.frames);
+        let mut frames = std::mem::take(&mut self.recording.frames);
+        frames.sort_unstable_by_key(|counted| (counted.leg, counted.stream));
         self.mark(Mark::Ended { frames: frames.clone() }, out);
         self.facts.event(None, Body::RecordingStopped { by, frames }, out);
     }

@@ -19,6 +19,7 @@ use crate::machine::call::input::CallerIdentity;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::Destination;
 use crate::machine::call::input::Invite;
+use crate::machine::call::recording::Wanted;
 use crate::machine::flow::Flow;
 use crate::machine::locator::Locator;
 use crate::machine::media::command::MediaCommand;
@@ -26,6 +27,7 @@ use crate::machine::media::command::MediaNotice;
 use crate::machine::media::command::Notice;
 use crate::machine::media::command::Owner;
 use crate::machine::media::command::PairId;
+use crate::machine::media::command::TapeSwitch;
 use crate::machine::media::ports::Pair;
 use crate::machine::media::ports::PortPool;
 use crate::machine::outbox::Aor;
@@ -35,6 +37,7 @@ use crate::machine::outbox::Target;
 use crate::machine::settings::Interface;
 use crate::machine::settings::Listener;
 use crate::machine::settings::MediaAddress;
+use crate::machine::settings::RecordingSettings;
 use crate::machine::settings::RegistrationBounds;
 use crate::machine::settings::Secrets;
 use crate::machine::settings::Settings;
@@ -47,6 +50,7 @@ use crate::wire::sip::Scan;
 use crate::wire::sip::StartLine;
 use crate::wire::sip::Transport;
 use crate::wire::sip::scan;
+use crate::wire::tape::Mark;
 
 pub(crate) const MEDIA: &str = "198.51.100.1";
 pub(super) const MEDIA_V6: &str = "2001:db8::1";
@@ -73,7 +77,7 @@ pub(crate) fn settings() -> Settings {
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
         loopback_media: true,
-        recording: crate::machine::settings::RecordingSettings::default(),
+        recording: RecordingSettings { early: false, start_code: "*1".to_owned(), pause_code: "*2".to_owned() },
     }
 }
 
@@ -93,7 +97,8 @@ pub(super) struct Ladder {
     sent: VecDeque<Sent>,
     pub(super) events: Vec<(Option<u8>, Body)>,
     pub(super) media: Vec<MediaCommand>,
-    owners: BTreeMap<PairId, Owner>,
+    pub(super) marks: Vec<Mark>,
+    pub(super) owners: BTreeMap<PairId, Owner>,
     reports: VecDeque<MediaNotice>,
     cseqs: BTreeMap<(String, String), u32>,
     /// Every request sent; what is sent again must be the same.
@@ -152,7 +157,19 @@ impl Ladder {
         Self::begin_from(invite, flow(10), destination, ports)
     }
 
+    /// The same, where the directory wants it recorded.
+    pub(super) fn recorded(invite: &str, hosts: &[u8], record: Wanted) -> Self {
+        let destination = Destination::Phones(vec![Aor { tenant: "acme".to_owned(), user: "1002".to_owned() }]);
+        let mut ladder = Self::begin_with(invite, flow(10), destination, 64, record);
+        ladder.step(CallInput::Targets(hosts.iter().map(|host| target(*host)).collect()));
+        ladder
+    }
+
     fn begin_from(invite: &str, from: Flow, destination: Destination, ports: u16) -> Self {
+        Self::begin_with(invite, from, destination, ports, Wanted::default())
+    }
+
+    fn begin_with(invite: &str, from: Flow, destination: Destination, ports: u16, record: Wanted) -> Self {
         let settings = settings();
         let pair = |address: &'static str| {
             move |n: u16| {
@@ -180,7 +197,6 @@ impl Ladder {
             name: "Alice".to_owned(),
         };
         let message = parse(invite);
-        let record = crate::machine::call::recording::Wanted::default();
         let invite = Invite { message: &message, flow: from, caller, dialled: "1002".to_owned(), destination, record };
         let call = Call::new(invite, &mut cx, &mut out);
         let mut ladder = Self {
@@ -192,6 +208,7 @@ impl Ladder {
             sent: VecDeque::new(),
             events: Vec::new(),
             media: Vec::new(),
+            marks: Vec::new(),
             owners: BTreeMap::new(),
             reports: VecDeque::new(),
             cseqs: BTreeMap::new(),
@@ -245,8 +262,17 @@ impl Ladder {
                             let notice = Notice::Closed { report: Box::default() };
                             self.reports.push_back(MediaNotice { pair, owner, notice });
                         }
+                        MediaCommand::Tape { pair, switch: TapeSwitch::Off } => {
+                            let owner = self.owners[&pair];
+                            let notice = Notice::Taped { frames: 7 };
+                            self.reports.push_back(MediaNotice { pair, owner, notice });
+                        }
                         _ => {}
                     }
+                }
+                Output::Mark { call, mark } => {
+                    assert_eq!(call, self.call.id());
+                    self.marks.push(mark);
                 }
                 Output::Live(_) | Output::Locate { .. } => {}
                 other => panic!("{other:?}"),

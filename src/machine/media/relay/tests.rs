@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::id::CallId;
 use crate::base::id::Handle;
 use crate::base::time::UnixTime;
 use crate::machine::media::command::Clocks;
@@ -747,4 +748,92 @@ proptest! {
             }
         }
     }
+}
+
+const CALL: CallId = CallId::from_bits(77);
+
+impl World {
+    fn tape(&mut self, switch: TapeSwitch) {
+        for pair in [A, B] {
+            self.handle(MediaCommand::Tape { pair, switch });
+        }
+    }
+
+    fn forks(&mut self, pair: PairId, source: &str, sequence: u16) -> Option<(u8, CallId)> {
+        self.rtp(pair, source, 5 + pair.0, sequence);
+        self.relay.fork().map(|fork| (fork.leg, fork.call))
+    }
+}
+
+#[test]
+fn what_the_other_party_hears_goes_to_the_tape_and_nothing_else() {
+    let mut world = World::talking();
+    assert_eq!(world.forks(A, ALICE, 100), None);
+    world.tape(TapeSwitch::On(CALL));
+    let legs: Vec<_> = world.relay.open_pairs().filter_map(|(_, pair)| pair.owner).map(|owner| owner.leg).collect();
+    assert_eq!(world.forks(A, ALICE, 101), Some((legs[0], CALL)));
+    assert_eq!(world.forks(B, BOB, 100), Some((legs[1], CALL)));
+    assert_eq!(world.forks(A, MALLORY, 102), None, "a stranger");
+    world.rtcp(A, "192.0.2.10:4001", &sender_report(5, 1));
+    assert_eq!(world.relay.fork(), None, "reports");
+    world.expect(A, Expectation { sends: false, ..expectation(ALICE) });
+    assert_eq!(world.forks(A, ALICE, 103), None, "held");
+    world.expect(A, expectation(ALICE));
+    assert_eq!(world.forks(A, ALICE, 104), Some((legs[0], CALL)), "the same recording goes on");
+    world.tape(TapeSwitch::Paused);
+    assert_eq!(world.forks(A, ALICE, 105), None);
+    world.tape(TapeSwitch::On(CALL));
+    assert_eq!(world.forks(A, ALICE, 106), Some((legs[0], CALL)));
+    world.notices();
+    world.tape(TapeSwitch::Off);
+    assert_eq!(world.notices(), [(A, Notice::Taped { frames: 3 }), (B, Notice::Taped { frames: 1 })]);
+    assert_eq!(world.forks(A, ALICE, 107), None);
+    world.tape(TapeSwitch::On(CALL));
+    world.forks(A, ALICE, 108);
+    world.handle(MediaCommand::Close { pair: A });
+    let closed = world.notices();
+    assert!(matches!(&closed[..], [(_, Notice::Closed { report })] if report.taped == 1), "{closed:?}");
+}
+
+#[test]
+fn what_phones_encrypt_between_themselves_is_not_kept() {
+    let mut world = World::talking();
+    for (pair, at) in [(A, ALICE), (B, BOB)] {
+        world.expect(pair, Expectation { secure: true, ..expectation(at) });
+    }
+    world.tape(TapeSwitch::On(CALL));
+    assert_eq!(world.forks(A, ALICE, 100), None);
+}
+
+#[test]
+fn keys_are_told_once_each_and_not_faster_than_anybody_presses() {
+    let mut world = World::talking();
+    let event = |timestamp: u32, code: u8| {
+        let mut packet = vec![0x80, 101, 1, 0];
+        packet.extend_from_slice(&timestamp.to_be_bytes());
+        packet.extend_from_slice(&5u32.to_be_bytes());
+        packet.extend_from_slice(&[code, 10, 0, 160]);
+        packet
+    };
+    let press = |world: &mut World, timestamp, code| {
+        for _ in 0..6 {
+            world.relay.packet(A.rtp_slot(), address(ALICE), &event(timestamp, code), world.now);
+        }
+        let notices = world.notices();
+        world.pass(Duration::from_millis(60));
+        notices
+    };
+    assert!(press(&mut world, 1, 5).is_empty(), "nobody asked");
+    world.handle(MediaCommand::Listen { pair: A, payload_type: Some(101) });
+    assert_eq!(press(&mut world, 2, 10), [(A, Notice::Digit { digit: '*' })]);
+    assert_eq!(press(&mut world, 3, 1), [(A, Notice::Digit { digit: '1' })]);
+    assert!(press(&mut world, 4, 16).is_empty(), "a flash is no key");
+    for timestamp in 100..200 {
+        world.relay.packet(A.rtp_slot(), address(ALICE), &event(timestamp, 3), world.now);
+    }
+    assert_eq!(world.notices().len(), 1, "a flood of events");
+    // An event without a payload is none.
+    world.pass(Duration::from_millis(60));
+    world.relay.packet(A.rtp_slot(), address(ALICE), &event(900, 3)[..12], world.now);
+    assert!(world.notices().is_empty());
 }

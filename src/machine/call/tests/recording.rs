@@ -1,0 +1,179 @@
+//! Who is recorded, from when on, what is told about it, and what keys and operators may change.
+
+use super::ladder::*;
+use crate::machine::call::input::CallInput;
+use crate::machine::call::recording::Wanted;
+use crate::machine::media::command::MediaCommand;
+use crate::machine::media::command::MediaNotice;
+use crate::machine::media::command::Notice;
+use crate::machine::media::command::PairId;
+use crate::machine::media::command::TapeSwitch;
+use crate::wire::event::Body;
+use crate::wire::event::By;
+use crate::wire::link::Record;
+use crate::wire::link::RecordWish;
+use crate::wire::tape::Mark;
+
+fn wanted(tenant: Record, caller: Record, callee: Record) -> Wanted {
+    Wanted { tenant, caller, callees: vec![("1002".to_owned(), callee)] }
+}
+
+/// A call that is up: Alice (10) talks to host 20.
+fn call(record: Wanted) -> (Ladder, Phone) {
+    let mut ladder = Ladder::recorded(&invite("", &sdp(10, "")), &[20], record);
+    let offer = ladder.expect(20, "INVITE");
+    ladder.expect(10, "SIP/2.0 100");
+    ladder.receive(20, &offer.response(200, "b1", "", &sdp(20, "")));
+    ladder.expect(20, "ACK");
+    let answer = ladder.expect(10, "SIP/2.0 200");
+    let mut alice = Phone::alice(&answer);
+    ladder.receive(10, &alice.ack(10, ""));
+    (ladder, alice)
+}
+
+impl Ladder {
+    fn switches(&mut self) -> Vec<(PairId, TapeSwitch)> {
+        let media = std::mem::take(&mut self.media);
+        let switch = |command: MediaCommand| match command {
+            MediaCommand::Tape { pair, switch } => Some((pair, switch)),
+            _ => None,
+        };
+        media.into_iter().filter_map(switch).collect()
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.events.iter().map(|(_, body)| body.name()).filter(|name| name.starts_with("recording")).collect()
+    }
+
+    fn press(&mut self, leg: u8, keys: &str) {
+        let (pair, owner) =
+            self.owners.iter().map(|(pair, owner)| (*pair, *owner)).find(|(_, o)| o.leg == leg).unwrap();
+        for digit in keys.chars() {
+            self.step(CallInput::Media(MediaNotice { pair, owner, notice: Notice::Digit { digit } }));
+        }
+    }
+}
+
+#[test]
+fn the_strongest_wish_counts() {
+    use Record::Always;
+    use Record::Never;
+    use Record::OnDemand;
+    let check = |tenant, caller, callee, expect: bool| {
+        let (ladder, _) = call(wanted(tenant, caller, callee));
+        assert_eq!(ladder.names().contains(&"recording.started"), expect, "{tenant:?} {caller:?} {callee:?}");
+    };
+    check(Never, Never, Never, false);
+    check(Always, Never, Never, true);
+    check(Never, Always, Never, true);
+    check(Never, Never, Always, true);
+    check(OnDemand, OnDemand, OnDemand, false);
+    check(OnDemand, Never, Always, true);
+}
+
+#[test]
+fn a_recording_is_told_with_its_formats_and_counts() {
+    let (mut ladder, mut alice) = call(wanted(Record::Always, Record::Never, Record::Never));
+    let switches = ladder.switches();
+    let on: Vec<_> = switches.iter().filter(|(_, switch)| matches!(switch, TapeSwitch::On(_))).collect();
+    assert!(on.len() >= 2 && on.iter().all(|(_, switch)| *switch == TapeSwitch::On(ladder.call.id())));
+    assert_eq!(ladder.names(), ["recording.started", "recording.formats", "recording.formats"]);
+    let names = |mark: &Mark| match mark {
+        Mark::Formats { formats, .. } => formats.iter().map(|format| format.name.clone()).collect(),
+        _ => Vec::new(),
+    };
+    assert_eq!(names(&ladder.marks[1]), ["pcmu", "telephone-event"]);
+    // A hold changes nothing of it, and begins no other.
+    ladder.receive(10, &alice.request("INVITE", "", &sdp(10, "a=sendonly\r\n")));
+    let offer = ladder.expect(20, "INVITE");
+    ladder.receive(20, &offer.response(200, "b1", "", &sdp(20, "a=recvonly\r\n")));
+    ladder.take_sent();
+    assert_eq!(ladder.names().len(), 3);
+    ladder.receive(10, &alice.request("BYE", "", ""));
+    let bye = ladder.expect(20, "BYE");
+    ladder.receive(20, &bye.response(200, "", "", ""));
+    ladder.take_sent();
+    ladder.finish();
+    assert_eq!(ladder.names().last(), Some(&"recording.stopped"));
+    let Some(Mark::Ended { frames }) = ladder.marks.last() else { panic!("{:?}", ladder.marks) };
+    assert_eq!(frames.iter().map(|counted| (counted.leg, counted.stream)).collect::<Vec<_>>(), [(0, 0), (1, 0)]);
+    let last: Vec<_> = ladder.events.iter().rev().take(2).map(|(_, body)| body.name()).collect();
+    assert_eq!(last, ["call.ended", "recording.stopped"]);
+}
+
+#[test]
+fn keys_of_those_who_may() {
+    let (mut ladder, _) = call(wanted(Record::Never, Record::OnDemand, Record::Never));
+    ladder.press(1, "*1");
+    assert!(ladder.names().is_empty(), "the callee's phone is never recorded");
+    ladder.press(0, "5*1");
+    assert_eq!(ladder.names()[0], "recording.started");
+    assert!(ladder.has_event(|body| matches!(body, Body::RecordingStarted { by: By::Caller })));
+    ladder.switches();
+    ladder.press(0, "*2");
+    assert!(ladder.switches().iter().all(|(_, switch)| *switch == TapeSwitch::Paused));
+    ladder.press(0, "4111*");
+    assert_eq!(ladder.names().last(), Some(&"recording.paused"));
+    ladder.press(0, "2");
+    assert_eq!(ladder.names().last(), Some(&"recording.resumed"));
+    assert!(ladder.switches().iter().all(|(_, switch)| matches!(switch, TapeSwitch::On(_))));
+    ladder.press(0, "*1");
+    assert_eq!(ladder.names().last(), Some(&"recording.stopped"));
+    ladder.press(0, "*1");
+    assert_eq!(ladder.marks.iter().filter(|mark| matches!(mark, Mark::Begin { .. })).count(), 2);
+}
+
+#[test]
+fn keys_far_apart_are_no_code_and_nobody_stops_what_is_always_recorded() {
+    let (mut ladder, _) = call(wanted(Record::Always, Record::Never, Record::Never));
+    ladder.press(0, "*1");
+    assert!(!ladder.has_event(|body| matches!(body, Body::RecordingStopped { .. })));
+    ladder.press(0, "*");
+    ladder.advance(std::time::Duration::from_secs(4));
+    ladder.press(0, "2");
+    assert!(!ladder.has_event(|body| matches!(body, Body::RecordingPaused { .. })));
+}
+
+#[test]
+fn an_operator_may_all_of_it() {
+    let (mut ladder, _) = call(Wanted::default());
+    let wish = |ladder: &mut Ladder, wish| ladder.step(CallInput::Record { wish, by: By::Operator });
+    wish(&mut ladder, RecordWish::Pause);
+    wish(&mut ladder, RecordWish::Stop);
+    assert!(ladder.names().is_empty());
+    for wanted in [RecordWish::Start, RecordWish::Start, RecordWish::Pause, RecordWish::Pause, RecordWish::Resume] {
+        wish(&mut ladder, wanted);
+    }
+    wish(&mut ladder, RecordWish::Stop);
+    assert_eq!(
+        ladder.names(),
+        [
+            "recording.started",
+            "recording.formats",
+            "recording.formats",
+            "recording.paused",
+            "recording.resumed",
+            "recording.stopped"
+        ]
+    );
+}
+
+#[test]
+fn a_digit_by_info_is_told_but_not_while_nothing_may_be_kept() {
+    let (mut ladder, mut alice) = call(wanted(Record::Always, Record::Never, Record::Never));
+    let mut info = |ladder: &mut Ladder| {
+        let before = ladder.events.len();
+        let headers = "Content-Type: application/dtmf-relay\r\n";
+        ladder.receive(10, &alice.request("INFO", headers, "Signal=5\r\nDuration=100\r\n"));
+        let passed = ladder.expect(20, "INFO");
+        assert!(passed.text.contains("Signal=5"), "it still reaches the other phone");
+        ladder.receive(20, &passed.response(200, "", "", ""));
+        ladder.take_sent();
+        ladder.events[before..].iter().any(|(_, body)| matches!(body, Body::DigitSent { .. }))
+    };
+    assert!(info(&mut ladder));
+    ladder.step(CallInput::Record { wish: RecordWish::Pause, by: By::Operator });
+    assert!(!info(&mut ladder));
+    ladder.step(CallInput::Record { wish: RecordWish::Resume, by: By::Operator });
+    assert!(info(&mut ladder));
+}
