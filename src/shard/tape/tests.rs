@@ -16,6 +16,7 @@ use super::ring;
 use super::ring::Bell;
 use super::ring::Memory;
 use super::ring::Ring;
+use super::thread;
 use super::thread::Shard;
 use super::thread::Tape;
 use super::thread::TapeSettings;
@@ -48,6 +49,8 @@ struct Faults {
     create: Option<io::ErrorKind>,
     write: Option<io::ErrorKind>,
     sync: Option<io::ErrorKind>,
+    /// Each sync takes so long.
+    stall: Duration,
     /// Media only: what is reserved for events still takes them.
     spare_events: bool,
     /// So many bytes exist; a new segment takes its own.
@@ -116,6 +119,8 @@ impl Segment for FaultyFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.knob.check(self.track, |faults| faults.sync)?;
+        let stall = self.knob.0.lock().unwrap().stall;
+        std::thread::sleep(stall);
         self.file.sync()
     }
 
@@ -140,6 +145,7 @@ struct Engine {
     figures: Figures,
     now: Now,
     next: u32,
+    bell: Bell,
 }
 
 impl Node {
@@ -157,7 +163,8 @@ impl Node {
     fn engine(&self, boot: u64) -> Engine {
         let memory = Memory::open(&self.memory, STATE_OFFSET as u64, self.ring_bytes).unwrap();
         let gaps = ring::gaps();
-        let ring = Ring::new(memory.clone(), boot, Bell::default(), gaps.clone());
+        let bell = Bell::default();
+        let ring = Ring::new(memory.clone(), boot, bell.clone(), gaps.clone());
         let figures = Figures::open(&self.memory, SHARD).unwrap();
         let shard = Shard { shard: SHARD, memory, figures, gaps };
         let settings = TapeSettings {
@@ -173,7 +180,14 @@ impl Node {
         tape.prepare();
         let instant = Instant::from_millis(boot * 1_000_000);
         let now = Now { instant, unix: UnixTime::from_secs(1_700_000_000 + boot * 1_000) };
-        Engine { ring, tape, figures: Figures::open(&self.memory, SHARD).unwrap(), now, next: boot as u32 * 1_000_000 }
+        Engine {
+            ring,
+            tape,
+            figures: Figures::open(&self.memory, SHARD).unwrap(),
+            now,
+            next: boot as u32 * 1_000_000,
+            bell,
+        }
     }
 
     /// Everything on the tapes, in order and without copies: numbers of frames, and gaps.
@@ -469,4 +483,29 @@ fn a_reader_goes_no_further_than_it_is_told() {
         further += 1;
     }
     assert!(further > 0 && further < blocks);
+}
+
+/// With the real thread: a disk that stands still for longer than many turns takes nothing from whoever fills the ring.
+#[test]
+fn a_stall_that_the_ring_rides_out_costs_nothing_and_holds_up_nobody() {
+    let node = Node::new(64);
+    node.knob.set(Faults { stall: Duration::from_millis(300), ..Faults::default() });
+    let Engine { ring, tape, figures, now, next, bell } = node.engine(1);
+    let handle = thread::spawn(tape, bell.clone(), None).unwrap();
+    // Frames are made by an engine whose own tape stays unused.
+    let idle = Node::new(16).engine(9).tape;
+    let mut engine = Engine { ring, tape: idle, figures, now, next, bell };
+    let mut slowest = Duration::ZERO;
+    for _ in 0..150 {
+        let begun = std::time::Instant::now();
+        engine.frames(20);
+        slowest = slowest.max(begun.elapsed());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(slowest < Duration::from_millis(150), "{slowest:?} for twenty packets");
+    assert_eq!(engine.ring.counts().shed, 0);
+    handle.finish();
+    let (frames, gaps) = node.read();
+    assert_eq!(frames, (1_000_000..1_003_000).collect::<Vec<_>>());
+    assert!(gaps.is_empty());
 }
