@@ -1,7 +1,7 @@
-//! `tipring serve` as a process against real peers over real sockets: SIPp, baresip, sipsak, and a small phone that a test
+//! `tipring serve` as a process against real peers over real sockets: SIPp, baresip, sipsak, Kamailio, and a small phone that a test
 //! drives by hand. Each test has a server, a folder and a loopback network of its own.
 //!
-//! Needs sipp, sipsak and baresip (`tests/run` installs them). Sends nothing beyond loopback and its own namespaces.
+//! Needs sipp, sipsak, baresip and kamailio (`tests/run` installs them). Sends nothing beyond loopback and its own namespaces.
 #![allow(unreachable_pub, reason = "a binary of its own")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "real processes need real time")]
@@ -17,6 +17,7 @@ mod message;
 mod namespace;
 mod operation;
 mod peers;
+mod phlem;
 mod phone;
 mod recording;
 mod register;

@@ -90,7 +90,7 @@ impl Phone {
             response.push("Allow", ALLOW);
         }
         let is_invite = request.method() == Some(&Method::Known(rsip::Method::Invite));
-        let mut server = Server::new(key, is_invite, 0, flow);
+        let mut server = Server::new(key, is_invite, 0, cseq_of(request), flow);
         let bytes = response.emit(self.style());
         server.respond(code, &bytes, matches!(flow, Flow::Tcp { .. }), desk.now.instant);
         self.servers.push(server);
@@ -160,10 +160,11 @@ impl Phone {
         call.voice = heard.and_then(|heard| heard.call).unwrap_or(number);
         call.local = format!("{};tag={:x}", message.value("To").unwrap_or_default(), call.tag).into();
         call.remote = message.value("From").unwrap_or_default().into();
-        call.remote_cseq = message.cseq().map(|(cseq, _)| cseq);
+        let cseq = cseq_of(&message);
+        call.remote_cseq = Some(cseq);
         call.take_dialog(&message, false);
         call.invite = Some(Box::new(message));
-        self.servers.push(Server::new(key, true, number, flow));
+        self.servers.push(Server::new(key, true, number, cseq, flow));
         self.calls.push(Box::new(call));
         Some(number)
     }
@@ -287,7 +288,7 @@ impl Phone {
             response.emit(phone.style())
         });
         let Some(bytes) = tag else { return };
-        let mut server = Server::new(key, is_invite, number, flow);
+        let mut server = Server::new(key, is_invite, number, cseq.unwrap_or(0), flow);
         server.respond(200, &bytes, matches!(flow, Flow::Tcp { .. }), desk.now.instant);
         self.servers.push(server);
         desk.send(To::Flow(flow), bytes);
@@ -311,7 +312,9 @@ impl Phone {
             return;
         }
         let Some(number) = self.find_call(message) else { return };
-        for server in self.servers.iter_mut().filter(|server| server.is_invite && server.call == number) {
+        let cseq = cseq_of(message);
+        let acknowledged = |server: &&mut Server| server.is_invite && server.call == number && server.cseq == cseq;
+        for server in self.servers.iter_mut().filter(acknowledged) {
             server.on_ack(now);
         }
         self.with_call(number, |phone, call| {
@@ -338,4 +341,8 @@ impl Phone {
             .find(|call| *call.call_id == *call_id.trim() && call.tag == own && call.remote_tag() == Some(from));
         found.map(|call| call.number)
     }
+}
+
+fn cseq_of(message: &Message) -> u32 {
+    message.cseq().map_or(0, |(number, _)| number)
 }

@@ -185,10 +185,12 @@ impl Phone {
         let now = desk.now.instant;
         let id = message.value("Via").and_then(Via::parse).and_then(|via| place_of_branch(via.branch()?));
         let code = message.code().unwrap_or(0);
-        let found = id.and_then(|(_, id)| self.clients.iter_mut().position(|client| client.id == id));
-        let method_fits =
-            |client: &Client| message.cseq().is_some_and(|(_, method)| (method == "INVITE") == client.is_invite);
-        let Some(place) = found.filter(|place| method_fits(&self.clients[*place])) else {
+        // CANCEL has the branch of its INVITE: the method of CSeq tells their answers apart.
+        let is_invite = message.cseq().is_some_and(|(_, method)| method == "INVITE");
+        let found = id.and_then(|(_, id)| {
+            self.clients.iter().position(|client| client.id == id && client.is_invite == is_invite)
+        });
+        let Some(place) = found else {
             // A 2xx comes until it is acknowledged, and its transaction is gone by then.
             if !self.acknowledge_again(message, desk) {
                 desk.figures.strays += 1;

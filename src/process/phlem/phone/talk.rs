@@ -11,6 +11,7 @@ use crate::process::phlem::phone::Transfer;
 use crate::process::phlem::phone::call::Call;
 use crate::process::phlem::phone::call::State;
 use crate::process::phlem::phone::call::Step;
+use crate::process::phlem::scenario::Quirk;
 use crate::process::phlem::sip::message::Message;
 use crate::process::phlem::sip::sdp::Described;
 use crate::process::phlem::sip::sdp::Direction;
@@ -71,7 +72,7 @@ impl Phone {
                 _ => desk.figures.fail(&format!("re-INVITE {code}")),
             }
         });
-        if (200..300).contains(&code) {
+        if (200..300).contains(&code) && !self.has(Quirk::NoAck) {
             self.send_ack(number, desk);
         } else if matches!(code, 408 | 481) {
             self.hang_up(number, desk);
@@ -159,19 +160,42 @@ impl Phone {
     pub(super) fn on_refer_final(&mut self, number: u64, code: u16, desk: &mut Desk<'_>) {
         if (200..300).contains(&code) {
             // Whoever accepted may end this call before it says how the other one went.
-            self.with_call(number, |_, call| call.is_transferred = true);
+            self.mark_transferred(number, true);
             return;
         }
         // The far side does not transfer: the call goes on, and so did not the transfer.
         *desk.figures.responses.entry(code).or_default() += 1;
-        self.end_consultation(number, desk);
+        self.give_up_transfer(number, desk);
     }
 
-    fn end_consultation(&mut self, first: u64, desk: &mut Desk<'_>) {
+    /// A call that is to be left to others, and the consultation for it.
+    fn mark_transferred(&mut self, number: u64, is_transferred: bool) {
+        for call in self.calls.iter_mut().filter(|call| call.number == number || call.consults_for == Some(number)) {
+            call.is_transferred = is_transferred;
+        }
+    }
+
+    /// Back to the first call, if it was held for a consultation, and soon its end.
+    fn give_up_transfer(&mut self, number: u64, desk: &mut Desk<'_>) {
+        let now = desk.now.instant;
+        self.mark_transferred(number, false);
+        let consulted = self.end_consultation(number, desk);
+        self.with_call(number, |_, call| {
+            if consulted {
+                call.cancel_steps(|step| step == Step::HangUp);
+                call.ends_at = now + TALK_AFTER_TRANSFER;
+                call.steps.extend([(now, Step::Resume), (call.ends_at, Step::HangUp)]);
+            }
+        });
+    }
+
+    /// False if there was none.
+    fn end_consultation(&mut self, first: u64, desk: &mut Desk<'_>) -> bool {
         let found = self.calls.iter().find(|call| call.consults_for == Some(first)).map(|call| call.number);
         if let Some(consultation) = found {
             self.hang_up(consultation, desk);
         }
+        found.is_some()
     }
 
     /// How the transfer went that we asked for (RFC 3515 §2.4.5: a sipfrag with a status line).
@@ -181,18 +205,11 @@ impl Phone {
         match code {
             Some(200..300) => {
                 desk.figures.transfers += 1;
-                self.with_call(number, |_, call| call.is_transferred = true);
-                let found = self.calls.iter().find(|call| call.consults_for == Some(number)).map(|call| call.number);
-                if let Some(consultation) = found {
-                    self.with_call(consultation, |_, call| call.is_transferred = true);
-                    self.hang_up(consultation, desk);
-                }
+                self.mark_transferred(number, true);
+                self.end_consultation(number, desk);
                 self.hang_up(number, desk);
             }
-            Some(300..) => {
-                self.with_call(number, |_, call| call.is_transferred = false);
-                self.end_consultation(number, desk);
-            }
+            Some(300..) => self.give_up_transfer(number, desk),
             _ => {}
         }
     }

@@ -138,8 +138,9 @@ impl<P> Client<P> {
 pub struct Server<F> {
     key: u64,
     pub is_invite: bool,
-    /// The call that an INVITE belongs to.
+    /// The call that an INVITE belongs to, and the number that its ACK has too.
     pub call: u64,
+    pub cseq: u32,
     pub flow: F,
     /// The last response.
     pub bytes: Box<[u8]>,
@@ -169,11 +170,12 @@ pub fn server_key(request: &Message, method: &str) -> Option<u64> {
 }
 
 impl<F> Server<F> {
-    pub fn new(key: u64, is_invite: bool, call: u64, flow: F) -> Self {
+    pub fn new(key: u64, is_invite: bool, call: u64, cseq: u32, flow: F) -> Self {
         Self {
             key,
             is_invite,
             call,
+            cseq,
             flow,
             bytes: Box::default(),
             repeats: false,
@@ -291,19 +293,19 @@ mod tests {
 
     #[test]
     fn answers_are_repeated_until_ack() {
-        let server = std::cell::RefCell::new(Server::new(7, true, 1, ()));
+        let server = std::cell::RefCell::new(Server::new(7, true, 1, 1, ()));
         server.borrow_mut().respond(180, b"180", false, ms(0));
         assert_eq!(server.borrow().next_deadline(), Instant::NEVER);
         server.borrow_mut().respond(200, b"200", true, ms(0));
         let (times, end) = times(|| server.borrow().next_deadline(), |now| server.borrow_mut().handle_timeout(now));
         assert_eq!(times, [500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500, 32_000]);
         assert_eq!(end, Due::GiveUp);
-        let mut server = Server::new(7, true, 1, ());
+        let mut server = Server::new(7, true, 1, 1, ());
         server.respond(486, b"486", false, ms(0));
         server.on_ack(ms(100));
         assert_eq!(server.handle_timeout(ms(600)), Due::Nothing);
         assert_eq!(server.handle_timeout(ms(4_100)), Due::Over);
-        let mut bye = Server::new(7, false, 1, ());
+        let mut bye = Server::new(7, false, 1, 1, ());
         bye.respond(200, b"200", true, ms(9));
         assert_eq!(bye.handle_timeout(ms(9)), Due::Over);
     }

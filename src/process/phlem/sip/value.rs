@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 
 /// Where `byte` first stands outside quotes and angle brackets.
-fn find_outside(text: &str, byte: u8) -> Option<usize> {
+pub(super) fn find_outside(text: &str, byte: u8) -> Option<usize> {
     let (mut quoted, mut escaped, mut angle) = (false, false, false);
     for (index, at) in text.bytes().enumerate() {
         if escaped {
