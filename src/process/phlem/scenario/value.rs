@@ -215,7 +215,8 @@ fn part(item: &str) -> Option<Part> {
         Some((prefix.to_owned(), digits.len(), digits.parse::<u64>().ok()?))
     };
     let ((prefix, digits, first), (prefix_last, digits_last, last)) = (split(from)?, split(to)?);
-    let same = prefix == prefix_last && (digits == digits_last || !from[prefix.len()..].starts_with('0'));
+    let is_padded = digits > 1 && from[prefix.len()..].starts_with('0');
+    let same = prefix == prefix_last && (digits == digits_last || !is_padded);
     let count = u32::try_from(last.checked_sub(first)?.checked_add(1)?).ok()?;
     (same && digits > 0).then_some(Part { prefix, first, digits, count })
 }
@@ -261,6 +262,7 @@ mod tests {
         check("p001-p099", 99, "p099");
         check("1001-1003,2001-2002", 5, "2002");
         check("8-12", 5, "12");
+        check("u0-u39", 40, "u39");
         for bad in ["", "5-1", "a-b", "x1-y5", "1001-", "a b", "0-2000000", "01-005"] {
             assert!(Users::try_from(bad.to_owned()).is_err(), "{bad}");
         }
