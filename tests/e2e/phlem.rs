@@ -208,12 +208,15 @@ fn kamailio(folder: &Path) -> (Peer, SocketAddr) {
 fn phones_at_kamailio() {
     let folder = tempfile::tempdir().unwrap();
     let (_peer, address) = kamailio(folder.path());
+    // Transfers over datagrams alone: a proxy finds a phone behind TCP only by the connection it registered over.
     let text = |transport: &str| {
+        let transfers = if transport == "udp" { "blind_transfer = 0.2\nattended_transfer = 0.2" } else { "" };
         scenario(
             8,
             &format!("transport = \"{transport}\"\nbusy = 0.05\nearly_media = 0.3"),
-            "rate = 3.0\ntalk = \"2s-3s\"\nhold = 0.3\ndtmf = 0.3\nmissed = 0.1\npatience = \"50ms-90ms\"\n\
-             blind_transfer = 0.2\nattended_transfer = 0.2",
+            &format!(
+                "rate = 3.0\ntalk = \"2s-3s\"\nhold = 0.3\ndtmf = 0.3\nmissed = 0.1\npatience = \"50ms-90ms\"\n{transfers}"
+            ),
         )
         .replace("password = \"p\"", "password = \"secret-{user}\"")
     };
@@ -222,7 +225,11 @@ fn phones_at_kamailio() {
         let figures = &summary.figures;
         assert_eq!(figures.registered_at_start, 40, "{transport} {:?}", figures.errors);
         assert_eq!(figures.calls_good, figures.calls, "{transport} {:?} {:?}", figures.outcomes, figures.errors);
-        assert!(figures.transfers > 0 && figures.outcome(Outcome::Completed) > 8, "{transport} {:?}", figures.outcomes);
+        assert!(
+            (figures.transfers > 0) == (transport == "udp") && figures.outcome(Outcome::Completed) > 8,
+            "{transport} {:?}",
+            figures.outcomes
+        );
         assert_eq!((figures.media.wrong_call, figures.media.damaged), (0, 0), "{transport}");
     }
 }

@@ -73,7 +73,8 @@ pub struct Phone {
     socket: u32,
     is_on: bool,
     registration: Registration,
-    challenge: Option<Box<Challenge>>,
+    /// The last of the registrar, and of a proxy.
+    challenges: [Option<Box<Challenge>>; 2],
     transactions: u32,
     clients: Vec<Client>,
     servers: Vec<Server>,
@@ -95,7 +96,7 @@ impl Phone {
             socket: index,
             is_on: false,
             registration,
-            challenge: None,
+            challenges: [None, None],
             transactions: 0,
             clients: Vec::new(),
             servers: Vec::new(),
@@ -142,7 +143,7 @@ impl Phone {
         }
         self.clients = Vec::new();
         self.servers = Vec::new();
-        self.challenge = None;
+        self.challenges = [None, None];
         self.is_on = false;
         self.set_registered(false, desk);
         self.registration = Registration::new(self.random.next_u64());

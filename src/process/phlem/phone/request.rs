@@ -86,12 +86,8 @@ impl Phone {
     }
 
     pub(super) fn push_credentials(&mut self, message: &mut Message, method: &str, desk: &Desk<'_>) {
-        let Some(mut challenge) = self.challenge.take() else { return };
-        // RFC 3261 §22.1: ACK and CANCEL are not challenged.
-        if method == "CANCEL" {
-            self.challenge = Some(challenge);
-            return;
-        }
+        let Some(place) = self.place_of_challenge(method == "REGISTER") else { return };
+        let Some(mut challenge) = self.challenges[place].take() else { return };
         let population = desk.settings.population(self.population);
         let user = self.user(desk);
         let mut password = population.password.replace("{user}", &user);
@@ -101,12 +97,17 @@ impl Phone {
             let mut wrong = challenge.clone();
             let value = self.answer(&mut wrong, &user, &password, message, method, desk);
             push_answer(message, &wrong, value);
-            self.challenge = Some(challenge);
-            return;
+        } else {
+            let value = self.answer(&mut challenge, &user, &password, message, method, desk);
+            push_answer(message, &challenge, value);
         }
-        let value = self.answer(&mut challenge, &user, &password, message, method, desk);
-        push_answer(message, &challenge, value);
-        self.challenge = Some(challenge);
+        self.challenges[place] = Some(challenge);
+    }
+
+    /// A registrar's challenge for REGISTER, a proxy's for the rest, as far as there are both.
+    fn place_of_challenge(&self, prefers_registrar: bool) -> Option<usize> {
+        let order = if prefers_registrar { [0, 1] } else { [1, 0] };
+        order.into_iter().find(|place| self.challenges[*place].is_some())
     }
 
     fn answer(
@@ -165,9 +166,9 @@ impl Phone {
             return false;
         }
         *tries += 1;
-        let same = self.challenge.as_ref().is_some_and(|own| own.is_same_nonce(&challenge));
-        if !same {
-            self.challenge = Some(Box::new(challenge));
+        let own = &mut self.challenges[usize::from(by_proxy)];
+        if !own.as_ref().is_some_and(|own| own.is_same_nonce(&challenge)) {
+            *own = Some(Box::new(challenge));
         }
         self.ask_again(purpose, desk);
         true

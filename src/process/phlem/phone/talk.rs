@@ -22,6 +22,8 @@ use crate::shard::run::Flow;
 const DIGITS: &str = "1590#";
 /// How long the two talk that a transfer brought together.
 const TALK_AFTER_TRANSFER: Duration = Duration::from_secs(5);
+/// So close to the end of a call its end and a re-INVITE may cross.
+const CROSSING: Duration = Duration::from_secs(2);
 const CONSULTATION: Duration = Duration::from_secs(60);
 
 impl Phone {
@@ -69,6 +71,8 @@ impl Phone {
                     let again = if call.direction == Direction::SendRecv { Step::Resume } else { Step::Hold };
                     call.at(now + wait, again);
                 }
+                // The other side's BYE is on its way.
+                481 | 487 if now + CROSSING >= call.ends_at => {}
                 _ => desk.figures.fail(&format!("re-INVITE {code}")),
             }
         });

@@ -54,8 +54,8 @@ pub(super) enum Note {
 const TELL_EVERY: Duration = Duration::from_millis(250);
 /// Phones whose time has come, of one turn.
 const PHONES_PER_TURN: usize = 512;
-/// After the ramp, the last phones' registrations get this before calls begin.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Calls begin when all phones are registered, and so long after the ramp at the latest.
+pub(super) const SETTLE_MAX: Duration = Duration::from_secs(5);
 /// What is under way at the end gets this.
 const FAREWELL: Duration = Duration::from_secs(4);
 /// A keep-alive's answer, or whatever else is too short.
@@ -64,18 +64,22 @@ const SHORTEST_MESSAGE: usize = 12;
 /// When the parts of a run begin.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    pub(super) begin: Instant,
+    pub(super) ramp_until: Instant,
     pub(super) calls_from: Instant,
     pub(super) calls_until: Instant,
     pub(super) end_at_latest: Instant,
 }
 
 impl Times {
-    pub(super) fn new(settings: &Settings, begin: Instant, is_endless: bool) -> Self {
-        let scenario = &settings.scenario;
-        let calls_from = begin + scenario.ramp.0 + SETTLE;
-        let calls_until = if is_endless { Instant::NEVER } else { calls_from + scenario.duration.0 };
-        Self { begin, calls_from, calls_until, end_at_latest: calls_until + scenario.wind_down.0 }
+    const fn ramp(ramp_until: Instant) -> Self {
+        let never = Instant::NEVER;
+        Self { ramp_until, calls_from: never, calls_until: never, end_at_latest: never }
+    }
+
+    fn settle(&mut self, settings: &Settings, now: Instant, is_endless: bool) {
+        self.calls_from = now;
+        self.calls_until = if is_endless { Instant::NEVER } else { now + settings.scenario.duration.0 };
+        self.end_at_latest = self.calls_until + settings.scenario.wind_down.0;
     }
 }
 
@@ -97,7 +101,10 @@ pub(super) struct Floor {
     notes: VecDeque<Note>,
     times: Times,
     phase: Phase,
-    settled: bool,
+    is_endless: bool,
+    /// Phones that register at all.
+    registering: u64,
+    random: Random,
     is_leaving: bool,
     quiet_at: Instant,
     tell_at: Instant,
@@ -115,9 +122,9 @@ impl Floor {
         is_endless: bool,
         now: Now,
     ) -> Self {
-        let times = Times::new(&settings, now.instant, is_endless);
-        let traffic = Traffic::new(&settings, &phones, &times, &mut random);
-        let happenings = Happenings::new(&settings, &times);
+        let times = Times::ramp(now.instant + settings.scenario.ramp.0);
+        let registers = |phone: &&Phone| settings.population(phone.population()).register;
+        let registering = phones.iter().filter(registers).count() as u64;
         let figures = Figures { phones: phones.len() as u64, ..Figures::default() };
         let mut floor = Self {
             alarms: vec![Alarm::new(); phones.len()],
@@ -125,8 +132,8 @@ impl Floor {
             due: Vec::new(),
             ports,
             legs,
-            traffic,
-            happenings,
+            traffic: Traffic::none(),
+            happenings: Happenings::none(),
             connections: BTreeMap::new(),
             figures,
             effects: Vec::new(),
@@ -134,7 +141,9 @@ impl Floor {
             notes: VecDeque::new(),
             times,
             phase: Phase::Ramp,
-            settled: false,
+            is_endless,
+            registering,
+            random: Random::new(random.next_u64()),
             is_leaving: false,
             quiet_at: Instant::NEVER,
             tell_at: now.instant + TELL_EVERY,
@@ -150,7 +159,7 @@ impl Floor {
     fn switch_all_on(&mut self, random: &mut Random) {
         let ramp = u64::try_from(self.settings.scenario.ramp.0.as_nanos()).unwrap_or(u64::MAX);
         for index in 0..self.phones.len() as u32 {
-            let at = self.times.begin + Duration::from_nanos(random.below(ramp));
+            let at = self.now.instant + Duration::from_nanos(random.below(ramp));
             self.step(index, |phone, desk| phone.switch_on(at, desk));
         }
     }
@@ -227,10 +236,11 @@ impl Floor {
 
     fn advance_phase(&mut self) {
         let now = self.now.instant;
-        if !self.settled && now >= self.times.calls_from {
-            self.settled = true;
-            self.phase = Phase::Calls;
-            self.figures.registered_at_start = self.figures.registered_now;
+        if self.phase == Phase::Ramp && now >= self.times.ramp_until {
+            let is_late = now >= self.times.ramp_until + SETTLE_MAX;
+            if is_late || self.figures.registered_now >= self.registering {
+                self.settle();
+            }
         }
         if now >= self.times.calls_until && self.phase != Phase::WindDown {
             self.phase = Phase::WindDown;
@@ -245,6 +255,15 @@ impl Floor {
         if self.is_leaving && (now >= self.quiet_at || self.phones.iter().all(Phone::is_quiet)) {
             self.finish();
         }
+    }
+
+    /// The ramp is over: calls and events begin.
+    fn settle(&mut self) {
+        self.phase = Phase::Calls;
+        self.figures.registered_at_start = self.figures.registered_now;
+        self.times.settle(&self.settings, self.now.instant, self.is_endless);
+        self.traffic = Traffic::new(&self.settings, &self.phones, &self.times, &mut self.random);
+        self.happenings = Happenings::new(&self.settings, &self.times);
     }
 
     fn leave(&mut self) {

@@ -53,6 +53,11 @@ struct Planned {
 }
 
 impl Happenings {
+    /// Nothing happens.
+    pub(super) const fn none() -> Self {
+        Self { events: Vec::new(), acts: BTreeMap::new(), random: Random::new(0), count: 0 }
+    }
+
     pub(super) fn new(settings: &Settings, times: &Times) -> Self {
         let scenario = &settings.scenario;
         let mut random = Random::new(scenario.seed ^ 0x6861_7070);

@@ -155,7 +155,7 @@ pub fn run(
     scenario.check("scenario")?;
     let expect = scenario.expect.clone();
     let (name, seed) = (scenario.name.clone(), options.seed.unwrap_or(scenario.seed));
-    let length_max = if options.endless { Duration::MAX } else { scenario.length_max() + PATIENCE };
+    let length_max = if options.endless { Duration::MAX } else { scenario.length_max() + floor::SETTLE_MAX + PATIENCE };
     let mut started = start::start(scenario, &options)?;
     let mut watch = Watch::new(started.threads.len());
     let mut stopped_at = None;

@@ -36,6 +36,11 @@ struct Stream {
 }
 
 impl Traffic {
+    /// Nobody calls.
+    pub(super) const fn none() -> Self {
+        Self { streams: Vec::new(), phones: Vec::new(), random: Random::new(0) }
+    }
+
     pub(super) fn new(settings: &Settings, phones: &[Phone], times: &Times, random: &mut Random) -> Self {
         let scenario = &settings.scenario;
         let mut by_population = vec![Vec::new(); scenario.populations.len()];

@@ -31,7 +31,8 @@ pub struct Scenario {
     pub server: String,
     /// The same seed gives the same phones, delays and calls.
     pub seed: u64,
-    /// Calls begin for so long from the end of the ramp; then they end as they are, and the phones unregister.
+    /// Calls begin for so long, from when all phones are registered (at most 5 s after the ramp) on; then those that are up end as
+    /// they were to, and the phones unregister.
     pub duration: Span,
     /// The first registrations are spread over this.
     pub ramp: Span,
@@ -271,7 +272,7 @@ impl Default for Calls {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
-    /// From the end of the ramp on.
+    /// From when calls begin on.
     pub at: Span,
     pub what: What,
     /// Default: all.
