@@ -5,13 +5,21 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::Args;
 use clap::Subcommand;
+use tipring::process::config;
 use tipring::process::exit;
+use tipring::process::phlem::figures::Figures;
+use tipring::process::phlem::fleet;
+use tipring::process::phlem::fleet::AgentOptions;
+use tipring::process::phlem::fleet::FleetError;
+use tipring::process::phlem::fleet::LeadOptions;
 use tipring::process::phlem::live::Live;
 use tipring::process::phlem::report;
 use tipring::process::phlem::report::History;
+use tipring::process::phlem::run::Elapsed;
 use tipring::process::phlem::run::PhlemError;
 use tipring::process::phlem::run::RunOptions;
 use tipring::process::phlem::run::Summary;
@@ -26,6 +34,8 @@ use crate::say;
 pub(crate) enum PhlemCli {
     /// Run a scenario: phones register, call, talk and are counted; exit 1 if an expectation is not met
     Run(Box<RunArgs>),
+    /// Take part in runs of a fleet: runs its share of whatever `phlem run --nats` deals out
+    Agent(AgentArgs),
     /// Name the scenarios that come with the program, or print one to start a file of your own from
     Scenarios {
         /// Print this one
@@ -54,6 +64,47 @@ pub(crate) struct RunArgs {
     record: Option<PathBuf>,
     #[command(flatten)]
     reports: Reports,
+    #[command(flatten)]
+    fleet: FleetArgs,
+}
+
+/// A run on many machines; without --nats this one is all there is.
+#[derive(Args)]
+struct FleetArgs {
+    /// Run on the agents that this NATS server knows, such as nats://10.0.0.1:4222
+    #[arg(long, conflicts_with_all = ["local", "cpus", "record"])]
+    nats: Option<String>,
+    /// Which fleet, where several share a NATS server
+    #[arg(long, default_value = fleet::FLEET)]
+    fleet: String,
+    /// How many agents have to take part; default: all that answer in time
+    #[arg(long, requires = "nats")]
+    agents: Option<usize>,
+    /// How long agents may take to answer
+    #[arg(long, default_value = "3s", value_parser = config::parse_duration)]
+    wait: Duration,
+}
+
+#[derive(Args)]
+pub(crate) struct AgentArgs {
+    /// The NATS server of the fleet
+    #[arg(long)]
+    nats: String,
+    /// Which fleet, where several share a NATS server
+    #[arg(long, default_value = fleet::FLEET)]
+    fleet: String,
+    /// Unique in the fleet; default: the host's name
+    #[arg(long)]
+    id: Option<String>,
+    /// Its part of a run against the other agents'; default: its CPUs
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    capacity: Option<u32>,
+    /// The address that phones bind to; default: the one from which the server is reached
+    #[arg(long)]
+    local: Option<IpAddr>,
+    /// CPUs to run on, a thread each, such as "0,2-5"
+    #[arg(long, value_parser = parse_cpus)]
+    cpus: Option<Cpus>,
 }
 
 #[derive(Args)]
@@ -84,6 +135,7 @@ fn parse_cpus(text: &str) -> Result<Cpus, String> {
 pub(crate) fn main(cli: PhlemCli) -> u8 {
     match cli {
         PhlemCli::Run(args) => run_scenario(*args),
+        PhlemCli::Agent(args) => serve_fleet(args),
         PhlemCli::Scenarios { name: None } => {
             for (name, text) in ready::READY {
                 let description = Scenario::parse(name, text).map(|scenario| scenario.description).unwrap_or_default();
@@ -122,28 +174,71 @@ fn run_scenario(args: RunArgs) -> u8 {
             return code;
         }
     };
-    let options = RunOptions {
-        server: args.server,
-        seed: args.seed,
-        local: args.local,
-        cpus: args.cpus.map(|cpus| cpus.0).unwrap_or_default(),
-        record: args.record,
-        ..RunOptions::default()
-    };
-    stop_on_signal(&options.stop);
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(&stop);
     let description = scenario.description.clone();
     let mut history = History::default();
     let mut live = Live::new(std::io::stdout(), std::io::stdout().is_terminal(), &scenario.name);
-    let outcome = run(scenario, options, |figures, elapsed| {
+    let on_figures = |figures: &Figures, elapsed: Elapsed| {
         live.show(figures, elapsed);
         history.add(figures, elapsed);
-    });
+    };
+    let outcome = match args.fleet.nats {
+        Some(nats) => {
+            let FleetArgs { fleet, agents, wait, .. } = args.fleet;
+            let options = LeadOptions { nats, fleet, agents, wait, server: args.server, seed: args.seed, stop };
+            fleet::lead(scenario, options, on_figures).map_err(|error| (code_of_fleet(&error), error.to_string()))
+        }
+        None => {
+            let options = RunOptions {
+                server: args.server,
+                seed: args.seed,
+                local: args.local,
+                cpus: args.cpus.map(|cpus| cpus.0).unwrap_or_default(),
+                record: args.record,
+                stop,
+                ..RunOptions::default()
+            };
+            run(scenario, options, on_figures).map_err(|error| (code_of(&error), error.to_string()))
+        }
+    };
     match outcome {
         Ok(summary) => conclude(&summary, &history, &description, &args.reports),
+        Err((code, line)) => {
+            complain(&format!("tipring: {line}\n"));
+            code
+        }
+    }
+}
+
+fn serve_fleet(args: AgentArgs) -> u8 {
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(&stop);
+    let host = rustix::system::uname().nodename().to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let options = AgentOptions {
+        nats: args.nats,
+        fleet: args.fleet,
+        id: args.id.unwrap_or(host),
+        capacity: args.capacity.unwrap_or(cpus),
+        cpus: args.cpus.map(|cpus| cpus.0).unwrap_or_default(),
+        local: args.local,
+        stop,
+    };
+    match fleet::agent(options, |line| say(&format!("phlem: {line}\n"))) {
+        Ok(()) => 0,
         Err(error) => {
             complain(&format!("tipring: {error}\n"));
-            code_of(&error)
+            code_of_fleet(&error)
         }
+    }
+}
+
+fn code_of_fleet(error: &FleetError) -> u8 {
+    match error {
+        FleetError::Scenario(_) => exit::CONFIG,
+        FleetError::Name(_) => exit::USAGE,
+        _ => exit::OTHER,
     }
 }
 

@@ -189,8 +189,12 @@ fn one_use_path_a_line() {
 
 #[test]
 fn foreign_crates_stay_where_they_belong() {
-    let homes: [(&[&str], &[&str]); 2] =
-        [(&["glommio", "io_uring"], &["src/shard/"]), (&["tokio", "axum", "sqlx", "utoipa"], &["src/process/side/"])];
+    let homes: [(&[&str], &[&str]); 4] = [
+        (&["glommio", "io_uring"], &["src/shard/"]),
+        (&["axum", "sqlx", "utoipa"], &["src/process/side/"]),
+        (&["async_nats"], &["src/process/phlem/fleet/"]),
+        (&["tokio"], &["src/process/side/", "src/process/phlem/fleet/"]),
+    ];
     check("a crate is named outside its home", |source, fault| {
         if source.is_test() {
             return;

@@ -1,7 +1,8 @@
 //! `tipring serve` as a process against real peers over real sockets: SIPp, baresip, sipsak, Kamailio, and a small phone that a test
 //! drives by hand. Each test has a server, a folder and a loopback network of its own.
 //!
-//! Needs sipp, sipsak, baresip and kamailio (`tests/run` installs them). Sends nothing beyond loopback and its own namespaces.
+//! Needs sipp, sipsak, baresip, kamailio and nats-server (`tests/run` installs them). Sends nothing beyond loopback and its own
+//! namespaces.
 #![allow(unreachable_pub, reason = "a binary of its own")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "real processes need real time")]
@@ -11,6 +12,7 @@ mod audio;
 mod baresip;
 mod calls;
 mod digest;
+mod fleet;
 mod http;
 mod media;
 mod message;

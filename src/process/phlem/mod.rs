@@ -4,6 +4,7 @@
 //! nothing of the engine's SIP, SDP, digest, transactions or dialogs, because a shared fault would hide. `tests/tidy.rs` holds that.
 
 pub mod figures;
+pub mod fleet;
 pub mod live;
 pub mod media;
 pub mod phone;

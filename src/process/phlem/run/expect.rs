@@ -8,7 +8,7 @@ use crate::process::phlem::scenario::Expect;
 use crate::process::phlem::scenario::Span;
 
 /// One verdict for each expectation that is named. What was not measured does not meet one.
-pub(super) fn verdicts(expect: &Expect, figures: &Figures) -> Vec<Verdict> {
+pub(in crate::process::phlem) fn verdicts(expect: &Expect, figures: &Figures) -> Vec<Verdict> {
     let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
     let registered = share(figures.registered_at_start, figures.phones);
     let good = share(figures.calls_good, figures.ended());

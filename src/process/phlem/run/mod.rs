@@ -17,10 +17,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::base::id::ShardId;
 use crate::base::time::UnixTime;
 use crate::process::clock;
 use crate::process::phlem::figures::Figures;
+pub(in crate::process::phlem) use crate::process::phlem::run::expect::verdicts;
 use crate::process::phlem::run::floor::Note;
 use crate::process::phlem::run::start::Started;
 use crate::process::phlem::scenario::Scenario;
@@ -82,7 +86,7 @@ pub struct Elapsed {
     pub phase: Phase,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Phones register for the first time.
     Ramp,
@@ -181,7 +185,7 @@ pub fn run(
     let server = started.server.clone();
     let mut notes = std::mem::take(&mut started.notes);
     notes.extend(started.end()?);
-    let verdicts = expect::verdicts(&expect, &figures);
+    let verdicts = verdicts(&expect, &figures);
     Ok(Summary { scenario: name, server, seed, elapsed, figures, verdicts, notes })
 }
 
