@@ -73,7 +73,7 @@ async fn serve(options: AgentOptions, mut say: impl FnMut(String)) -> Result<(),
     let mut ticks = tokio::time::interval(TELL_EVERY);
     loop {
         tokio::select! {
-            Some(call) = calls.next() => answer_call(&client, &options, &call, work.is_some()).await,
+            Some(call) = calls.next() => answer_call(&client, &options, &call, work.as_ref().is_some_and(|work| !work.is_over())).await,
             Some(message) = tasks.next() => on_task(&client, &options, &message, &mut work, &mut say).await,
             Some(wish) = wishes.next() => on_wish(fleet, &wish, &mut work),
             _ = ticks.tick() => {
