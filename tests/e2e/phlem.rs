@@ -212,13 +212,15 @@ fn phones_at_kamailio() {
     let (_peer, address) = kamailio(folder.path());
     // Transfers over datagrams alone: a proxy finds a phone behind TCP only by the connection it registered over.
     let text = |transport: &str| {
-        let transfers = if transport == "udp" { "blind_transfer = 0.2\nattended_transfer = 0.2" } else { "" };
+        let transfers = if transport == "udp" {
+            "missed = 0.1\npatience = \"50ms-90ms\"\nblind_transfer = 0.2\nattended_transfer = 0.2"
+        } else {
+            ""
+        };
         scenario(
             8,
             &format!("transport = \"{transport}\"\nbusy = 0.05\nearly_media = 0.3"),
-            &format!(
-                "rate = 3.0\ntalk = \"2s-3s\"\nhold = 0.3\ndtmf = 0.3\nmissed = 0.1\npatience = \"50ms-90ms\"\n{transfers}"
-            ),
+            &format!("rate = 3.0\ntalk = \"2s-3s\"\nhold = 0.3\ndtmf = 0.3\n{transfers}"),
         )
         .replace("password = \"p\"", "password = \"secret-{user}\"")
     };

@@ -303,7 +303,7 @@ impl Phone {
             Step::Transfer => self.transfer(number, desk),
             Step::Acknowledge => self.send_ack(number, desk),
             Step::HangUp => self.hang_up(number, desk),
-            Step::Forget => self.remove_call(number, desk),
+            Step::Forget => self.forget(number, desk),
         }
     }
 

@@ -17,6 +17,7 @@ mod tests;
 use crate::base::id::Handle;
 use crate::base::random::Random;
 use crate::base::time::Instant;
+use crate::process::phlem::figures::Outcome;
 use crate::process::phlem::scenario::Quirk;
 use crate::process::phlem::sip::digest::Challenge;
 use crate::process::phlem::sip::message::Message;
@@ -139,6 +140,12 @@ impl Phone {
     /// Power is gone: no word to anybody, everything forgotten.
     pub fn cut_power(&mut self, desk: &mut Desk<'_>) {
         while let Some(call) = self.calls.pop() {
+            if call.is_caller {
+                // As the scenario wanted it.
+                let is_up = call.answered_at.is_some();
+                desk.figures.end(if is_up { Outcome::Completed } else { Outcome::Cancelled });
+                desk.figures.calls_good += 1;
+            }
             self.bury(&call, desk);
         }
         self.clients = Vec::new();

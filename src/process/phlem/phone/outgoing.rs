@@ -66,6 +66,7 @@ impl Phone {
         self.with_call(number, |phone, call| {
             let (mut message, id) = phone.in_call(rsip::Method::Invite, call, desk);
             call.invite_cseq = call.cseq;
+            call.has_provisional = false;
             message.push("Allow", ALLOW);
             message.push("Supported", "replaces");
             for (name, value) in &call.extra {
@@ -120,7 +121,7 @@ impl Phone {
             return;
         };
         let outcome = match code {
-            487 if state == State::Cancelling => Outcome::Cancelled,
+            401 | 407 | 487 if state == State::Cancelling => Outcome::Cancelled,
             486 | 600 => Outcome::Busy,
             603 => Outcome::Rejected,
             408 | 480 | 487 => Outcome::NoAnswer,
@@ -138,6 +139,22 @@ impl Phone {
             desk.figures.calls_good += 1;
         }
         self.remove_call(number, desk);
+    }
+
+    /// The server ended neither the call nor the attempt to end it.
+    pub(super) fn forget(&mut self, number: u64, desk: &mut Desk<'_>) {
+        if self.with_call(number, |_, call| call.is_caller) == Some(true) {
+            self.finish(number, Outcome::Failed, "call that does not end", desk);
+        } else {
+            self.remove_call(number, desk);
+        }
+    }
+
+    /// The run is over: what is left of calls is counted.
+    pub fn abandon(&mut self, desk: &mut Desk<'_>) {
+        while let Some(number) = self.calls.first().map(|call| call.number) {
+            self.forget(number, desk);
+        }
     }
 
     pub(super) fn on_invite_silence(&mut self, number: u64, desk: &mut Desk<'_>) {

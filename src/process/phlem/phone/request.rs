@@ -8,6 +8,7 @@ use crate::process::phlem::phone::TRANSACTIONS_MAX;
 use crate::process::phlem::phone::To;
 use crate::process::phlem::phone::branch;
 use crate::process::phlem::phone::call::Call;
+use crate::process::phlem::phone::call::State;
 use crate::process::phlem::scenario::Quirk;
 use crate::process::phlem::scenario::Transport;
 use crate::process::phlem::sip::digest;
@@ -149,7 +150,12 @@ impl Phone {
         let by_proxy = code == 407;
         let name = if by_proxy { "Proxy-Authenticate" } else { "WWW-Authenticate" };
         let Some(challenge) = Challenge::choose(message.values(name), by_proxy) else { return false };
+        let gave_up = |call: &Call| call.state == State::Cancelling;
         let tries = match purpose {
+            // Who has given up does not ask again.
+            Purpose::Invite(number) if self.calls.iter().any(|call| call.number == number && gave_up(call)) => {
+                return false;
+            }
             Purpose::Register | Purpose::Unregister => &mut self.registration.challenged,
             Purpose::Invite(number)
             | Purpose::Reinvite(number)

@@ -109,6 +109,8 @@ pub(super) struct Floor {
     quiet_at: Instant,
     tell_at: Instant,
     is_done: bool,
+    /// The last figures are to be sent when the last ports are closed.
+    owes_last_word: bool,
     now: Now,
 }
 
@@ -148,6 +150,7 @@ impl Floor {
             quiet_at: Instant::NEVER,
             tell_at: now.instant + TELL_EVERY,
             is_done: false,
+            owes_last_word: false,
             settings,
             phones,
             now,
@@ -279,8 +282,10 @@ impl Floor {
         if std::mem::replace(&mut self.is_done, true) {
             return;
         }
-        let figures = Box::new(self.figures_so_far());
-        self.notes.push_back(Note::Done(figures));
+        for index in 0..self.phones.len() as u32 {
+            self.step(index, Phone::abandon);
+        }
+        self.owes_last_word = true;
     }
 
     fn figures_so_far(&self) -> Figures {
@@ -430,6 +435,9 @@ impl ShardMachine for Floor {
             self.apply(index, effect, effects);
         }
         self.legs.send_due(self.now.instant, effects);
+        if std::mem::take(&mut self.owes_last_word) {
+            self.notes.push_back(Note::Done(Box::new(self.figures_so_far())));
+        }
         while let Some(note) = self.notes.pop_front() {
             if let Err(note) = effects.send_mesh(Member::Clerk, note) {
                 self.notes.push_front(note);
@@ -439,6 +447,6 @@ impl ShardMachine for Floor {
     }
 
     fn is_done(&self) -> bool {
-        self.is_done && self.notes.is_empty()
+        self.is_done && !self.owes_last_word && self.notes.is_empty()
     }
 }
