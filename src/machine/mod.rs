@@ -17,6 +17,7 @@ pub mod locator;
 pub mod media;
 pub mod nonce;
 pub mod outbox;
+pub mod recording;
 pub mod registrar;
 pub mod settings;
 pub mod source_limit;

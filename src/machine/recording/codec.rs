@@ -1,0 +1,65 @@
+//! Which audio a payload type stands for, and how much of it a payload holds.
+
+use crate::wire::g711;
+use crate::wire::g711::Law;
+use crate::wire::tape::record::Format;
+
+/// Audio that can be put on a timeline. Telephone events, comfort noise and everything unknown is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codec {
+    G711(Law),
+    G722,
+    L16 { rate: u32, channels: u8 },
+}
+
+impl Codec {
+    pub fn of(format: &Format) -> Option<Self> {
+        match (format.name.as_str(), format.clock) {
+            ("pcmu", g711::SAMPLES_PER_SECOND) => Some(Self::G711(Law::Mu)),
+            ("pcma", g711::SAMPLES_PER_SECOND) => Some(Self::G711(Law::A)),
+            // RFC 3551 §4.5.2: "Even though the actual sampling rate for G.722 audio is 16,000 Hz, the RTP clock rate for the
+            // G722 payload format is 8,000 Hz".
+            ("g722", 8_000) => Some(Self::G722),
+            ("l16", rate @ 8_000..=48_000) => Some(Self::L16 { rate, channels: format.channels.clamp(1, 8) }),
+            _ => None,
+        }
+    }
+
+    /// RFC 3551 §6, table 4: what needs no rtpmap.
+    pub const fn of_static(payload_type: u8) -> Option<Self> {
+        match payload_type {
+            0 => Some(Self::G711(Law::Mu)),
+            8 => Some(Self::G711(Law::A)),
+            9 => Some(Self::G722),
+            10 => Some(Self::L16 { rate: 44_100, channels: 2 }),
+            11 => Some(Self::L16 { rate: 44_100, channels: 1 }),
+            _ => None,
+        }
+    }
+
+    /// Ticks a second of the RTP timestamp.
+    pub const fn clock(self) -> u32 {
+        match self {
+            Self::G711(_) | Self::G722 => 8_000,
+            Self::L16 { rate, .. } => rate,
+        }
+    }
+
+    /// Samples a second of each channel of the audio.
+    pub const fn rate(self) -> u32 {
+        match self {
+            Self::G711(_) => 8_000,
+            Self::G722 => 16_000,
+            Self::L16 { rate, .. } => rate,
+        }
+    }
+
+    /// Samples of each channel in a payload.
+    pub const fn samples(self, payload: &[u8]) -> usize {
+        match self {
+            Self::G711(_) => payload.len(),
+            Self::G722 => payload.len() * 2,
+            Self::L16 { channels, .. } => payload.len() / 2 / channels as usize,
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What became of every packet of a recording, by leg; the proof that nothing is missing, or the confession.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::machine::recording::timeline::Party;
+use crate::wire::tape::record::Frames;
+
+/// Audio packets are `received = written + duplicated + discarded`; all packets are that and `other` and `malformed`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Audio packets that reached us.
+    pub received: u64,
+    /// Never reached us: numbers that are missing in the sender's sequence.
+    pub lost: u64,
+    /// Came again.
+    pub duplicated: u64,
+    /// Stand in the recording.
+    pub written: u64,
+    /// Had no place: all of it lay where other audio is already.
+    pub discarded: u64,
+    /// Not audio: telephone events, comfort noise, empty packets, formats that cannot be decoded.
+    pub other: u64,
+    /// Not RTP.
+    pub malformed: u64,
+}
+
+impl Line {
+    /// Packets of the tape that this line accounts for.
+    pub const fn packets(&self) -> u64 {
+        self.received + self.other + self.malformed
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Every audio packet that reached us is in the recording.
+    Complete,
+    /// Something that reached us is not in it, or nobody can say.
+    Degraded,
+}
+
+impl Verdict {
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Degraded => "degraded",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    lines: BTreeMap<u8, Line>,
+    /// Packets with audio in a format that is not decoded here.
+    pub(super) undecoded: u64,
+}
+
+impl Ledger {
+    pub(super) fn line(&mut self, leg: u8) -> &mut Line {
+        self.lines.entry(leg).or_default()
+    }
+
+    pub fn lines(&self) -> impl Iterator<Item = (u8, Party, &Line)> {
+        self.lines.iter().map(|(leg, line)| (*leg, Party::of_leg(*leg), line))
+    }
+
+    /// `expected`: what the engine gave to the tape, of its last mark; `None` if there was none.
+    pub fn verdict(&self, expected: Option<&[Frames]>) -> Verdict {
+        let Some(expected) = expected else { return Verdict::Degraded };
+        let mut given: BTreeMap<u8, u64> = BTreeMap::new();
+        for frames in expected {
+            *given.entry(frames.leg).or_default() += frames.frames;
+        }
+        let is_counted =
+            |(leg, frames): (&u8, &u64)| self.lines.get(leg).copied().unwrap_or_default().packets() == *frames;
+        let is_written = |line: &Line| line.received == line.written + line.duplicated;
+        let is_whole = given.iter().all(is_counted) && self.lines.values().all(is_written) && self.undecoded == 0;
+        if is_whole { Verdict::Complete } else { Verdict::Degraded }
+    }
+}

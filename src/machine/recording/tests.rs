@@ -1,0 +1,581 @@
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ezk_g722::libg722::Bitrate;
+use ezk_g722::libg722::encoder::Encoder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::id::CallId;
+use crate::base::time::Instant;
+use crate::machine::recording::view::Channels;
+use crate::machine::recording::view::Peaks;
+use crate::machine::recording::view::View;
+use crate::machine::recording::view::mix;
+use crate::wire::g711::Law;
+use crate::wire::tape::Frame;
+use crate::wire::tape::Mark;
+use crate::wire::tape::record::Format;
+use crate::wire::tape::record::Frames;
+
+const MILLI: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MILLI;
+/// When every recording of these tests begins.
+const BEGAN: u64 = 1_000 * SECOND;
+
+#[derive(Clone, Copy)]
+struct Rtp {
+    payload_type: u8,
+    sequence: u16,
+    timestamp: u32,
+    ssrc: u32,
+}
+
+fn packet(rtp: Rtp, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x80, rtp.payload_type];
+    packet.extend_from_slice(&rtp.sequence.to_be_bytes());
+    packet.extend_from_slice(&rtp.timestamp.to_be_bytes());
+    packet.extend_from_slice(&rtp.ssrc.to_be_bytes());
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// A frame of 20 ms of G.711 that names itself.
+fn numbered(number: u32) -> Vec<u8> {
+    number.to_be_bytes().repeat(40)
+}
+
+fn number_of(payload: &[u8]) -> u32 {
+    u32::from_be_bytes(*payload.first_chunk().unwrap())
+}
+
+/// What a sink was given: place, samples that are not used, payload.
+#[derive(Default)]
+struct Given {
+    pieces: [Vec<(u64, usize, Vec<u8>)>; 2],
+    ends: [u64; 2],
+}
+
+impl Sink for Given {
+    fn audio(&mut self, party: Party, placed: Placed<'_>) {
+        let party = party as usize;
+        let end = self.ends[party];
+        assert!(placed.at >= end, "{} goes back before {end}", placed.at);
+        let samples = placed.codec.samples(placed.payload) as u64 * 8_000 / u64::from(placed.codec.rate());
+        self.ends[party] = placed.at + samples - placed.skip as u64;
+        self.pieces[party].push((placed.at, placed.skip, placed.payload.to_vec()));
+    }
+
+    fn settled(&mut self, party: Party, place: u64) {
+        assert!(place >= self.ends[party as usize]);
+        self.ends[party as usize] = place;
+    }
+}
+
+impl Given {
+    /// Place of the beginning of each numbered frame.
+    fn places(&self, party: Party) -> BTreeMap<u32, i64> {
+        let pieces = self.pieces[party as usize].iter();
+        let places: Vec<_> =
+            pieces.map(|(at, skip, payload)| (number_of(payload), *at as i64 - *skip as i64)).collect();
+        let map: BTreeMap<_, _> = places.iter().copied().collect();
+        assert_eq!(map.len(), places.len(), "a frame stands twice");
+        map
+    }
+}
+
+struct Recorded {
+    timeline: Timeline,
+    given: Given,
+}
+
+impl Recorded {
+    fn new() -> Self {
+        Self { timeline: Timeline::new(8_000, Instant::from_nanos(BEGAN)), given: Given::default() }
+    }
+
+    fn frame(&mut self, leg: u8, nanos: u64, packet: &[u8]) {
+        let at = Instant::from_nanos(BEGAN + nanos);
+        let frame = Frame { call: CallId::from_bits(1), leg, stream: 0, at, packet };
+        self.timeline.on_frame(&frame, &mut self.given);
+    }
+
+    fn mark(&mut self, nanos: u64, mark: &Mark) {
+        self.timeline.on_mark(Instant::from_nanos(BEGAN + nanos), mark);
+    }
+
+    fn finish(&mut self, nanos: u64) -> u64 {
+        self.timeline.finish(Instant::from_nanos(BEGAN + nanos), &mut self.given)
+    }
+
+    fn line(&self, leg: u8) -> Line {
+        self.timeline.ledger().lines().find(|(of, ..)| *of == leg).map(|(_, _, line)| *line).unwrap_or_default()
+    }
+}
+
+fn rtp(number: u32) -> Rtp {
+    Rtp { payload_type: 0, sequence: number as u16, timestamp: number * 160, ssrc: 7 }
+}
+
+#[test]
+fn loss_is_silence_of_its_length_and_order_is_the_senders() {
+    let mut recorded = Recorded::new();
+    // 3 and 4 are lost, 6 comes before 5, 7 comes twice.
+    for (at, number) in [(0, 0), (20, 1), (40, 2), (120, 6), (121, 5), (140, 7), (141, 7), (160, 8)] {
+        recorded.frame(0, at * MILLI, &packet(rtp(number), &numbered(number)));
+    }
+    assert_eq!(recorded.finish(180 * MILLI), 9 * 160);
+    let expected: BTreeMap<u32, i64> = [0, 1, 2, 5, 6, 7, 8].map(|number| (number, i64::from(number) * 160)).into();
+    assert_eq!(recorded.given.places(Party::Caller), expected);
+    let line = recorded.line(0);
+    assert_eq!((line.received, line.lost, line.duplicated, line.written, line.discarded), (8, 2, 1, 7, 0));
+}
+
+#[test]
+fn the_verdict_needs_every_packet() {
+    let mut recorded = Recorded::new();
+    for number in 0..10 {
+        recorded.frame(1, u64::from(number) * 20 * MILLI, &packet(rtp(number), &numbered(number)));
+    }
+    recorded.finish(SECOND);
+    let given = |frames| [Frames { leg: 1, stream: 0, frames }];
+    let ledger = recorded.timeline.ledger();
+    assert_eq!(ledger.verdict(Some(&given(10))), Verdict::Complete);
+    assert_eq!(ledger.verdict(Some(&given(11))), Verdict::Degraded);
+    assert_eq!(ledger.verdict(None), Verdict::Degraded);
+    assert_eq!(ledger.lines().map(|(leg, party, _)| (leg, party)).collect::<Vec<_>>(), [(1, Party::Callee)]);
+}
+
+/// One sender whose clock is wrong by so many millionths; by how many samples a frame is away from where it should be at most.
+fn furthest_with_drift(frames: u32, millionths: i64, jitter: impl Fn(u64) -> u64) -> i64 {
+    let mut recorded = Recorded::new();
+    let mut furthest = 0;
+    let sent = |number: u32| {
+        let sent = 20 * MILLI * u64::from(number);
+        sent.checked_add_signed(sent as i64 / 1_000_000 * millionths).unwrap()
+    };
+    let mut arrivals: Vec<_> = (0..frames).map(|number| (sent(number) + jitter(u64::from(number)), number)).collect();
+    arrivals.sort_unstable();
+    for (at, number) in arrivals {
+        recorded.frame(0, at, &packet(rtp(number), &numbered(number)));
+    }
+    recorded.finish(SECOND);
+    let places = recorded.given.places(Party::Caller);
+    assert_eq!(places.len(), frames as usize);
+    assert_eq!(recorded.line(0).discarded, 0);
+    let first = places[&0];
+    for (number, place) in places {
+        let right = sent(number) as i64 / 125_000;
+        furthest = furthest.max((place - first - right).abs());
+    }
+    furthest
+}
+
+#[test]
+fn clocks_that_differ_stay_together_for_an_hour() {
+    // 20 ms are 160 samples; without correction it would be 5,760.
+    for millionths in [-200, 200] {
+        let furthest = furthest_with_drift(180_000, millionths, |number| number * 7_919 % 13 * MILLI);
+        assert!(furthest < 120, "{millionths}: {furthest}");
+    }
+}
+
+#[test]
+fn a_right_clock_is_left_alone_whatever_the_network_does() {
+    let jitter = |number: u64| number * 104_729 % 60 * MILLI + if number % 500 == 3 { 700 * MILLI } else { 0 };
+    // The first packet has no jitter, so nothing moves.
+    assert_eq!(furthest_with_drift(30_000, 0, jitter), 0);
+}
+
+fn format(payload_type: u8, name: &str, clock: u32) -> Format {
+    Format { payload_type, name: name.to_owned(), clock, channels: 1 }
+}
+
+#[test]
+fn what_no_clock_does_loses_nothing_and_lies_where_it_came() {
+    // From packet 100 on: timestamp, number, stream and time are others.
+    let check = |name: &str, timestamp: u32, sequence: u16, ssrc: u32, later: u64| {
+        let mut recorded = Recorded::new();
+        for number in 0..200u32 {
+            let own = rtp(number);
+            let (own, after) = if number < 100 {
+                (own, 0)
+            } else {
+                let timestamp = own.timestamp.wrapping_add(timestamp);
+                (Rtp { timestamp, sequence: own.sequence.wrapping_add(sequence), ssrc, ..own }, later)
+            };
+            recorded.frame(0, u64::from(number) * 20 * MILLI + after, &packet(own, &numbered(number)));
+        }
+        recorded.finish(4 * SECOND + later);
+        let places = recorded.given.places(Party::Caller);
+        assert_eq!(places.len(), 200, "{name}");
+        for (number, place) in places {
+            let after = if number < 100 { 0 } else { later as i64 / 125_000 };
+            let away = place - i64::from(number) * 160 - after;
+            assert!(away.abs() <= 160, "{name}: frame {number} is {away} samples away");
+        }
+        let line = recorded.line(0);
+        assert_eq!((line.received, line.written, line.discarded), (200, 200, 0), "{name}");
+        line.lost
+    };
+    assert_eq!(check("nothing", 0, 0, 7, 0), 0);
+    check("back by a second", 8_000u32.wrapping_neg(), 0, 7, 0);
+    check("back by hours", (3 * 3_600 * 8_000u32).wrapping_neg(), 0, 7, 0);
+    check("ahead by hours", 5 * 3_600 * 8_000, 0, 7, 0);
+    check("ahead by a second", 8_000, 0, 7, 0);
+    check("half of all", 1 << 31, 0, 7, 0);
+    assert_eq!(check("another stream", 12_345, 9_999, 8, 0), 0);
+    assert_eq!(check("numbers begin anew", 12_345, 40_000, 7, 0), 0);
+    check("hold, timestamps go on", 60 * 8_000, 0, 7, 60 * SECOND);
+    check("hold, timestamps stand", 0, 0, 7, 60 * SECOND);
+    check("a second of silence, timestamps stand", 0, 0, 7, SECOND);
+    check("silence suppressed", 8_000, 0, 7, SECOND);
+}
+
+#[test]
+fn a_stall_of_the_network_moves_nothing() {
+    let mut recorded = Recorded::new();
+    for number in 0..300u32 {
+        // What was sent in the third second comes at its end at once.
+        let sent = u64::from(number) * 20 * MILLI;
+        let came = if (2 * SECOND..3 * SECOND).contains(&sent) { 3 * SECOND } else { sent };
+        recorded.frame(0, came, &packet(rtp(number), &numbered(number)));
+    }
+    recorded.finish(6 * SECOND);
+    let places = recorded.given.places(Party::Caller);
+    assert!((0..300).all(|number| places.get(&number) == Some(&(i64::from(number) * 160))));
+}
+
+#[test]
+fn formats_say_what_is_audio() {
+    let mut recorded = Recorded::new();
+    let formats = vec![format(96, "pcma", 8_000), format(101, "telephone-event", 8_000), format(97, "opus", 48_000)];
+    recorded.mark(0, &Mark::Formats { leg: 0, stream: 0, formats });
+    let mut number = 0;
+    for payload_type in [96, 101, 13, 97, 0, 96, 96] {
+        let rtp = Rtp { payload_type, ..rtp(number) };
+        let payload = if number == 5 { Vec::new() } else { numbered(number) };
+        recorded.frame(0, u64::from(number) * 20 * MILLI, &packet(rtp, &payload));
+        number += 1;
+    }
+    recorded.frame(0, 200 * MILLI, b"garbage");
+    recorded.frame(0, 200 * MILLI, b"");
+    recorded.frame(0, 200 * MILLI, &packet(rtp(7), &[0xFF; 1_400]));
+    recorded.finish(SECOND);
+    let line = recorded.line(0);
+    let counts = (line.received, line.lost, line.written, line.other, line.malformed);
+    assert_eq!(counts, (4, 0, 4, 4, 2));
+}
+
+#[test]
+fn a_pause_is_silence_and_is_listed() {
+    let mut recorded = Recorded::new();
+    for number in 0..500u32 {
+        let at = u64::from(number) * 20 * MILLI;
+        match number {
+            100 => recorded.mark(at, &Mark::Paused),
+            400 => recorded.mark(at, &Mark::Resumed),
+            _ => {}
+        }
+        if !(100..400).contains(&number) {
+            recorded.frame(0, at, &packet(rtp(number), &numbered(number)));
+        }
+    }
+    assert_eq!(recorded.finish(10 * SECOND), 80_000);
+    assert_eq!(recorded.timeline.pauses(), [(16_000, 64_000)]);
+    let places = recorded.given.places(Party::Caller);
+    assert_eq!((places[&99], places[&400], places.len()), (99 * 160, 64_000, 200));
+    // What was not to be recorded was not lost.
+    assert_eq!(recorded.line(0).lost, 0);
+}
+
+#[test]
+fn ten_thousand_streams_on_one_port_are_bounded() {
+    let mut recorded = Recorded::new();
+    for number in 0..10_000u32 {
+        let rtp = Rtp { ssrc: number, ..rtp(0) };
+        recorded.frame(0, u64::from(number) * 2 * MILLI, &packet(rtp, &numbered(number)));
+        assert!(recorded.timeline.size() < 5_000);
+    }
+    recorded.finish(20 * SECOND);
+    let line = recorded.line(0);
+    assert_eq!(line.received, 10_000);
+    assert_eq!(line.written + line.discarded, 10_000);
+    assert!(line.written >= 1_000);
+}
+
+#[derive(Clone, Debug)]
+struct Fate {
+    is_lost: bool,
+    is_doubled: bool,
+    delay: u64,
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let fate = (0u8..10, 0u8..10, 0u64..150).prop_map(|(lost, doubled, delay)| Fate {
+        is_lost: lost == 0,
+        is_doubled: doubled == 0,
+        delay: delay * MILLI,
+    });
+    proptest::collection::vec(fate, 1..600)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_packet_that_came_lies_where_it_was_spoken(
+        fates in fates(),
+        sequence in any::<u16>(),
+        timestamp in any::<u32>(),
+        quiet in any::<bool>(),
+    ) {
+        let mut arrivals = Vec::new();
+        let mut spoken = 0u64;
+        let mut places = Vec::new();
+        for (number, fate) in fates.iter().enumerate() {
+            let number = number as u32;
+            // Silence is not sent.
+            spoken += if quiet && number % 50 == 49 { 90 } else { 1 };
+            places.push(spoken as i64 * 160);
+            let rtp = Rtp {
+                sequence: sequence.wrapping_add(number as u16),
+                timestamp: timestamp.wrapping_add(spoken as u32 * 160),
+                ..rtp(0)
+            };
+            let sent = SECOND + spoken * 20 * MILLI;
+            for copy in 0..u64::from(!fate.is_lost) + u64::from(fate.is_doubled && !fate.is_lost) {
+                arrivals.push((sent + fate.delay + copy * 3 * MILLI, number, packet(rtp, &numbered(number))));
+            }
+        }
+        arrivals.sort();
+        let mut recorded = Recorded::new();
+        for (at, _, packet) in &arrivals {
+            recorded.frame(0, *at, packet);
+        }
+        recorded.finish(SECOND);
+        let found = recorded.given.places(Party::Caller);
+        let came: BTreeSet<u32> = arrivals.iter().map(|(_, number, _)| *number).collect();
+        prop_assert_eq!(found.keys().copied().collect::<BTreeSet<_>>(), came.clone());
+        if let Some((first, place)) = found.first_key_value() {
+            for (number, other) in &found {
+                prop_assert_eq!(other - place, places[*number as usize] - places[*first as usize], "{}", number);
+            }
+            let span = u64::from(came.last().unwrap() - first) + 1;
+            let line = recorded.line(0);
+            prop_assert_eq!(line.lost, span - came.len() as u64);
+            prop_assert_eq!((line.received, line.written), (arrivals.len() as u64, came.len() as u64));
+            prop_assert_eq!(line.duplicated, (arrivals.len() - came.len()) as u64);
+        }
+    }
+
+    #[test]
+    fn any_packets_are_accounted_for(
+        packets in proptest::collection::vec(
+            (0u8..3, any::<u16>(), any::<u32>(), 0u32..40, 0usize..400, 0u64..4_000, 0u8..12), 0..300),
+    ) {
+        let mut recorded = Recorded::new();
+        let mut mixdown = Mixdown::new(Encoding::G711(Law::Mu));
+        let mut timeline = Timeline::new(8_000, Instant::from_nanos(BEGAN));
+        let mut at = 0;
+        let count = packets.len() as u64;
+        for (leg, sequence, timestamp, ssrc, len, after, payload_type) in packets {
+            at += after * MILLI;
+            let packet = packet(Rtp { payload_type, sequence, timestamp, ssrc }, &vec![0x55; len]);
+            recorded.frame(leg, at, &packet);
+            let frame =
+                Frame { call: CallId::from_bits(1), leg, stream: 0, at: Instant::from_nanos(BEGAN + at), packet: &packet };
+            timeline.on_frame(&frame, &mut mixdown);
+        }
+        let end = recorded.finish(at);
+        prop_assert_eq!(timeline.finish(Instant::from_nanos(BEGAN + at), &mut mixdown), end);
+        let mut audio = Vec::new();
+        while mixdown.take(1_000, &mut audio) > 0 {}
+        prop_assert_eq!(audio.len() as u64, end * 2);
+        let mut packets = 0;
+        for (_, _, line) in recorded.timeline.ledger().lines() {
+            prop_assert_eq!(line.received, line.written + line.duplicated + line.discarded);
+            packets += line.packets();
+        }
+        prop_assert_eq!(packets, count);
+    }
+}
+
+/// Mixes frames down and gives both channels' samples.
+fn mixed(encoding: Encoding, frames: &[(u8, u64, Vec<u8>)], ended: u64) -> [Vec<i16>; 2] {
+    let mut timeline = Timeline::new(encoding.rate(), Instant::from_nanos(BEGAN));
+    let mut mixdown = Mixdown::new(encoding);
+    let formats = vec![format(96, "l16", 48_000), format(9, "g722", 8_000)];
+    timeline.on_mark(Instant::from_nanos(BEGAN), &Mark::Formats { leg: 0, stream: 0, formats });
+    let mut audio = Vec::new();
+    for (leg, nanos, packet) in frames {
+        let at = Instant::from_nanos(BEGAN + nanos);
+        timeline.on_frame(&Frame { call: CallId::from_bits(1), leg: *leg, stream: 0, at, packet }, &mut mixdown);
+        mixdown.take(usize::MAX, &mut audio);
+    }
+    timeline.finish(Instant::from_nanos(BEGAN + ended), &mut mixdown);
+    mixdown.take(usize::MAX, &mut audio);
+    [Channels::Left, Channels::Right].map(|channels| {
+        let mut out = Vec::new();
+        View { encoding, channels, is_pcm: true }.render(&audio, &mut out);
+        out.chunks_exact(2).map(|sample| i16::from_le_bytes([sample[0], sample[1]])).collect()
+    })
+}
+
+fn tone(rate: u32, samples: usize) -> Vec<i16> {
+    let step = std::f64::consts::TAU * 440.0 / f64::from(rate);
+    (0..samples).map(|at| ((at as f64 * step).sin() * 10_000.0) as i16).collect()
+}
+
+/// Power of the tone over that of what differs, in dB.
+fn likeness(found: &[i16], expected: &[i16]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let power = |samples: &mut dyn Iterator<Item = f64>| samples.map(|sample| sample * sample).sum::<f64>();
+    let signal = power(&mut expected.iter().map(|sample| f64::from(*sample)));
+    let noise = power(&mut found.iter().zip(expected).map(|(one, two)| f64::from(*one) - f64::from(*two)));
+    10.0 * (signal / noise.max(1.0)).log10()
+}
+
+#[test]
+fn audio_of_other_rates_is_resampled_in_its_place() {
+    for (law, payload_type) in [(Law::Mu, 0), (Law::A, 8)] {
+        let frames: Vec<_> = tone(8_000, 8_000)
+            .chunks(160)
+            .enumerate()
+            .map(|(number, samples)| {
+                let payload: Vec<u8> = samples.iter().map(|sample| law.encode(*sample)).collect();
+                let rtp = Rtp { payload_type, ..rtp(number as u32) };
+                (1, SECOND + number as u64 * 20 * MILLI, packet(rtp, &payload))
+            })
+            .collect();
+        for rate in [16_000, 48_000] {
+            let [left, right] = mixed(Encoding::Pcm { rate }, &frames, 3 * SECOND);
+            let second = rate as usize;
+            assert!(left.iter().all(|sample| *sample == 0));
+            assert_eq!(right.len(), 3 * second);
+            assert!(right[..second].iter().all(|sample| *sample == 0));
+            assert!(right[2 * second..].iter().all(|sample| *sample == 0));
+            let alike =
+                likeness(&right[second + 1_000..2 * second - 1_000], &tone(rate, second)[1_000..second - 1_000]);
+            assert!(alike > 30.0, "{law:?} {rate}: {alike} dB");
+        }
+    }
+}
+
+#[test]
+fn wideband_and_narrowband_meet_at_the_better_rate() {
+    let mut encoder = Encoder::new(Bitrate::Mode1_64000, false, false);
+    let sent = tone(16_000, 16_000);
+    let coded = encoder.encode(&sent);
+    let mut frames: Vec<_> = coded
+        .chunks(160)
+        .enumerate()
+        .map(|(number, payload)| {
+            let rtp = Rtp { payload_type: 9, ..rtp(number as u32) };
+            (0, number as u64 * 20 * MILLI, packet(rtp, payload))
+        })
+        .collect();
+    for (number, samples) in tone(48_000, 48_000).chunks(960).enumerate() {
+        let payload: Vec<u8> = samples.iter().flat_map(|sample| sample.to_be_bytes()).collect();
+        let rtp = Rtp { payload_type: 96, timestamp: number as u32 * 960, ssrc: 9, ..rtp(number as u32) };
+        frames.push((0, 2 * SECOND + number as u64 * 20 * MILLI, packet(rtp, &payload)));
+    }
+    let codecs = [Codec::G722, Codec::L16 { rate: 48_000, channels: 1 }, Codec::G711(Law::A)];
+    let encoding = Encoding::of(codecs);
+    assert_eq!(encoding, Encoding::Pcm { rate: 48_000 });
+    let [left, _] = mixed(encoding, &frames, 3 * SECOND);
+    assert_eq!(left.len(), 3 * 48_000);
+    assert_eq!(left[2 * 48_000..], tone(48_000, 48_000));
+    // The codec's own delay is 22 samples of 16,000: the loudness is what counts here.
+    let power = |samples: &[i16]| samples.iter().map(|sample| f64::from(*sample).powi(2)).sum::<f64>() / 40_000.0;
+    let ratio = power(&left[4_000..44_000]) / power(&tone(48_000, 48_000)[4_000..44_000]);
+    assert!((0.9..1.1).contains(&ratio), "{ratio}");
+    assert!(left[48_200..2 * 48_000].iter().all(|sample| sample.unsigned_abs() < 200));
+}
+
+#[test]
+fn one_law_is_kept_as_it_is_and_two_are_not() {
+    let check = |codecs: &[Codec], encoding: Encoding| assert_eq!(Encoding::of(codecs.iter().copied()), encoding);
+    check(&[], Encoding::G711(Law::Mu));
+    check(&[Codec::G711(Law::A); 2], Encoding::G711(Law::A));
+    check(&[Codec::G711(Law::A), Codec::G711(Law::Mu)], Encoding::Pcm { rate: 8_000 });
+    check(&[Codec::G711(Law::A), Codec::G722], Encoding::Pcm { rate: 16_000 });
+}
+
+#[test]
+fn hours_of_silence_cost_nothing() {
+    let mut timeline = Timeline::new(8_000, Instant::from_nanos(BEGAN));
+    let mut mixdown = Mixdown::new(Encoding::G711(Law::Mu));
+    for (number, second) in [0, 8 * 3_600].into_iter().enumerate() {
+        let packet = packet(Rtp { ssrc: number as u32, ..rtp(0) }, &numbered(0));
+        let at = Instant::from_nanos(BEGAN + second * SECOND);
+        timeline.on_frame(&Frame { call: CallId::from_bits(1), leg: 0, stream: 0, at, packet: &packet }, &mut mixdown);
+    }
+    timeline.finish(Instant::ZERO + Duration::from_nanos(BEGAN), &mut mixdown);
+    let (mut frames, mut audio) = (0, Vec::new());
+    loop {
+        audio.clear();
+        let taken = mixdown.take(8_000, &mut audio);
+        assert!(audio.capacity() <= 64 * 1024);
+        frames += taken;
+        if taken == 0 {
+            break;
+        }
+    }
+    assert_eq!(frames, 8 * 3_600 * 8_000 + 160);
+}
+
+#[test]
+fn both_voices_in_one_never_clip() {
+    let loudest = [(i16::MAX, i16::MAX), (i16::MIN, i16::MIN), (30_000, 20_000)];
+    for (left, right) in loudest {
+        let sum = mix(left, right);
+        assert!(sum.unsigned_abs() < 32_767 && sum.unsigned_abs() > 24_000, "{sum}");
+    }
+    // Quiet voices are only added, one alone is hardly touched.
+    assert_eq!(mix(5_000, -3_000), 2_000);
+    assert_eq!(mix(12_000, 12_000), 24_000);
+    let mut last = i16::MIN;
+    for sum in -65_536i32..=65_534 {
+        let left = (sum / 2) as i16;
+        let mixed = mix(left, (sum - i32::from(left)) as i16);
+        assert!(mixed >= last, "{sum}");
+        last = mixed;
+    }
+}
+
+#[test]
+fn views_are_of_the_right_party() {
+    let law = Law::Mu;
+    let stored = [law.encode(8_000), law.encode(-4_000)].repeat(10);
+    let render = |channels, is_pcm| {
+        let mut out = Vec::new();
+        let view = View { encoding: Encoding::G711(law), channels, is_pcm };
+        view.render(&stored, &mut out);
+        assert_eq!(out.len(), 10 * view.format().block_bytes());
+        out
+    };
+    assert_eq!(render(Channels::Stereo, false), stored);
+    assert_eq!(render(Channels::Left, false), [law.encode(8_000); 10]);
+    assert_eq!(render(Channels::Right, false), [law.encode(-4_000); 10]);
+    let decoded = [law.decode(law.encode(8_000)), law.decode(law.encode(-4_000))];
+    assert_eq!(render(Channels::Mono, false), (decoded[0] + decoded[1]).to_le_bytes().repeat(10));
+    assert_eq!(render(Channels::Right, true), decoded[1].to_le_bytes().repeat(10));
+}
+
+#[test]
+fn peaks_of_any_length_fit_a_screen() {
+    let encoding = Encoding::G711(Law::Mu);
+    let mut peaks = Peaks::new(encoding);
+    let loud = [Law::Mu.encode(30_000), Law::Mu.silence()].repeat(8_000);
+    let quiet = [Law::Mu.silence(), Law::Mu.encode(-3_000)].repeat(8_000);
+    for second in 0..600 {
+        peaks.add(encoding, if second < 300 { &loud } else { &quiet });
+    }
+    assert!(peaks.peaks.len() <= 4_096);
+    assert_eq!(peaks.peaks.len() as u64, (600 * 8_000u64).div_ceil(peaks.stretch.into()));
+    let (first, last) = (peaks.peaks.first().unwrap(), peaks.peaks.last().unwrap());
+    assert!(first[0] > 220 && first[1] == 0, "{first:?}");
+    assert!(last[0] == 0 && (20..30).contains(&last[1]), "{last:?}");
+}
