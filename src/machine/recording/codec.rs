@@ -1,5 +1,7 @@
 //! Which audio a payload type stands for, and how much of it a payload holds.
 
+use std::collections::BTreeMap;
+
 use crate::wire::g711;
 use crate::wire::g711::Law;
 use crate::wire::tape::record::Format;
@@ -61,5 +63,34 @@ impl Codec {
             Self::G722 => payload.len() * 2,
             Self::L16 { channels, .. } => payload.len() / 2 / channels as usize,
         }
+    }
+}
+
+const FORMATS_MAX: usize = 256;
+
+/// What payload types of a call's streams mean at a time.
+#[derive(Clone, Debug, Default)]
+pub struct Formats(BTreeMap<(u8, u8, u8), Option<Codec>>);
+
+impl Formats {
+    /// A leg's stream has these from here on, and no others.
+    pub fn set(&mut self, leg: u8, stream: u8, formats: &[Format]) {
+        self.0.retain(|(of, index, _), _| (*of, *index) != (leg, stream));
+        for format in formats {
+            if self.0.len() < FORMATS_MAX {
+                self.0.insert((leg, stream, format.payload_type), Codec::of(format));
+            }
+        }
+    }
+
+    pub fn codec(&self, leg: u8, stream: u8, payload_type: u8) -> Option<Codec> {
+        match self.0.get(&(leg, stream, payload_type)) {
+            Some(known) => *known,
+            None => Codec::of_static(payload_type),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 }

@@ -55,8 +55,6 @@ impl Verdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     lines: BTreeMap<u8, Line>,
-    /// Packets with audio in a format that is not decoded here.
-    pub(super) undecoded: u64,
 }
 
 impl Ledger {
@@ -78,7 +76,7 @@ impl Ledger {
         let is_counted =
             |(leg, frames): (&u8, &u64)| self.lines.get(leg).copied().unwrap_or_default().packets() == *frames;
         let is_written = |line: &Line| line.received == line.written + line.duplicated;
-        let is_whole = given.iter().all(is_counted) && self.lines.values().all(is_written) && self.undecoded == 0;
+        let is_whole = given.iter().all(is_counted) && self.lines.values().all(is_written);
         if is_whole { Verdict::Complete } else { Verdict::Degraded }
     }
 }

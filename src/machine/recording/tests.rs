@@ -252,12 +252,10 @@ fn formats_say_what_is_audio() {
     let mut recorded = Recorded::new();
     let formats = vec![format(96, "pcma", 8_000), format(101, "telephone-event", 8_000), format(97, "opus", 48_000)];
     recorded.mark(0, &Mark::Formats { leg: 0, stream: 0, formats });
-    let mut number = 0;
-    for payload_type in [96, 101, 13, 97, 0, 96, 96] {
+    for (number, payload_type) in (0..).zip([96, 101, 13, 97, 0, 96, 96]) {
         let rtp = Rtp { payload_type, ..rtp(number) };
         let payload = if number == 5 { Vec::new() } else { numbered(number) };
         recorded.frame(0, u64::from(number) * 20 * MILLI, &packet(rtp, &payload));
-        number += 1;
     }
     recorded.frame(0, 200 * MILLI, b"garbage");
     recorded.frame(0, 200 * MILLI, b"");

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::base::time::Instant;
 use crate::machine::recording::codec::Codec;
+use crate::machine::recording::codec::Formats;
 use crate::machine::recording::ledger::Ledger;
 use crate::machine::recording::sequence::Order;
 use crate::machine::recording::stream::Arrival;
@@ -19,7 +20,6 @@ use crate::machine::recording::stream::Stream;
 use crate::wire::rtp::Header;
 use crate::wire::tape::Frame;
 use crate::wire::tape::Mark;
-use crate::wire::tape::record::Format;
 
 /// How long a packet waits for those that lie before it.
 const HOLD: Duration = Duration::from_secs(2);
@@ -30,7 +30,6 @@ const SETTLE_EVERY: Duration = Duration::from_millis(500);
 const STREAMS_MAX: usize = 32;
 /// Packets of a party that wait.
 const WAITING_MAX: usize = 2_048;
-const FORMATS_MAX: usize = 256;
 /// Nothing lies further back; who sends such arrival times is not an engine of ours.
 const LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
@@ -103,7 +102,7 @@ struct Line {
 pub struct Timeline {
     rate: u32,
     began: Instant,
-    formats: BTreeMap<(u8, u8, u8), Option<Codec>>,
+    formats: Formats,
     streams: BTreeMap<StreamKey, Stream>,
     lines: [Line; 2],
     ledger: Ledger,
@@ -120,7 +119,7 @@ impl Timeline {
         Self {
             rate,
             began,
-            formats: BTreeMap::new(),
+            formats: Formats::default(),
             streams: BTreeMap::new(),
             lines: Default::default(),
             ledger: Ledger::default(),
@@ -143,22 +142,13 @@ impl Timeline {
 
     pub fn on_mark(&mut self, at: Instant, mark: &Mark) {
         match mark {
-            Mark::Formats { leg, stream, formats } => self.on_formats(*leg, *stream, formats),
+            Mark::Formats { leg, stream, formats } => self.formats.set(*leg, *stream, formats),
             Mark::Paused if self.paused_at.is_none() => {
                 self.paused_at = Some(self.place_of(at));
                 self.end_streams();
             }
             Mark::Resumed => self.end_pause(at),
             Mark::Begin { .. } | Mark::Paused | Mark::Ended { .. } => {}
-        }
-    }
-
-    fn on_formats(&mut self, leg: u8, stream: u8, formats: &[Format]) {
-        self.formats.retain(|(of, index, _), _| (*of, *index) != (leg, stream));
-        for format in formats {
-            if self.formats.len() < FORMATS_MAX {
-                self.formats.insert((leg, stream, format.payload_type), Codec::of(format));
-            }
         }
     }
 
@@ -181,7 +171,7 @@ impl Timeline {
         let payload = frame.packet.get(range).unwrap_or_default();
         let key = (frame.leg, frame.stream, header.ssrc);
         let order = self.order_of(key, header.sequence, frame.at);
-        let Some(codec) = self.codec(frame, header.payload_type) else {
+        let Some(codec) = self.formats.codec(frame.leg, frame.stream, header.payload_type) else {
             self.ledger.line(frame.leg).other += 1;
             return;
         };
@@ -213,14 +203,6 @@ impl Timeline {
             self.lines[party].shift(key, from, by);
         }
         self.keep(party, key, &arrival, answer.position, payload, sink);
-    }
-
-    fn codec(&mut self, frame: &Frame<'_>, payload_type: u8) -> Option<Codec> {
-        match self.formats.get(&(frame.leg, frame.stream, payload_type)) {
-            Some(Some(codec)) => Some(*codec),
-            Some(None) => None,
-            None => Codec::of_static(payload_type),
-        }
     }
 
     fn order_of(&mut self, key: StreamKey, number: u16, at: Instant) -> Order {

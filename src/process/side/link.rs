@@ -38,7 +38,9 @@ use crate::wire::link;
 use crate::wire::link::BadFrame;
 use crate::wire::link::FromEngine;
 use crate::wire::link::FromSide;
+use crate::wire::link::RecordWish;
 use crate::wire::link::TraceStep;
+use crate::wire::tape::name::SegmentName;
 
 /// A commit is at most this much later than the first event in it.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(100);
@@ -65,6 +67,8 @@ enum Command {
     HangUp { call: CallId, answer: oneshot::Sender<bool> },
     Trace { subject: String, answer: oneshot::Sender<Option<Vec<TraceStep>>> },
     Directory(Change),
+    Record { call: CallId, wish: RecordWish, answer: oneshot::Sender<bool> },
+    TapeAck(SegmentName),
 }
 
 /// For asking the engine; answers come within bounded time or not at all.
@@ -82,6 +86,17 @@ impl LinkHandle {
     pub(crate) async fn trace(&self, subject: &str) -> Option<Option<Vec<TraceStep>>> {
         let (answer, answered) = oneshot::channel();
         self.ask(Command::Trace { subject: subject.to_owned(), answer }, answered).await
+    }
+
+    /// Whether the call was found; `None` without an engine.
+    pub(crate) async fn record(&self, call: CallId, wish: RecordWish) -> Option<bool> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(Command::Record { call, wish, answer }, answered).await
+    }
+
+    /// Everything up to this segment of its track is durable here. If it does not get through it is said again.
+    pub(crate) fn acknowledge_tape(&self, segment: SegmentName) {
+        let _ = self.0.try_send(Command::TapeAck(segment));
     }
 
     /// Tells the engine of a new version.
@@ -346,11 +361,18 @@ impl Link {
         let request = connection.next_request;
         match command {
             Command::Directory(change) => return self.on_change(connection, change).await,
+            Command::TapeAck(SegmentName { shard, track, segment }) => {
+                return connection.send(&FromSide::TapeAck { shard, track, segment }).await;
+            }
             // Whoever asked is told by the answer's end.
             _ if connection.pending.len() >= PENDING_MAX => return Ok(()),
             Command::HangUp { call, answer } => {
                 connection.pending.insert(request, Pending::Found(answer));
                 connection.send(&FromSide::Hangup { request, call }).await?;
+            }
+            Command::Record { call, wish, answer } => {
+                connection.pending.insert(request, Pending::Found(answer));
+                connection.send(&FromSide::Record { request, call, wish }).await?;
             }
             Command::Trace { subject, answer } => {
                 connection.pending.insert(request, Pending::Steps(answer));

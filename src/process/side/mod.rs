@@ -13,6 +13,7 @@ mod mirror;
 mod node;
 mod procfs;
 mod record;
+mod recording;
 mod retain;
 mod run;
 mod seal;

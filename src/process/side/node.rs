@@ -27,6 +27,8 @@ use crate::process::side::link::LinkHandle;
 use crate::process::side::metrics::Metrics;
 use crate::process::side::mirror::Mirror;
 use crate::process::side::record::ingest;
+use crate::process::side::recording::rows::Shelf;
+use crate::process::side::recording::tail;
 use crate::process::side::retain;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
@@ -59,6 +61,7 @@ pub(crate) struct Node {
     link: LinkHandle,
     retain: watch::Sender<Retain>,
     tasks: JoinSet<()>,
+    _tailing: tail::Tailing,
 }
 
 impl Node {
@@ -73,6 +76,8 @@ impl Node {
         token::make_first(&store, &data.join(TOKEN))
             .await
             .map_err(|error| Failure::new(exit::OTHER, format!("the first API token: {error}")))?;
+        let memory = figures.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
+        let memory = memory.map_err(|error| Failure::from_io("the figures", &error))?;
         let (mirror, metrics) = (Arc::new(Mirror::default()), Arc::new(Metrics::new(figures)));
         let (newest, newest_event) = watch::channel(ingest::newest_event(&store).await.map_err(failure)?);
         let key = Arc::new(key);
@@ -85,11 +90,29 @@ impl Node {
             Arc::clone(&metrics),
             newest,
         );
-        let api =
-            Api::new(node, store.clone(), Arc::clone(&mirror), handle.clone(), Arc::clone(&metrics), newest_event);
+        let tailing = tail::start(&data, memory, &store, &key, &handle)
+            .map_err(|error| Failure::from_io("the recordings", &error))?;
+        let shelf = Shelf::new(store.clone(), Arc::clone(&key), &data);
+        let api = Api::new(
+            node,
+            store.clone(),
+            Arc::clone(&mirror),
+            handle.clone(),
+            Arc::clone(&metrics),
+            newest_event,
+            shelf,
+        );
         let (retain, retained) = watch::channel(kept);
-        let mut running =
-            Self { mirror, metrics, store: store.clone(), key, link: handle, retain, tasks: JoinSet::new() };
+        let mut running = Self {
+            mirror,
+            metrics,
+            store: store.clone(),
+            key,
+            link: handle,
+            retain,
+            tasks: JoinSet::new(),
+            _tailing: tailing,
+        };
         if let Err(error) = running.import(import.as_deref()).await
             && first_start
         {

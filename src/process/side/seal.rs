@@ -16,8 +16,10 @@ use aes_gcm::aead::KeyInit;
 use aes_gcm::aead::Payload;
 use aes_gcm::aead::array::Array;
 
-const KEY_BYTES: usize = 32;
+pub(crate) const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
+/// By how much a sealed value is longer.
+pub(crate) const SEAL_BYTES: usize = NONCE_BYTES + 16;
 
 /// Opens and seals; lives as long as the process.
 pub(crate) struct NodeKey(Aes256Gcm);
@@ -45,7 +47,8 @@ impl NodeKey {
         }
     }
 
-    fn new(key: &[u8; KEY_BYTES]) -> Self {
+    /// A key that is kept elsewhere.
+    pub(crate) fn new(key: &[u8; KEY_BYTES]) -> Self {
         Self(Aes256Gcm::new(&Array::from(*key)))
     }
 

@@ -10,6 +10,7 @@ mod home;
 mod openapi;
 mod page;
 mod problem;
+mod recordings;
 mod registrations;
 pub(crate) mod serve;
 
@@ -25,6 +26,7 @@ use crate::process::side::audit::RefusalBudget;
 use crate::process::side::link::LinkHandle;
 use crate::process::side::metrics::Metrics;
 use crate::process::side::mirror::Mirror;
+use crate::process::side::recording::rows::Shelf;
 use crate::process::side::store::Store;
 
 /// What every handler may use.
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     /// Position of the newest committed event.
     pub(crate) newest_event: watch::Receiver<i64>,
+    pub(crate) shelf: Shelf,
     refusals: RefusalBudget,
     streams: AtomicUsize,
 }
@@ -59,6 +62,7 @@ impl Api {
         link: LinkHandle,
         metrics: Arc<Metrics>,
         newest_event: watch::Receiver<i64>,
+        shelf: Shelf,
     ) -> Self {
         let refusals = RefusalBudget::default();
         Self(Arc::new(Shared {
@@ -68,6 +72,7 @@ impl Api {
             link,
             metrics,
             newest_event,
+            shelf,
             refusals,
             streams: AtomicUsize::new(0),
         }))
@@ -81,6 +86,12 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/calls/{call}", axum::routing::delete(calls::hang_up))
         .route("/calls/{call}/trace", get(calls::trace))
         .route("/cdrs", get(cdrs::list))
+        .route("/recordings", get(recordings::list))
+        .route("/recordings/{id}", get(recordings::one).delete(recordings::delete))
+        .route("/recordings/{id}/media", get(recordings::media))
+        .route("/recordings/{id}/peaks", get(recordings::peaks))
+        .route("/recordings/{id}/hold", axum::routing::put(recordings::hold).delete(recordings::release))
+        .route("/calls/{call}/recording/{wish}", axum::routing::post(recordings::wish))
         .route("/events", get(events::stream))
         .route("/audit", get(audit::list))
         .route("/openapi.json", get(openapi::document))

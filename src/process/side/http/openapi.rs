@@ -14,6 +14,7 @@ use crate::process::side::http::events;
 use crate::process::side::http::health;
 use crate::process::side::http::page::NoParams;
 use crate::process::side::http::page::Params;
+use crate::process::side::http::recordings;
 use crate::process::side::http::registrations;
 
 #[derive(OpenApi)]
@@ -28,6 +29,14 @@ use crate::process::side::http::registrations;
         calls::hang_up,
         calls::trace,
         cdrs::list,
+        recordings::list,
+        recordings::one,
+        recordings::media,
+        recordings::peaks,
+        recordings::delete,
+        recordings::hold,
+        recordings::release,
+        recordings::wish,
         events::stream,
         audit::list,
         document

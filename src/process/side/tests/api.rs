@@ -194,10 +194,16 @@ async fn the_description_names_every_path() {
         "/v1/audit",
         "/v1/calls",
         "/v1/calls/{call}",
+        "/v1/calls/{call}/recording/{wish}",
         "/v1/calls/{call}/trace",
         "/v1/cdrs",
         "/v1/events",
         "/v1/openapi.json",
+        "/v1/recordings",
+        "/v1/recordings/{id}",
+        "/v1/recordings/{id}/hold",
+        "/v1/recordings/{id}/media",
+        "/v1/recordings/{id}/peaks",
         "/v1/registrations",
     ];
     expected.sort_unstable();

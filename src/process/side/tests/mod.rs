@@ -3,5 +3,6 @@
 mod api;
 mod link;
 mod live;
+mod recordings;
 mod tokens;
 mod world;

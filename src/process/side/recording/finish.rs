@@ -1,0 +1,213 @@
+//! Makes a recording of a call's records: reads them twice, once for the codecs and once for the audio, in bounded memory.
+
+use std::io;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::Serialize;
+use sha2::Digest;
+use sha2::Sha256;
+
+use crate::base::time::Instant;
+use crate::base::time::UnixTime;
+use crate::machine::recording::Codec;
+use crate::machine::recording::Encoding;
+use crate::machine::recording::Ledger;
+use crate::machine::recording::Mixdown;
+use crate::machine::recording::Timeline;
+use crate::machine::recording::Verdict;
+use crate::machine::recording::codec::Formats;
+use crate::machine::recording::view::Channels;
+use crate::machine::recording::view::Peaks;
+use crate::machine::recording::view::View;
+use crate::process::side::recording::audio;
+use crate::process::side::recording::work::Clocks;
+use crate::process::side::recording::work::Work;
+use crate::process::side::seal::KEY_BYTES;
+use crate::wire::rtp::Header;
+use crate::wire::tape::Frame;
+use crate::wire::tape::Mark;
+use crate::wire::tape::Record;
+use crate::wire::tape::record::Frames;
+use crate::wire::tape::records;
+use crate::wire::wav;
+
+const FRAMES_AT_ONCE: usize = 16 * 1024;
+
+/// A recording whose audio lies on the disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Finished {
+    pub(crate) tenant: String,
+    pub(crate) started_at: UnixTime,
+    pub(crate) encoding: Encoding,
+    /// Samples of each channel.
+    pub(crate) samples: u64,
+    pub(crate) verdict: Verdict,
+    pub(crate) ledger: Ledger,
+    /// Of the WAV file as it is given out when nothing else is asked for.
+    pub(crate) sha256: String,
+    pub(crate) detail: Detail,
+}
+
+/// What is only shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Detail {
+    /// Begin and end of what was not recorded on request, in milliseconds.
+    pub(crate) pauses: Vec<(u64, u64)>,
+    pub(crate) peaks: Peaks,
+    /// The engine told the end; without it nobody can say what is missing.
+    pub(crate) is_ended: bool,
+}
+
+/// What the first reading finds.
+struct Survey {
+    tenant: String,
+    began: Instant,
+    ended: Instant,
+    clocks: Clocks,
+    found: Vec<Codec>,
+    expected: Option<Vec<Frames>>,
+}
+
+/// Writes the audio to `path`, sealed under `key`; nothing but the file is changed. The answer is the same however often it is
+/// done.
+pub(crate) fn finish(work: &Work, path: &Path, id: &str, key: &[u8; KEY_BYTES]) -> io::Result<Finished> {
+    let survey = survey(work);
+    let encoding = Encoding::of(survey.found.iter().copied());
+    let mut timeline = Timeline::new(encoding.rate(), survey.began);
+    let mut making = Making {
+        mixdown: Mixdown::new(encoding),
+        writer: audio::Writer::create(path, id, key)?,
+        peaks: Peaks::new(encoding),
+        encoding,
+        frames: Vec::new(),
+        failed: None,
+    };
+    each(work, |record, _| match record {
+        Record::Frame(frame) => {
+            timeline.on_frame(&frame, &mut making.mixdown);
+            making.drain();
+        }
+        Record::Mark { at, mark, .. } => timeline.on_mark(at, &mark),
+        Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => {}
+    });
+    let samples = timeline.finish(survey.ended, &mut making.mixdown);
+    making.drain();
+    let peaks = making.finish()?;
+    let millis = |place: u64| place * 1_000 / u64::from(encoding.rate());
+    let pauses = timeline.pauses().iter().map(|(since, until)| (millis(*since), millis(*until))).collect();
+    let ledger = timeline.ledger().clone();
+    let bytes = samples * encoding.sample_bytes() as u64 * 2;
+    Ok(Finished {
+        tenant: survey.tenant,
+        started_at: survey.clocks.unix(survey.began),
+        encoding,
+        samples,
+        verdict: ledger.verdict(survey.expected.as_deref()),
+        sha256: digest(&audio::Reader::open(path, id, key, bytes)?, encoding, bytes)?,
+        ledger,
+        detail: Detail { pauses, peaks, is_ended: survey.expected.is_some() },
+    })
+}
+
+struct Making {
+    mixdown: Mixdown,
+    writer: audio::Writer,
+    peaks: Peaks,
+    encoding: Encoding,
+    frames: Vec<u8>,
+    failed: Option<io::Error>,
+}
+
+impl Making {
+    fn drain(&mut self) {
+        loop {
+            self.frames.clear();
+            if self.mixdown.take(FRAMES_AT_ONCE, &mut self.frames) == 0 || self.failed.is_some() {
+                return;
+            }
+            self.peaks.add(self.encoding, &self.frames);
+            self.failed = self.writer.write(&self.frames).err();
+        }
+    }
+
+    fn finish(self) -> io::Result<Peaks> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => self.writer.finish().map(|()| self.peaks),
+        }
+    }
+}
+
+fn survey(work: &Work) -> Survey {
+    let mut formats = Formats::default();
+    let mut began = None;
+    let mut survey = Survey {
+        tenant: String::new(),
+        began: Instant::ZERO,
+        ended: Instant::ZERO,
+        clocks: Clocks::default(),
+        found: Vec::new(),
+        expected: None,
+    };
+    each(work, |record, clocks| {
+        let at = match record {
+            Record::Frame(frame) => {
+                survey.note(&formats, &frame);
+                frame.at
+            }
+            Record::Mark { at, mark, .. } => {
+                match mark {
+                    Mark::Begin { tenant } => survey.tenant = tenant,
+                    Mark::Formats { leg, stream, formats: new } => formats.set(leg, stream, &new),
+                    Mark::Ended { frames } => survey.expected = Some(frames),
+                    Mark::Paused | Mark::Resumed => {}
+                }
+                at
+            }
+            Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => return,
+        };
+        if began.is_none() {
+            began = Some(at);
+            (survey.began, survey.clocks) = (at, clocks);
+        }
+        survey.ended = survey.ended.max(at);
+    });
+    survey
+}
+
+impl Survey {
+    fn note(&mut self, formats: &Formats, frame: &Frame<'_>) {
+        let Ok(header) = Header::parse(frame.packet) else { return };
+        let Some(codec) = formats.codec(frame.leg, frame.stream, header.payload_type) else { return };
+        let has_audio = header.payload(frame.packet).is_ok_and(|range| !range.is_empty());
+        if has_audio && !self.found.contains(&codec) {
+            self.found.push(codec);
+        }
+    }
+}
+
+/// Every record, in order.
+fn each(work: &Work, mut on_record: impl FnMut(Record<'_>, Clocks)) {
+    let mut position = Work::FIRST;
+    while let Some(chunk) = work.read(position) {
+        position = chunk.next;
+        records(&chunk.records).flatten().for_each(|record| on_record(record, chunk.clocks));
+    }
+}
+
+fn digest(reader: &audio::Reader, encoding: Encoding, bytes: u64) -> io::Result<String> {
+    let view = View { encoding, channels: Channels::Stereo, is_pcm: false };
+    let mut hash = Sha256::new();
+    hash.update(wav::header(view.format(), bytes).map_err(io::Error::other)?);
+    let mut at = 0;
+    while at < bytes {
+        let part = reader.read(at, audio::CHUNK_BYTES)?;
+        if part.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        at += part.len() as u64;
+        hash.update(&part);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

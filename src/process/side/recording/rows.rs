@@ -1,0 +1,254 @@
+//! What the database knows of recordings, and where their audio lies.
+
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::Serialize;
+use sqlx::Row;
+use sqlx::Sqlite;
+use sqlx::Transaction;
+use sqlx::sqlite::SqliteRow;
+use tokio::runtime::Handle;
+use utoipa::ToSchema;
+
+use crate::base::id::CallId;
+use crate::machine::recording::Encoding;
+use crate::machine::recording::Ledger;
+use crate::process::side::clock;
+use crate::process::side::recording::audio;
+use crate::process::side::recording::finish::Detail;
+use crate::process::side::recording::finish::Finished;
+use crate::process::side::recording::tail::Done;
+use crate::process::side::recording::work::Place;
+use crate::process::side::seal::KEY_BYTES;
+use crate::process::side::seal::NodeKey;
+use crate::process::side::store::Store;
+use crate::process::side::store::StoreError;
+use crate::wire::g711::Law;
+
+pub(crate) fn folder(data: &Path) -> PathBuf {
+    data.join("recordings")
+}
+
+/// The last two digits of the id spread the files over folders.
+pub(crate) fn audio_path(folder: &Path, id: &str) -> PathBuf {
+    let digits = id.get(id.len().saturating_sub(2)..).unwrap_or("00");
+    folder.join("audio").join(digits).join(format!("{id}.audio"))
+}
+
+/// What became of the packets of one leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LedgerLine {
+    pub(crate) leg: u8,
+    /// caller or callee
+    pub(crate) party: String,
+    pub(crate) received: u64,
+    /// Lost in the network.
+    pub(crate) lost: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) written: u64,
+    /// Had no place: other audio of the party lies there.
+    pub(crate) discarded: u64,
+    /// Not audio.
+    pub(crate) other: u64,
+    pub(crate) malformed: u64,
+}
+
+pub(crate) fn ledger_lines(ledger: &Ledger) -> Vec<LedgerLine> {
+    let line =
+        |(leg, party, line): (u8, crate::machine::recording::Party, &crate::machine::recording::Line)| LedgerLine {
+            leg,
+            party: party.text().to_owned(),
+            received: line.received,
+            lost: line.lost,
+            duplicated: line.duplicated,
+            written: line.written,
+            discarded: line.discarded,
+            other: line.other,
+            malformed: line.malformed,
+        };
+    ledger.lines().map(line).collect()
+}
+
+/// The separator's way to the database.
+pub(crate) struct Database {
+    store: Store,
+    key: Arc<NodeKey>,
+    handle: Handle,
+}
+
+impl Database {
+    pub(crate) fn new(store: Store, key: Arc<NodeKey>, handle: Handle) -> Self {
+        Self { store, key, handle }
+    }
+}
+
+impl Done for Database {
+    fn last(&mut self, call: CallId) -> io::Result<(Place, u32)> {
+        let query = sqlx::query("SELECT boot, block, record FROM recordings WHERE call = ?").bind(call.to_string());
+        let rows = self.handle.block_on(query.fetch_all(&self.store.pool)).map_err(io::Error::other)?;
+        let place = |row: &SqliteRow| Place {
+            boot: row.get::<i64, _>("boot").cast_unsigned(),
+            block: row.get::<i64, _>("block").cast_unsigned(),
+            record: row.get("record"),
+        };
+        Ok((rows.iter().map(place).max().unwrap_or_default(), u32::try_from(rows.len()).unwrap_or(u32::MAX)))
+    }
+
+    fn put(
+        &mut self,
+        call: CallId,
+        id: &str,
+        last: Place,
+        key: &[u8; KEY_BYTES],
+        finished: &Finished,
+    ) -> io::Result<()> {
+        self.handle.block_on(put(&self.store, &self.key, call, id, last, key, finished)).map_err(io::Error::other)
+    }
+}
+
+async fn put(
+    store: &Store,
+    node_key: &NodeKey,
+    call: CallId,
+    id: &str,
+    last: Place,
+    key: &[u8; KEY_BYTES],
+    finished: &Finished,
+) -> Result<(), StoreError> {
+    let json = |result: serde_json::Result<String>| result.map_err(|_| StoreError::Row("recordings"));
+    let mut tx = store.write().await?;
+    let sealed = tenant_key(&mut tx, node_key, &finished.tenant).await?.seal(id, key)?;
+    let sql = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let rate = finished.encoding.rate();
+    sqlx::query(
+        "INSERT OR REPLACE INTO recordings (id, call, tenant, boot, block, record, started_at, duration_ms, state, verdict,
+             encoding, rate, samples, sha256, ledger, detail, key)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'completed', ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(id)
+    .bind(call.to_string())
+    .bind(&finished.tenant)
+    .bind(last.boot.cast_signed())
+    .bind(last.block.cast_signed())
+    .bind(last.record)
+    .bind(clock::to_sql(finished.started_at))
+    .bind(sql(finished.samples * 1_000 / u64::from(rate)))
+    .bind(finished.verdict.text())
+    .bind(encoding_text(finished.encoding))
+    .bind(rate)
+    .bind(sql(finished.samples))
+    .bind(&finished.sha256)
+    .bind(json(serde_json::to_string(&ledger_lines(&finished.ledger)))?)
+    .bind(json(serde_json::to_string(&finished.detail))?)
+    .bind(sealed)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The tenant's key, made when it is first needed.
+async fn tenant_key(
+    tx: &mut Transaction<'static, Sqlite>,
+    node_key: &NodeKey,
+    tenant: &str,
+) -> Result<NodeKey, StoreError> {
+    let place = format!("tenant/{tenant}");
+    let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT key FROM tenant_keys WHERE tenant = ?")
+        .bind(tenant)
+        .fetch_optional(&mut **tx)
+        .await?;
+    if let Some(sealed) = sealed {
+        return open_key(node_key, &place, &sealed).map(|key| NodeKey::new(&key));
+    }
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(|_| StoreError::Row("tenant_keys"))?;
+    sqlx::query("INSERT INTO tenant_keys (tenant, key) VALUES (?, ?)")
+        .bind(tenant)
+        .bind(node_key.seal(&place, &key)?)
+        .execute(&mut **tx)
+        .await?;
+    Ok(NodeKey::new(&key))
+}
+
+fn open_key(key: &NodeKey, place: &str, sealed: &[u8]) -> Result<[u8; KEY_BYTES], StoreError> {
+    key.open_value(place, sealed)?.try_into().map_err(|_| StoreError::Row("keys"))
+}
+
+const fn encoding_text(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::G711(Law::Mu) => "pcmu",
+        Encoding::G711(Law::A) => "pcma",
+        Encoding::Pcm { .. } => "pcm16",
+    }
+}
+
+pub(crate) fn encoding(row: &SqliteRow) -> Result<Encoding, StoreError> {
+    match row.get("encoding") {
+        "pcmu" => Ok(Encoding::G711(Law::Mu)),
+        "pcma" => Ok(Encoding::G711(Law::A)),
+        "pcm16" => Ok(Encoding::Pcm { rate: row.get("rate") }),
+        _ => Err(StoreError::Row("recordings")),
+    }
+}
+
+pub(crate) fn detail(row: &SqliteRow) -> Result<Detail, StoreError> {
+    serde_json::from_str(row.get("detail")).map_err(|_| StoreError::Row("recordings"))
+}
+
+pub(crate) fn ledger(row: &SqliteRow) -> Result<Vec<LedgerLine>, StoreError> {
+    serde_json::from_str(row.get("ledger")).map_err(|_| StoreError::Row("recordings"))
+}
+
+/// What came of a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    Done,
+    Held,
+}
+
+/// For those who read recordings.
+#[derive(Clone)]
+pub(crate) struct Shelf {
+    store: Store,
+    key: Arc<NodeKey>,
+    folder: PathBuf,
+}
+
+impl Shelf {
+    pub(crate) fn new(store: Store, key: Arc<NodeKey>, data: &Path) -> Self {
+        Self { store, key, folder: folder(data) }
+    }
+
+    /// The audio of a recording, with its length; `None` if it was deleted.
+    pub(crate) async fn open(&self, row: &SqliteRow) -> Result<Option<(audio::Reader, u64)>, StoreError> {
+        let (id, tenant): (String, String) = (row.get("id"), row.get("tenant"));
+        let Some(sealed) = row.get::<Option<Vec<u8>>, _>("key") else { return Ok(None) };
+        let mut tx = self.store.pool.begin().await?;
+        let tenant_key = tenant_key(&mut tx, &self.key, &tenant).await?;
+        drop(tx);
+        let key = open_key(&tenant_key, &id, &sealed)?;
+        let samples = u64::try_from(row.get::<i64, _>("samples")).unwrap_or_default();
+        let len = samples * encoding(row)?.sample_bytes() as u64 * 2;
+        Ok(Some((audio::Reader::open(&audio_path(&self.folder, &id), &id, &key, len)?, len)))
+    }
+
+    /// The key goes first: without it the file is noise. What is left of the row says that there was a recording.
+    pub(crate) async fn delete(&self, id: &str) -> Result<Deletion, StoreError> {
+        let done = sqlx::query("UPDATE recordings SET key = NULL, state = 'absent' WHERE id = ? AND is_held = 0")
+            .bind(id)
+            .execute(&self.store.pool)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(Deletion::Held);
+        }
+        match std::fs::remove_file(audio_path(&self.folder, id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(Deletion::Done),
+        }
+    }
+}

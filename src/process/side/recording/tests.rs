@@ -1,0 +1,374 @@
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sha2::Digest;
+use sha2::Sha256;
+
+use crate::base::id::CallId;
+use crate::base::id::ShardId;
+use crate::base::time::Instant;
+use crate::base::time::UnixTime;
+use crate::machine::recording::Encoding;
+use crate::machine::recording::Verdict;
+use crate::process::side::recording::audio;
+use crate::process::side::recording::finish::Finished;
+use crate::process::side::recording::rows;
+use crate::process::side::recording::tail::Done;
+use crate::process::side::recording::tail::Separator;
+use crate::process::side::recording::work::Clocks;
+use crate::process::side::recording::work::Place;
+use crate::process::side::recording::work::Work;
+use crate::process::side::seal::KEY_BYTES;
+use crate::process::side::seal::NodeKey;
+use crate::wire::g711::Law;
+use crate::wire::tape::BLOCK_ALIGN;
+use crate::wire::tape::Frame;
+use crate::wire::tape::Header;
+use crate::wire::tape::Mark;
+use crate::wire::tape::Track;
+use crate::wire::tape::name::SegmentName;
+use crate::wire::tape::record::Frames;
+use crate::wire::tape::record::emit_mark;
+use crate::wire::wav;
+
+const SHARD: ShardId = ShardId(0);
+const BEGAN: u64 = 50_000;
+
+/// Writes a shard's tape as an engine does.
+pub(in crate::process::side) struct Tape {
+    folder: std::path::PathBuf,
+    segment: u64,
+    pub(in crate::process::side) boot: u64,
+    number: u64,
+    bytes: Vec<u8>,
+    /// Segment and byte after each block.
+    pub(in crate::process::side) ends: Vec<(u64, u64)>,
+}
+
+impl Tape {
+    pub(in crate::process::side) fn new(data: &Path) -> Self {
+        let folder = data.join("tape").join(SegmentName::folder(SHARD));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self { folder, segment: 1, boot: 7, number: 0, bytes: Vec::new(), ends: Vec::new() }
+    }
+
+    pub(in crate::process::side) fn block(&mut self, records: &[Vec<u8>]) {
+        self.number += 1;
+        self.copy(self.boot, self.number, records);
+    }
+
+    fn copy(&mut self, boot: u64, number: u64, records: &[Vec<u8>]) {
+        let body = records.concat();
+        let header = Header {
+            track: Track::Media,
+            is_sealed: false,
+            shard: SHARD,
+            boot,
+            segment: self.segment,
+            place: (self.bytes.len() / BLOCK_ALIGN) as u32,
+            number,
+            len: body.len() as u32,
+            records: records.len() as u32,
+            opened: Instant::from_millis(BEGAN),
+            opened_unix: UnixTime::from_secs(1_700_000_000),
+            tag: [0; 16],
+        };
+        self.bytes.extend_from_slice(&header.emit(&body));
+        self.bytes.extend_from_slice(&body);
+        self.bytes.resize(self.bytes.len().next_multiple_of(BLOCK_ALIGN), 0);
+        self.ends.push((self.segment, self.bytes.len() as u64));
+        std::fs::write(self.path(self.segment), &self.bytes).unwrap();
+    }
+
+    fn path(&self, segment: u64) -> std::path::PathBuf {
+        self.folder.join(SegmentName { shard: SHARD, track: Track::Media, segment }.file())
+    }
+
+    fn next_segment(&mut self) {
+        self.segment += 1;
+        self.bytes.clear();
+    }
+}
+
+pub(in crate::process::side) fn call(number: u128) -> CallId {
+    CallId::from_bits(number << 64 | 5)
+}
+
+/// A frame of 20 ms whose bytes say whose it is.
+fn payload(leg: u8, number: u64) -> Vec<u8> {
+    (0..160).map(|at| (number as u8).wrapping_mul(31) ^ leg << 4 ^ at).collect()
+}
+
+fn frame(call: CallId, leg: u8, number: u64) -> Vec<u8> {
+    let mut packet = vec![0x80, 8];
+    packet.extend_from_slice(&(number as u16).to_be_bytes());
+    packet.extend_from_slice(&(number as u32 * 160).to_be_bytes());
+    packet.extend_from_slice(&[0, 0, 0, leg]);
+    packet.extend_from_slice(&payload(leg, number));
+    let at = Instant::from_millis(BEGAN + number * 20);
+    let mut room = vec![0; 4_096];
+    let len = Frame { call, leg, stream: 0, at, packet: &packet }.emit(&mut room).unwrap();
+    room.truncate(len);
+    room
+}
+
+fn mark(call: CallId, number: u64, mark: &Mark) -> Vec<u8> {
+    emit_mark(Instant::from_millis(BEGAN + number * 20), call, mark).unwrap()
+}
+
+fn ended(frames: u64) -> Mark {
+    Mark::Ended { frames: [0, 1].map(|leg| Frames { leg, stream: 0, frames }).to_vec() }
+}
+
+/// A call of so many frames each way, some records a block.
+pub(in crate::process::side) fn whole_call(tape: &mut Tape, call: CallId, tenant: &str, frames: u64) {
+    tape.block(&[mark(call, 0, &Mark::Begin { tenant: tenant.to_owned() })]);
+    for first in (0..frames).step_by(5) {
+        let numbers = first..(first + 5).min(frames);
+        let records: Vec<_> = numbers.flat_map(|number| [frame(call, 0, number), frame(call, 1, number)]).collect();
+        tape.block(&records);
+    }
+    tape.block(&[mark(call, frames, &ended(frames))]);
+}
+
+/// The stored audio of such a call.
+pub(in crate::process::side) fn whole_audio(frames: u64) -> Vec<u8> {
+    let pairs = |number| payload(0, number).into_iter().zip(payload(1, number));
+    (0..frames).flat_map(pairs).flat_map(|(left, right)| [left, right]).collect()
+}
+
+struct Row {
+    call: CallId,
+    last: Place,
+    key: [u8; KEY_BYTES],
+    finished: Finished,
+}
+
+/// A database that outlives its process.
+#[derive(Clone, Default)]
+struct Memory {
+    rows: Rc<RefCell<BTreeMap<String, Row>>>,
+    /// The process dies before, or after, the next one is committed.
+    dies: Rc<RefCell<Option<bool>>>,
+}
+
+impl Done for Memory {
+    fn last(&mut self, call: CallId) -> io::Result<(Place, u32)> {
+        let rows = self.rows.borrow();
+        let own = rows.values().filter(|row| row.call == call);
+        Ok((own.clone().map(|row| row.last).max().unwrap_or_default(), own.count() as u32))
+    }
+
+    fn put(
+        &mut self,
+        call: CallId,
+        id: &str,
+        last: Place,
+        key: &[u8; KEY_BYTES],
+        finished: &Finished,
+    ) -> io::Result<()> {
+        let dies = self.dies.borrow_mut().take();
+        if dies == Some(true) {
+            return Err(io::Error::other("died before"));
+        }
+        let row = Row { call, last, key: *key, finished: finished.clone() };
+        self.rows.borrow_mut().insert(id.to_owned(), row);
+        if dies.is_some() { Err(io::Error::other("died after")) } else { Ok(()) }
+    }
+}
+
+struct Node {
+    data: tempfile::TempDir,
+    memory: Memory,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self { data: tempfile::tempdir().unwrap(), memory: Memory::default() }
+    }
+
+    fn separator(&self) -> Separator<Memory> {
+        let key = NodeKey::open(&self.data.path().join("node.key")).unwrap();
+        Separator::new(self.data.path(), Arc::new(key), self.memory.clone()).unwrap()
+    }
+
+    fn audio(&self, id: &str) -> Vec<u8> {
+        let rows = self.memory.rows.borrow();
+        let row = &rows[id];
+        let len = row.finished.samples * row.finished.encoding.sample_bytes() as u64 * 2;
+        let path = rows::audio_path(&rows::folder(self.data.path()), id);
+        let reader = audio::Reader::open(&path, id, &row.key, len).unwrap();
+        let mut bytes = Vec::new();
+        while bytes.len() < len as usize {
+            bytes.extend(reader.read(bytes.len() as u64, 10_000).unwrap());
+        }
+        bytes
+    }
+
+    /// No store of a call is left.
+    fn assert_tidy(&self) {
+        let left = std::fs::read_dir(rows::folder(self.data.path()).join("work")).unwrap().count();
+        assert_eq!(left, 0);
+    }
+}
+
+fn assert_whole(node: &Node, id: &str, frames: u64) {
+    {
+        let rows = node.memory.rows.borrow();
+        let Finished { verdict, encoding, samples, sha256, ledger, tenant, .. } = &rows[id].finished;
+        assert_eq!((*verdict, *encoding, *samples), (Verdict::Complete, Encoding::G711(Law::A), frames * 160));
+        assert_eq!(tenant, "acme");
+        assert!(ledger.lines().all(|(_, _, line)| (line.received, line.written, line.lost) == (frames, frames, 0)));
+        let format = wav::Format { encoding: wav::Encoding::G711(Law::A), channels: 2, rate: 8_000 };
+        let file = wav::emit(format, &whole_audio(frames)).unwrap();
+        let digest: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(*sha256, digest);
+    }
+    assert!(node.audio(id) == whole_audio(frames), "{id}: the audio is another");
+}
+
+#[test]
+fn a_call_becomes_a_recording() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    whole_call(&mut tape, call(1), "acme", 1_000);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    node.separator().read(SHARD, segment, limit).unwrap();
+    assert_whole(&node, &call(1).to_string(), 1_000);
+    node.assert_tidy();
+    // Nothing on the disk has the audio as it is.
+    let path = rows::audio_path(&rows::folder(node.data.path()), &call(1).to_string());
+    let stored = std::fs::read(path).unwrap();
+    assert!(!stored.windows(32).any(|window| window == &whole_audio(1)[..32]));
+}
+
+#[test]
+fn killed_at_any_point_nothing_is_lost_and_nothing_doubled() {
+    // After how many blocks it is killed each time, and whether it dies around the commit.
+    for (every, dies) in [(1, None), (1, Some(true)), (1, Some(false)), (2, Some(true)), (3, None), (7, Some(false))] {
+        let node = Node::new();
+        let mut tape = Tape::new(node.data.path());
+        whole_call(&mut tape, call(1), "acme", 23);
+        tape.next_segment();
+        whole_call(&mut tape, call(2), "acme", 41);
+        *node.memory.dies.borrow_mut() = dies;
+        let mut separator = node.separator();
+        for (index, (segment, limit)) in tape.ends.iter().enumerate() {
+            if index % every == 0 {
+                separator = node.separator();
+            }
+            let _ = separator.read(SHARD, *segment, *limit);
+        }
+        let (segment, limit) = *tape.ends.last().unwrap();
+        node.separator().read(SHARD, segment, limit).unwrap();
+        assert_eq!(node.memory.rows.borrow().len(), 2, "{every} {dies:?}");
+        assert_whole(&node, &call(1).to_string(), 23);
+        assert_whole(&node, &call(2).to_string(), 41);
+        node.assert_tidy();
+    }
+}
+
+#[test]
+fn what_is_acknowledged_is_not_needed_any_more() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    let numbers = |range: std::ops::Range<u64>| -> Vec<Vec<u8>> {
+        range.flat_map(|number| [frame(call(1), 0, number), frame(call(1), 1, number)]).collect()
+    };
+    tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() })]);
+    tape.block(&numbers(0..10));
+    let mut separator = node.separator();
+    separator.read(SHARD, 1, tape.ends[1].1).unwrap();
+    assert!(separator.acknowledgements().unwrap().is_empty());
+    tape.next_segment();
+    tape.block(&numbers(10..20));
+    separator.read(SHARD, 2, tape.ends[2].1).unwrap();
+    let segments: Vec<_> = separator.acknowledgements().unwrap().iter().map(|name| name.segment).collect();
+    assert_eq!(segments, [1]);
+    std::fs::remove_file(tape.path(1)).unwrap();
+    drop(separator);
+    tape.block(&[mark(call(1), 20, &ended(20))]);
+    node.separator().read(SHARD, 2, tape.ends[3].1).unwrap();
+    assert_whole(&node, &call(1).to_string(), 20);
+}
+
+#[test]
+fn an_engine_that_dies_leaves_a_recording_that_says_so() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    let records: Vec<_> = (0..10).flat_map(|number| [frame(call(1), 0, number), frame(call(1), 1, number)]).collect();
+    tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() })]);
+    tape.block(&records);
+    // The next engine writes again what was not confirmed, and then its own.
+    tape.next_segment();
+    tape.copy(7, 2, &records);
+    tape.boot = 8;
+    tape.number = 0;
+    whole_call(&mut tape, call(2), "acme", 10);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    node.separator().read(SHARD, segment, limit).unwrap();
+    assert_whole(&node, &call(2).to_string(), 10);
+    assert!(node.audio(&call(1).to_string()) == whole_audio(10));
+    assert_eq!(node.memory.rows.borrow()[&call(1).to_string()].finished.verdict, Verdict::Degraded);
+    node.assert_tidy();
+}
+
+#[test]
+fn a_call_recorded_twice_has_two_recordings() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    whole_call(&mut tape, call(1), "acme", 10);
+    whole_call(&mut tape, call(1), "acme", 15);
+    for (segment, limit) in &tape.ends {
+        node.separator().read(SHARD, *segment, *limit).unwrap();
+    }
+    assert_whole(&node, &call(1).to_string(), 10);
+    assert_whole(&node, &format!("{}-2", call(1)), 15);
+    assert_eq!(node.memory.rows.borrow().len(), 2);
+}
+
+#[test]
+fn frames_that_are_missing_on_the_tape_are_confessed() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() }), frame(call(1), 0, 0)]);
+    tape.block(&[mark(call(1), 2, &Mark::Ended { frames: vec![Frames { leg: 0, stream: 0, frames: 2 }] })]);
+    node.separator().read(SHARD, 1, tape.ends[1].1).unwrap();
+    assert_eq!(node.memory.rows.borrow()[&call(1).to_string()].finished.verdict, Verdict::Degraded);
+}
+
+#[test]
+fn a_store_that_was_torn_goes_on_before_the_tear() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = NodeKey::open(&folder.path().join("node.key")).unwrap();
+    let open = || Work::open(folder.path(), call(1), SHARD, &key).unwrap();
+    let record = |number| frame(call(1), 0, number);
+    let place = |block| Place { boot: 1, block, record: 0 };
+    let mut work = open();
+    for block in 1..=4 {
+        assert!(work.append(place(block), Clocks::default(), &record(block)).unwrap());
+        work.flush().unwrap();
+    }
+    drop(work);
+    let path = Work::path(folder.path(), call(1));
+    let whole = std::fs::read(&path).unwrap();
+    for cut in (0..whole.len()).step_by(13).chain([whole.len()]) {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let mut work = open();
+        let kept = work.last().block;
+        for block in 1..=4 {
+            assert_eq!(work.append(place(block), Clocks::default(), &record(block)).unwrap(), block > kept);
+        }
+        work.sync().unwrap();
+        let (mut position, mut found) = (Work::FIRST, Vec::new());
+        while let Some(chunk) = work.read(position) {
+            position = chunk.next;
+            found.extend(chunk.records);
+        }
+        assert!(found == (1..=4).flat_map(record).collect::<Vec<_>>(), "{cut}");
+    }
+}

@@ -1,0 +1,208 @@
+//! Recordings from the tape to the API.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+
+use crate::base::id::ShardId;
+use crate::process::side::recording::rows;
+use crate::process::side::recording::tail::Separator;
+use crate::process::side::recording::tests::Tape;
+use crate::process::side::recording::tests::call;
+use crate::process::side::recording::tests::whole_audio;
+use crate::process::side::recording::tests::whole_call;
+use crate::process::side::seal::NodeKey;
+use crate::process::side::tests::world::World;
+use crate::process::side::token::Role;
+use crate::wire::g711::Law;
+use crate::wire::wav::Encoding;
+use crate::wire::wav::Wav;
+
+const FRAMES: u64 = 500;
+
+/// A world with a recording of acme and one of beta.
+async fn world_with_recordings() -> World {
+    let world = World::new().await;
+    let data = world.folder.path().to_owned();
+    let mut tape = Tape::new(&data);
+    whole_call(&mut tape, call(1), "acme", FRAMES);
+    whole_call(&mut tape, call(2), "beta", 10);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    let store = world.store().await;
+    let handle = Handle::current();
+    let separate = move || {
+        let key = Arc::new(NodeKey::open(&data.join("node.key")).unwrap());
+        let done = rows::Database::new(store, Arc::clone(&key), handle);
+        Separator::new(&data, key, done).unwrap().read(ShardId(0), segment, limit).unwrap();
+    };
+    tokio::task::spawn_blocking(separate).await.unwrap();
+    world
+}
+
+struct Got {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+async fn fetch(world: &World, method: &str, path: &str, token: &str, headers: &str) -> Got {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{headers}Connection: close\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+    Got { status: head[9..12].parse().unwrap(), head, body: bytes[end + 4..].to_vec() }
+}
+
+fn media(query: &str) -> String {
+    format!("/v1/recordings/{}/media{query}", call(1))
+}
+
+#[tokio::test]
+async fn a_recording_is_listed_and_proves_itself() {
+    let world = world_with_recordings().await;
+    let items = world.get(&format!("/v1/recordings?call={}", call(1))).await.items();
+    assert_eq!(items.len(), 1);
+    let item = &items[0];
+    assert_eq!((item["state"].as_str(), item["verdict"].as_str()), (Some("completed"), Some("complete")));
+    assert_eq!((item["duration_ms"].as_u64(), item["tenant"].as_str()), (Some(10_000), Some("acme")));
+    assert_eq!(item["started_at"].as_str(), Some("2023-11-14T22:13:20.000Z"));
+    let parties: Vec<_> = item["ledger"].as_array().unwrap().iter().map(|line| line["party"].clone()).collect();
+    assert_eq!(parties, ["caller", "callee"]);
+    assert!(item["ledger"].as_array().unwrap().iter().all(|line| line["written"] == FRAMES && line["lost"] == 0));
+    let one = world.get(&format!("/v1/recordings/{}", call(1))).await.json();
+    assert_eq!(&one, item);
+    let page = world.get("/v1/recordings?limit=1").await;
+    assert_eq!(page.column("tenant"), ["beta"]);
+    let next = world.get(&format!("/v1/recordings?limit=1&cursor={}", page.next().unwrap())).await;
+    assert_eq!((next.column("tenant"), next.next()), (vec!["acme".to_owned()], None));
+    let count = async |query: &str| world.get(&format!("/v1/recordings?{query}")).await.items().len();
+    assert_eq!(count("since=2023-11-14T22:13:20Z&until=2023-11-14T22:13:21Z").await, 2);
+    assert_eq!(count("until=2023-11-14T22:13:20Z").await, 0);
+    assert_eq!(count("tenant=beta").await, 1);
+    assert_eq!(count("sip_call_id=nobody").await, 0);
+    assert_eq!(world.get("/v1/recordings?colour=red").await.status, 400);
+    let peaks = world.get(&format!("/v1/recordings/{}/peaks", call(1))).await.json();
+    assert_eq!((peaks["stretch_ms"].as_u64(), peaks["left"].as_array().map(Vec::len)), (Some(20), Some(500)));
+}
+
+#[tokio::test]
+async fn the_audio_is_given_whole_in_parts_and_in_views() {
+    use sha2::Digest;
+    let world = world_with_recordings().await;
+    let admin = world.admin.clone();
+    let stereo = fetch(&world, "GET", &media(""), &admin, "").await;
+    assert_eq!(stereo.status, 200);
+    let wav = Wav::parse(&stereo.body).unwrap();
+    assert_eq!((wav.format.encoding, wav.format.channels), (Encoding::G711(Law::A), 2));
+    assert!(wav.audio == whole_audio(FRAMES));
+    let digest: String = sha2::Sha256::digest(&stereo.body).iter().map(|byte| format!("{byte:02x}")).collect();
+    let item: Value = world.get(&format!("/v1/recordings/{}", call(1))).await.json();
+    assert_eq!(item["sha256"], digest);
+
+    for (query, channels, encoding) in [
+        ("?channels=left", 1, Encoding::G711(Law::A)),
+        ("?channels=right&format=wav", 1, Encoding::G711(Law::A)),
+        ("?channels=mono", 1, Encoding::Pcm16),
+        ("?format=pcm", 2, Encoding::Pcm16),
+    ] {
+        let whole = fetch(&world, "GET", &media(query), &admin, "").await;
+        let view = Wav::parse(&whole.body).unwrap();
+        assert_eq!(
+            (view.format.channels, view.format.encoding, view.len()),
+            (channels, encoding, wav.len()),
+            "{query}"
+        );
+        assert!(!view.is_cut);
+        if query.contains("left") {
+            assert!(view.samples(0).eq(wav.samples(0)));
+        }
+        if query.contains("right") {
+            assert!(view.samples(0).eq(wav.samples(1)));
+        }
+        let total = whole.body.len();
+        for (first, last) in [(0, 0), (3, 70), (57, 60), (44, 45), (30_001, 70_000), (total - 3, total - 1)] {
+            let range = format!("Range: bytes={first}-{last}\r\n");
+            let part = fetch(&world, "GET", &media(query), &admin, &range).await;
+            assert_eq!(part.status, 206, "{query} {range}");
+            assert!(part.body == whole.body[first..=last], "{query} {range}");
+            assert!(part.head.contains(&format!("content-range: bytes {first}-{last}/{total}")), "{}", part.head);
+        }
+        let head = fetch(&world, "HEAD", &media(query), &admin, "").await;
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert!(head.head.contains(&format!("content-length: {total}")), "{}", head.head);
+    }
+    let total = stereo.body.len();
+    for (range, status, len) in [
+        ("bytes=-100", 206, 100),
+        (&format!("bytes={}-", total - 5), 206, 5),
+        (&format!("bytes=0-{}", total * 2), 206, total),
+        (&format!("bytes={total}-"), 416, 0),
+        ("bytes=9-3", 416, 0),
+        ("bytes=-0", 416, 0),
+        ("bytes=x-y", 416, 0),
+        ("bytes=99999999999999999999-", 416, 0),
+        ("bytes=0-1,5-6", 200, total),
+        ("lines=1-2", 200, total),
+    ] {
+        let got = fetch(&world, "GET", &media(""), &admin, &format!("Range: {range}\r\n")).await;
+        assert_eq!((got.status, got.body.len()), (status, len), "{range}");
+    }
+    let tag = stereo.head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    let same = fetch(&world, "GET", &media(""), &admin, &format!("If-None-Match: {tag}\r\n")).await;
+    assert_eq!((same.status, same.body.len()), (304, 0));
+    let other = "If-Range: \"other\"\r\nRange: bytes=0-1\r\n";
+    assert_eq!(fetch(&world, "GET", &media(""), &admin, other).await.status, 200);
+    assert_eq!(world.get(&media("?channels=5.1")).await.status, 400);
+    assert_eq!(world.get(&media("?format=mp3")).await.status, 400);
+}
+
+#[tokio::test]
+async fn nobody_hears_what_is_not_his_and_every_access_is_noted() {
+    let world = world_with_recordings().await;
+    let beta = world.token("beta", Role::Recordings, Some(&["beta"])).await;
+    let reader = world.token("reader", Role::Read, None).await;
+    assert_eq!(world.get_as(&beta, "/v1/recordings").await.column("tenant"), ["beta"]);
+    assert_eq!(world.get_as(&beta, "/v1/recordings?tenant=acme").await.items().len(), 0);
+    for path in [media(""), format!("/v1/recordings/{}", call(1)), format!("/v1/recordings/{}/peaks", call(1))] {
+        assert_eq!(world.get_as(&beta, &path).await.status, 404, "{path}");
+        assert_eq!(world.get_as(&reader, &path).await.status, 403, "{path}");
+        assert_eq!(world.get_as("", &path).await.status, 401, "{path}");
+    }
+    for path in ["/v1/recordings/..%2f..%2ftoken/media", "/v1/recordings/%00/media", "/v1/recordings/x"] {
+        assert_eq!(world.get(path).await.status, 404, "{path}");
+    }
+    let one = format!("/v1/recordings/{}", call(1));
+    assert_eq!(world.request("DELETE", &one, &beta).await.status, 403);
+    fetch(&world, "GET", &media(""), &world.admin, "").await;
+    let audit = world.get("/v1/audit").await;
+    let reads = audit.items().iter().filter(|item| item["action"] == "recording.read").count();
+    assert_eq!(reads, 1);
+}
+
+#[tokio::test]
+async fn a_deleted_recording_is_gone_and_a_held_one_is_not() {
+    let world = world_with_recordings().await;
+    let one = format!("/v1/recordings/{}", call(1));
+    let hold = format!("{one}/hold");
+    assert_eq!(world.request("PUT", &hold, &world.admin).await.status, 204);
+    assert_eq!(world.request("DELETE", &one, &world.admin).await.status, 409);
+    assert_eq!(fetch(&world, "GET", &media(""), &world.admin, "").await.status, 200);
+    assert_eq!(world.request("DELETE", &hold, &world.admin).await.status, 204);
+    assert_eq!(world.request("DELETE", &one, &world.admin).await.status, 204);
+    assert_eq!(world.get(&media("")).await.status, 410);
+    assert_eq!(world.get(&one).await.json()["state"], "absent");
+    let path = rows::audio_path(&rows::folder(world.folder.path()), &call(1).to_string());
+    assert!(!path.exists());
+    let wish = format!("/v1/calls/{}/recording/", call(9));
+    assert_eq!(world.request("POST", &format!("{wish}pause"), &world.admin).await.status, 404);
+    assert_eq!(world.request("POST", &format!("{wish}sing"), &world.admin).await.status, 404);
+}
