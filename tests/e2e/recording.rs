@@ -214,6 +214,9 @@ fn a_killed_engine_loses_nothing_that_it_had_received() {
         call.caller_stream.send(to);
     }
     let arrived = call.callee_stream.collect(Duration::from_millis(30)).len() as u16;
+    // It would take the first segment over.
+    let side = server.pid_of("side").expect("a side");
+    server.signal(side, Signal::STOP);
     let engine = server.pid_of("engine").expect("an engine");
     server.signal(engine, Signal::KILL);
     eventually(PATIENCE, || server.pid_of("engine").filter(|pid| *pid != engine)).expect("a new engine");
@@ -224,6 +227,7 @@ fn a_killed_engine_loses_nothing_that_it_had_received() {
     });
     assert!(found.is_some(), "{:?}\n{}", tape(&server), server.log());
     assert!(files::list(&server.path("data/tape"), ShardId(0)).unwrap().len() >= 2);
+    server.signal(side, Signal::CONT);
 }
 
 #[test]
@@ -245,4 +249,29 @@ fn the_tape_is_read_without_the_side_process() {
     assert_eq!(code, 0, "{text}");
     let pcap = std::fs::read(file).unwrap();
     assert_eq!(pcap.len(), 24 + 2 * usize::from(CHECKED) * (16 + 28 + 172));
+}
+
+#[test]
+fn a_recorded_call_is_there_over_http_when_it_has_ended() {
+    let mut server = server(["always", "never", "never"]);
+    let (mut left, mut right) = pair(&mut server);
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.check_media();
+    let id = server.live_call();
+    call.end_by_caller(&mut left, &mut right);
+    let found = eventually(PATIENCE, || {
+        let item = server.json(&format!("/v1/recordings?call={id}"))["items"].get(0)?.clone();
+        (item["from"] == "1001" && item["to"] == "1002").then_some(item)
+    });
+    let item = found.unwrap_or_else(|| panic!("no recording\n{}", server.log()));
+    assert_eq!(
+        (&item["state"], &item["verdict"], &item["tenant"]),
+        (&"completed".into(), &"complete".into(), &"acme".into())
+    );
+    let ledger = item["ledger"].as_array().expect("a ledger");
+    let parties: Vec<_> = ledger.iter().filter_map(|line| line["party"].as_str()).collect();
+    assert_eq!(parties, ["caller", "callee"]);
+    for line in ledger {
+        assert_eq!((&line["received"], &line["written"]), (&CHECKED.into(), &CHECKED.into()), "{line}");
+    }
 }

@@ -1,3 +1,5 @@
+//! Packet histories of all kinds, and where their audio comes to lie.
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Tapes as an engine writes them, and what the side makes of them when it is killed at every step.
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
