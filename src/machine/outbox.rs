@@ -143,6 +143,28 @@ pub struct Target {
     pub path: Vec<String>,
     /// Thousandths of q, 1000 is first choice.
     pub q: u16,
+    /// `+sip.instance` as registered; empty: none.
+    pub instance: String,
+}
+
+/// Which binding something belongs to, over whatever flow it is reached at the moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    pub aor: Aor,
+    pub contact: String,
+    /// Empty: none.
+    pub instance: String,
+}
+
+impl Bound {
+    /// The same phone: its instance is the same (RFC 5626 §4.1), or its contact if it has none.
+    pub fn is(&self, target: &Target) -> bool {
+        let same_device = match self.instance.as_str() {
+            "" => self.contact == target.contact,
+            instance => instance == target.instance,
+        };
+        self.aor == target.aor && same_device
+    }
 }
 
 #[derive(Clone, Debug, Default)]

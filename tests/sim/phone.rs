@@ -126,8 +126,6 @@ struct Call {
     /// The ACK for a retransmitted 2xx.
     ack: Option<Vec<u8>>,
     hang_up_when_up: bool,
-    /// Its connection broke while the call was up: the node cannot tell it that the other has hung up.
-    is_cut_off: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,15 +164,10 @@ impl Phone {
         }
     }
 
-    /// The tokens of both parties while the call is up and the node can reach this phone about it.
+    /// The tokens of both parties while the call is up.
     pub fn parties(&self) -> Option<(&str, &str)> {
-        let call = self.call.as_ref().filter(|call| call.state == State::Up && !call.is_cut_off)?;
+        let call = self.call.as_ref().filter(|call| call.state == State::Up)?;
         Some((&call.token, &call.remote_token))
-    }
-
-    /// The call in which it calls itself so has lost its connection.
-    pub fn is_cut_off(&self, token: &str) -> bool {
-        self.call.as_ref().is_some_and(|call| call.token == token && call.is_cut_off)
     }
 
     /// The audio flows, or may, both ways.
@@ -188,9 +181,6 @@ impl Phone {
         self.reconnects = Some(now + Duration::from_millis(500 + self.random.below(2_000)));
         for pending in std::mem::take(&mut self.pending) {
             self.on_final(&pending, 503, None, now, out);
-        }
-        if let Some(call) = &mut self.call {
-            call.is_cut_off = true;
         }
         // Who called cannot be told any more, and will not ask again.
         if self.call.as_ref().is_some_and(|call| matches!(call.state, State::Ringing { .. })) {
@@ -290,7 +280,6 @@ impl Phone {
             accepted: None,
             ack: None,
             hang_up_when_up: false,
-            is_cut_off: false,
         });
         self.request("INVITE", branch, uri, request, now, out);
     }
@@ -674,7 +663,6 @@ impl Phone {
             accepted: None,
             ack: None,
             hang_up_when_up: false,
-            is_cut_off: false,
         };
         self.call = Some(call);
         self.take_media(text);

@@ -386,6 +386,7 @@ impl World {
                 if self.streams[stream].node_is_open {
                     self.write(stream, false, &bytes);
                 } else {
+                    // Whoever writes to a connection that is gone learns it again.
                     self.push(self.now, Happening::Broken(stream));
                 }
             }
@@ -493,9 +494,9 @@ impl World {
 
     fn on_broken(&mut self, index: usize) {
         let stream = &mut self.streams[index];
-        let was_open = std::mem::replace(&mut stream.node_is_open, false);
-        // Whoever writes to a connection that is gone tells it again; a stranger's is nobody's flow.
-        if !stream.was_heard || !was_open && self.random.chance(1, 2) {
+        stream.node_is_open = false;
+        // A connection that said nothing is nobody's flow.
+        if !stream.was_heard {
             return;
         }
         let flow = stream.flow;

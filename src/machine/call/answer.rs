@@ -41,9 +41,9 @@ impl Call {
     pub(super) fn on_success(&mut self, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
         let cseq = message.cseq().map_or(0, |cseq| cseq.number);
         let owns = |party: &Party| party.ack != Acknowledgement::Nothing && party.dialog.owns_response(message);
-        let answered = self.bonds.iter().map(|bond| &bond.callee).chain(&self.strays).find(|party| owns(party));
-        if let Some(party) = answered {
-            party.acknowledge_again(cseq, out);
+        let callees = self.bonds.iter_mut().map(|bond| &mut bond.callee);
+        if let Some(party) = callees.chain(&mut self.strays).find(|party| owns(party)) {
+            party.acknowledge_again(cseq, cx, out);
             return;
         }
         let rings = self.branches.iter().any(|branch| branch.leg == leg && branch.is_ringing());

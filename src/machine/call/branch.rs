@@ -38,6 +38,8 @@ pub(super) struct Branch {
     pub phone: String,
     /// The contact as registered: Request-URI.
     pub contact: String,
+    /// Of the binding; empty: none.
+    pub instance: String,
     pub flow: Flow,
     pub ports: Ports,
     /// Our offer to it.
@@ -93,6 +95,7 @@ impl Branch {
             ports: Ports::new(leg, target.flow, None, cx.settings),
             description: Description::new(cx.random.next_u64()),
             contact: target.contact,
+            instance: target.instance,
             flow: target.flow,
             state: State::Ringing,
             ringing: false,

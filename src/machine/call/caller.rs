@@ -17,11 +17,14 @@ use crate::machine::call::terms::SDP;
 use crate::machine::dialog::Dialog;
 use crate::machine::dialog::MAX_FORWARDS;
 use crate::machine::dialog::Text;
+use crate::machine::outbox::Aor;
+use crate::machine::outbox::Bound;
 use crate::machine::outbox::Outbox;
 use crate::machine::transaction::invite_server::InviteServer;
 use crate::machine::transaction::key::merge_key;
 use crate::machine::transaction::key::server_key;
 use crate::wire::sdp::facts::Described;
+use crate::wire::sip::Contact;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
@@ -52,6 +55,8 @@ pub(super) struct Caller {
     pub hops: u8,
     /// Header fields that pass to the callee as they are.
     pub passing: Text,
+    /// Where its phone is found when its connection ended.
+    pub bound: Box<Bound>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +120,7 @@ impl Caller {
             takes_update: message.tags(HeaderId::Allow).any(|method| method == b"UPDATE"),
             hops: message.max_forwards().unwrap_or(MAX_FORWARDS).saturating_sub(1),
             passing: passing.into(),
+            bound: Box::new(invite.bound.clone().unwrap_or_else(|| bound_by_contact(invite))),
         };
         (caller, refusal)
     }
@@ -182,6 +188,16 @@ impl Refusal {
             Self::MediaType => 415,
         }
     }
+}
+
+/// A phone that has not registered over the flow of its INVITE is known by its Contact.
+fn bound_by_contact(invite: &Invite<'_>) -> Bound {
+    let aor = Aor { tenant: invite.caller.tenant.clone(), user: invite.caller.phone.clone() };
+    let contact = match invite.message.contacts().next() {
+        Some(Ok(Contact::Address(address))) => String::from_utf8_lossy(address.uri).into_owned(),
+        _ => String::new(),
+    };
+    Bound { aor, contact, instance: String::new() }
 }
 
 /// RFC 3261 §21.4.7: what we would answer with has to be acceptable "according to the Accept header field sent in the request".

@@ -96,6 +96,7 @@ impl Call {
     }
 
     pub(super) fn on_flow_gone(&mut self, flow: Flow, cx: &mut Context<'_>, out: &mut Outbox) {
+        self.on_connection_lost(flow, cx);
         // An answered call outlives a connection: its phone makes a new one, or the media timeout ends it.
         if !matches!(self.state, State::Locating { .. } | State::Ringing { .. }) {
             return;

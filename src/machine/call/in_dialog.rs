@@ -89,6 +89,7 @@ impl Call {
             return request.refuse(500, cx.random, out);
         }
         if before != flow {
+            party.resume(flow, cx.now.instant, out);
             self.step(cx, leg, What::FlowMoved);
         }
         self.step(cx, leg, What::Request(message.method()));

@@ -12,6 +12,7 @@ use crate::machine::locator::Locator;
 use crate::machine::media::command::MediaNotice;
 use crate::machine::media::ports::PortPool;
 use crate::machine::outbox::Aor;
+use crate::machine::outbox::Bound;
 use crate::machine::outbox::Target;
 use crate::machine::settings::Settings;
 use crate::wire::event::By;
@@ -27,6 +28,8 @@ pub struct Invite<'a> {
     /// The user or number of the request URI.
     pub dialled: String,
     pub destination: Destination,
+    /// The binding of the phone that calls; `None`: it has not registered over this flow.
+    pub bound: Option<Bound>,
     pub record: Wanted,
 }
 

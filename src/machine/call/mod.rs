@@ -25,6 +25,7 @@ mod media;
 mod notice;
 mod party;
 mod prack;
+mod reconnect;
 mod reliable;
 mod renegotiate;
 mod respond;
@@ -106,6 +107,7 @@ impl Call {
             CallInput::Record { wish, by } => self.on_record_wish(wish, by, out),
             CallInput::Fault => panic!("a fault was asked for"),
         }
+        self.search(cx, out);
         self.check_invariants();
     }
 

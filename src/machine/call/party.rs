@@ -8,6 +8,7 @@ use crate::machine::call::head::Head;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::input::Context;
 use crate::machine::call::media::Description;
+use crate::machine::call::reconnect::Lost;
 use crate::machine::call::session_timer::SessionTimer;
 use crate::machine::call::terms::ALLOW;
 use crate::machine::call::terms::RENEGOTIATION_MAX;
@@ -61,6 +62,8 @@ pub(super) struct Party {
     /// Our ACK to its 2xx.
     pub ack: Acknowledgement,
     pub requests: Vec<ClientRequest>,
+    /// The last connection of its phone that ended.
+    pub lost: Option<Box<Lost>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +172,7 @@ impl Party {
             client: None,
             ack: Acknowledgement::Nothing,
             requests: Vec::new(),
+            lost: None,
         }
     }
 
@@ -192,7 +196,9 @@ impl Party {
         let mut bytes = Vec::with_capacity(1_024);
         let writer = self.dialog.request(&mut bytes, method, &branch, cx.settings);
         more(writer);
+        let mark = out.len();
         let transaction = NonInviteClient::start(bytes, self.dialog.flow(), cx.now.instant, out);
+        self.hold_back(mark, out);
         let cseq = self.dialog.local_cseq();
         self.requests.push(ClientRequest { branch: branch.into(), cseq, method, purpose, transaction });
     }
@@ -221,7 +227,9 @@ impl Party {
         target_refresh(&mut writer, &self.dialog, cx);
         self.timer.emit_request(&mut writer);
         end(writer, sdp);
+        let mark = out.len();
         let transaction = InviteClient::start(bytes, self.dialog.flow(), cx.now.instant, out);
+        self.hold_back(mark, out);
         let cseq = self.dialog.local_cseq();
         let until = cx.now.instant + RENEGOTIATION_MAX;
         let withdrawal = Withdrawal::No;
@@ -264,16 +272,20 @@ impl Party {
         let mut bytes = Vec::with_capacity(1_024);
         let writer = self.dialog.ack(&mut bytes, cseq, &branch, cx.settings);
         end(writer, sdp);
-        out.send(self.dialog.flow(), bytes.clone());
         self.ack = Acknowledgement::Sent { cseq, bytes: bytes.into() };
+        self.acknowledge_again(cseq, cx, out);
     }
 
     /// A 2xx came again.
-    pub(super) fn acknowledge_again(&self, cseq: u32, out: &mut Outbox) {
-        if let Acknowledgement::Sent { cseq: sent, bytes } = &self.ack
-            && *sent == cseq
-        {
-            out.send(self.dialog.flow(), bytes.to_vec());
+    pub(super) fn acknowledge_again(&mut self, cseq: u32, cx: &Context<'_>, out: &mut Outbox) {
+        let Acknowledgement::Sent { cseq: sent, bytes } = &self.ack else { return };
+        if *sent != cseq {
+            return;
+        }
+        let mark = out.len();
+        out.send(self.dialog.flow(), bytes.to_vec());
+        if self.hold_back(mark, out) {
+            self.owe_ack(cx.now.instant);
         }
     }
 
@@ -349,7 +361,7 @@ impl Party {
             Presence::Confirmed => self.timer.next_deadline(),
             Presence::Early | Presence::Leaving { .. } | Presence::Gone => Instant::NEVER,
         };
-        requests.chain([server, client, unacked, timer]).min().unwrap_or(Instant::NEVER)
+        requests.chain([server, client, unacked, timer, self.next_search()]).min().unwrap_or(Instant::NEVER)
     }
 
     /// Nothing is left to be repeated or absorbed that a finished call must wait for.

@@ -210,7 +210,7 @@ impl Call {
         let Some(bond) = self.bonds.get_mut(index) else { return };
         let party = bond.party_mut(side);
         let Some(client) = party.client.as_mut().filter(|client| client.cseq == cseq) else {
-            return party.acknowledge_again(cseq, out);
+            return party.acknowledge_again(cseq, cx, out);
         };
         let dialog = &party.dialog;
         let branch = client.branch.clone();
@@ -228,7 +228,9 @@ impl Call {
                 return;
             }
             invite_client::Response::Absorbed => return,
-            invite_client::Response::Success if party.ack.is_for(cseq) => return party.acknowledge_again(cseq, out),
+            invite_client::Response::Success if party.ack.is_for(cseq) => {
+                return party.acknowledge_again(cseq, cx, out);
+            }
             invite_client::Response::Success | invite_client::Response::Failure => {}
         }
         // A CANCEL has no more to reach.

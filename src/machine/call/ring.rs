@@ -64,7 +64,7 @@ impl Call {
 
     pub(super) fn on_targets(&mut self, targets: Vec<Target>, cx: &mut Context<'_>, out: &mut Outbox) {
         if !matches!(self.state, State::Locating { .. }) {
-            return;
+            return self.on_found(&targets, cx, out);
         }
         let contacts = u8::try_from(targets.len()).unwrap_or(u8::MAX);
         self.step(cx, 0, What::Located { contacts });

@@ -64,6 +64,7 @@ impl Call {
                 request.transaction.handle_timeout(now, out);
             }
         }
+        self.search(cx, out);
         self.check_invariants();
     }
 

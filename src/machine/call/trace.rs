@@ -56,6 +56,7 @@ pub enum What {
     SessionTimer { secs: u32, ours: bool },
     FlowMoved,
     FlowGone,
+    FlowFound,
     MediaHeard { stream: u8 },
     MediaMoved { stream: u8 },
     MediaSilent { stream: u8 },
@@ -128,6 +129,7 @@ impl What {
                 ("timer", format!("session of {secs} s, refreshed by the phone"))
             }
             Self::FlowMoved => ("sip", "the phone sends from another address".to_owned()),
+            Self::FlowFound => ("sip", "the phone is reached over its new connection".to_owned()),
             Self::FlowGone => ("sip", "the connection of the phone ended".to_owned()),
             Self::MediaHeard { stream } => ("media", format!("stream {stream} is heard")),
             Self::MediaMoved { stream } => ("media", format!("stream {stream} comes from another address")),

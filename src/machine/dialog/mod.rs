@@ -159,6 +159,11 @@ impl Dialog {
         Order::Next
     }
 
+    /// The phone is reached over another flow than it was heard over.
+    pub fn move_to(&mut self, flow: Flow) {
+        self.flow = flow;
+    }
+
     /// Begins a request with a new CSeq; the caller adds what it is for, and ends it.
     pub fn request<'o>(
         &mut self,

@@ -1,6 +1,7 @@
 //! The calls of a shard: where they are, when they want to be woken, and that the fault of one is the end of that one alone.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
@@ -21,6 +22,7 @@ use crate::machine::call::Call;
 use crate::machine::call::input::CallInput;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::Invite;
+use crate::machine::flow::Flow;
 use crate::machine::media::ports::PortPool;
 use crate::machine::outbox::Live;
 use crate::machine::outbox::Outbox;
@@ -40,6 +42,8 @@ pub(super) struct Calls {
     /// The same INVITEs by what their copies have in common.
     by_merge: BTreeMap<u64, Handle>,
     by_id: BTreeMap<CallId, Handle>,
+    /// Calls by the connections that they use.
+    by_connection: BTreeSet<(Flow, Handle)>,
     wheel: Wheel<Handle>,
     /// Steps that panicked.
     pub(super) faults: u64,
@@ -51,6 +55,8 @@ pub(super) struct Calls {
 struct Entry {
     call: Box<Call>,
     alarm: Alarm,
+    /// As they stand in the index.
+    connections: Vec<Flow>,
 }
 
 /// What a step of a call may use of its shard.
@@ -83,6 +89,7 @@ impl Calls {
             by_invite: BTreeMap::new(),
             by_merge: BTreeMap::new(),
             by_id: BTreeMap::new(),
+            by_connection: BTreeSet::new(),
             wheel: Wheel::new(now),
             faults: 0,
             concerned: None,
@@ -111,6 +118,16 @@ impl Calls {
         self.by_id.get(&call).copied()
     }
 
+    /// The calls that use a connection.
+    pub(super) fn on_connection(&self, flow: Flow) -> Vec<Handle> {
+        let first = Handle { slot: 0, generation: 0 };
+        self.by_connection
+            .range((flow, first)..)
+            .take_while(|(own, _)| *own == flow)
+            .map(|(_, handle)| *handle)
+            .collect()
+    }
+
     pub(super) fn get(&self, handle: Handle) -> Option<&Call> {
         self.table.get(handle).map(|entry| entry.call.as_ref())
     }
@@ -137,7 +154,7 @@ impl Calls {
                 self.by_merge.insert(call.merge_key(), handle);
                 self.by_id.insert(call.id(), handle);
                 self.concerned = Some(call.id());
-                self.keep(handle, Entry { call: Box::new(call), alarm: Alarm::new() });
+                self.keep(handle, Entry { call: Box::new(call), alarm: Alarm::new(), connections: Vec::new() });
             }
             Err(_) => {
                 out.truncate(mark);
@@ -200,18 +217,24 @@ impl Calls {
                 // Not even that: the record is closed, and the phones find out by themselves.
                 out.truncate(mark);
                 self.tell_lost(&entry.call, out);
-                self.remove(handle, &entry.call, out);
+                self.remove(handle, &entry, out);
                 return;
             }
         }
         if entry.call.is_over() {
-            self.remove(handle, &entry.call, out);
+            self.remove(handle, &entry, out);
         } else {
             self.keep(handle, entry);
         }
     }
 
     fn keep(&mut self, handle: Handle, mut entry: Entry) {
+        let connections = entry.call.connections();
+        if connections != entry.connections {
+            entry.connections.iter().for_each(|flow| _ = self.by_connection.remove(&(*flow, handle)));
+            self.by_connection.extend(connections.iter().map(|flow| (*flow, handle)));
+            entry.connections = connections;
+        }
         entry.alarm.set(entry.call.next_deadline(), handle, &mut self.wheel);
         self.table.put_back(handle, entry);
     }
@@ -223,7 +246,9 @@ impl Calls {
         out.push(Output::Live(Live::CallGone(call.id())));
     }
 
-    fn remove(&mut self, handle: Handle, call: &Call, out: &mut Outbox) {
+    fn remove(&mut self, handle: Handle, entry: &Entry, out: &mut Outbox) {
+        let call = &entry.call;
+        entry.connections.iter().for_each(|flow| _ = self.by_connection.remove(&(*flow, handle)));
         out.push(Output::Traced { call: call.id(), tenant: call.tenant().to_owned(), steps: call.trace() });
         self.table.remove(handle);
         self.by_invite.remove(&call.invite_key());

@@ -96,7 +96,7 @@ mod tests {
     fn target(contact: &str, q: u16) -> Target {
         let aor = Aor { tenant: "acme".to_owned(), user: "1".to_owned() };
         let flow = Flow::udp(0, "192.0.2.1:5060".parse().unwrap());
-        Target { aor, contact: contact.to_owned(), flow, path: Vec::new(), q }
+        Target { aor, contact: contact.to_owned(), flow, path: Vec::new(), q, instance: String::new() }
     }
 
     #[test]

@@ -56,6 +56,7 @@ use crate::machine::media::relay::RelayCounts;
 use crate::machine::media::relay::RelaySettings;
 use crate::machine::media::relay::Verdict;
 use crate::machine::outbox::Aor;
+use crate::machine::outbox::Bound;
 use crate::machine::outbox::Mesh;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
@@ -431,7 +432,9 @@ impl Exchange {
             self.answer(message, flow, Status::SERVICE_UNAVAILABLE, shared, out);
             return;
         }
-        let Some(invite) = invitation(message, flow, phone, shared) else {
+        let aor = Aor { tenant: phone.tenant.clone(), user: phone.user.clone() };
+        let bound = self.registrar.bound(&aor, &flow);
+        let Some(invite) = invitation(message, flow, phone, bound, shared) else {
             self.answer(message, flow, Status::BAD_REQUEST, shared, out);
             return;
         };
@@ -470,9 +473,7 @@ impl Exchange {
     /// Bindings and calls on a connection end with it.
     fn on_flow_closed(&mut self, flow: Flow, now: Now, shared: Shared<'_>, out: &mut Outbox) {
         self.registrar.flow_closed(&flow, now, out);
-        // Each call looks for itself; connections end rarely beside what calls do.
-        let handles: Vec<_> = self.calls.iter().map(|(handle, _)| handle).collect();
-        for handle in handles {
+        for handle in self.calls.on_connection(flow) {
             self.on_call(handle, CallInput::FlowClosed(flow), now, shared, out);
         }
     }
@@ -675,7 +676,13 @@ fn relay_settings(settings: &Settings, pairs: &[Pair]) -> RelaySettings {
 }
 
 /// The authenticated caller and whom it reaches; `None` where the Request-URI is none.
-fn invitation<'a>(message: &'a Message<'a>, flow: Flow, phone: &Phone, shared: Shared<'_>) -> Option<Invite<'a>> {
+fn invitation<'a>(
+    message: &'a Message<'a>,
+    flow: Flow,
+    phone: &Phone,
+    bound: Option<Bound>,
+    shared: Shared<'_>,
+) -> Option<Invite<'a>> {
     let uri = Uri::parse(message.request()?.uri).ok()?;
     let tenant = shared.directory.tenant(&phone.tenant)?;
     let caller = CallerIdentity {
@@ -692,5 +699,5 @@ fn invitation<'a>(message: &'a Message<'a>, flow: Flow, phone: &Phone, shared: S
     };
     let dialled = uri.user().map(|user| String::from_utf8_lossy(user).into_owned()).unwrap_or_default();
     let record = who::recorded(phone, tenant, &destination, shared);
-    Some(Invite { message, flow, caller, dialled, destination, record })
+    Some(Invite { message, flow, caller, dialled, destination, record, bound })
 }

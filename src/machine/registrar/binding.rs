@@ -110,6 +110,7 @@ impl Binding {
             flow: self.flow,
             path: self.path().map(str::to_owned).collect(),
             q: self.q,
+            instance: self.instance().to_owned(),
         }
     }
 

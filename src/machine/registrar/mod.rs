@@ -32,6 +32,7 @@ use crate::machine::nonce::Replayed;
 use crate::machine::nonce::Stamp;
 use crate::machine::nonce::Validity;
 use crate::machine::outbox::Aor;
+use crate::machine::outbox::Bound;
 use crate::machine::outbox::Live;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
@@ -149,6 +150,13 @@ impl Registrar {
         }
         targets.sort_by_key(|target| std::cmp::Reverse(target.q));
         targets
+    }
+
+    /// The binding that a phone's request belongs to: the one that registered over the same flow.
+    pub fn bound(&self, aor: &Aor, flow: &Flow) -> Option<Bound> {
+        let phone = self.phones.get(&self.phone_key(&aor.tenant, &aor.user))?;
+        let binding = phone.bindings.iter().find(|binding| binding.flow == *flow)?;
+        Some(Bound { aor: aor.clone(), contact: binding.contact().to_owned(), instance: binding.instance().to_owned() })
     }
 
     /// Records that a phone used a nonce with the right digest.

@@ -126,6 +126,20 @@ impl InviteClient {
         }
     }
 
+    /// Goes on over another flow: an INVITE that nobody has answered at all is sent again if it may have been lost with a
+    /// connection, else it is repeated anyway. Not to another of our addresses, which the Via of the request does not name.
+    pub fn resume(&mut self, flow: Flow, now: Instant, out: &mut Outbox) {
+        if self.flow.listener != flow.listener || self.flow == flow {
+            return;
+        }
+        let before = std::mem::replace(&mut self.flow, flow);
+        if let State::Calling { request } = &mut self.state
+            && before.is_reliable()
+        {
+            request.resume(flow, now, out);
+        }
+    }
+
     /// The flow is gone or the far end will never answer: no more repeats.
     pub fn give_up(&mut self) {
         self.state = State::Terminated;

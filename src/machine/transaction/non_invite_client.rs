@@ -82,6 +82,20 @@ impl NonInviteClient {
         response
     }
 
+    /// Goes on over another flow: a request that waits for its response is sent again if it may have been lost with a
+    /// connection, else it is repeated anyway. Not to another of our addresses, which the Via of the request does not name.
+    pub fn resume(&mut self, flow: Flow, now: Instant, out: &mut Outbox) {
+        if self.flow.listener != flow.listener || self.flow == flow {
+            return;
+        }
+        let before = std::mem::replace(&mut self.flow, flow);
+        if let State::Trying { request } | State::Proceeding { request } = &mut self.state
+            && before.is_reliable()
+        {
+            request.resume(flow, now, out);
+        }
+    }
+
     pub fn give_up(&mut self) {
         self.state = State::Terminated;
     }

@@ -68,6 +68,13 @@ impl Repeat {
         out.send(flow, self.bytes.to_vec());
     }
 
+    /// Once more over another flow, as if sent for the first time; the end of patience stays.
+    pub fn resume(&mut self, flow: Flow, now: Instant, out: &mut Outbox) {
+        self.interval = T1;
+        self.again = if flow.is_reliable() { Instant::NEVER } else { now + T1 };
+        self.send(flow, out);
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

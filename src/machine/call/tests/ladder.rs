@@ -31,6 +31,7 @@ use crate::machine::media::command::TapeSwitch;
 use crate::machine::media::ports::Pair;
 use crate::machine::media::ports::PortPool;
 use crate::machine::outbox::Aor;
+use crate::machine::outbox::Bound;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::outbox::Target;
@@ -101,6 +102,8 @@ pub(super) struct Ladder {
     pub(super) owners: BTreeMap<PairId, Owner>,
     reports: VecDeque<MediaNotice>,
     cseqs: BTreeMap<(String, String), u32>,
+    /// Users whose bindings were asked for.
+    pub(super) located: Vec<String>,
     /// Every request sent; what is sent again must be the same.
     requests: BTreeSet<String>,
     /// Says which run it was when a check fails.
@@ -120,6 +123,7 @@ pub(super) fn target(host: u8) -> Target {
         flow: flow(host),
         path: Vec::new(),
         q: 1000,
+        instance: String::new(),
     }
 }
 
@@ -197,7 +201,10 @@ impl Ladder {
             name: "Alice".to_owned(),
         };
         let message = parse(invite);
-        let invite = Invite { message: &message, flow: from, caller, dialled: "1002".to_owned(), destination, record };
+        let aor = Aor { tenant: "acme".to_owned(), user: "1001".to_owned() };
+        let bound = Some(Bound { aor, contact: "sip:1001@192.0.2.10".to_owned(), instance: "<urn:a>".to_owned() });
+        let invite =
+            Invite { message: &message, flow: from, caller, dialled: "1002".to_owned(), destination, record, bound };
         let call = Call::new(invite, &mut cx, &mut out);
         let mut ladder = Self {
             call,
@@ -212,6 +219,7 @@ impl Ladder {
             owners: BTreeMap::new(),
             reports: VecDeque::new(),
             cseqs: BTreeMap::new(),
+            located: Vec::new(),
             requests: BTreeSet::new(),
             name: String::new(),
         };
@@ -274,7 +282,8 @@ impl Ladder {
                     assert_eq!(call, self.call.id());
                     self.marks.push(mark);
                 }
-                Output::Live(_) | Output::Locate { .. } => {}
+                Output::Locate { aors, .. } => self.located.extend(aors.into_iter().map(|aor| aor.user)),
+                Output::Live(_) => {}
                 other => panic!("{other:?}"),
             }
         }

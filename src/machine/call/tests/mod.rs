@@ -7,6 +7,7 @@ mod dialogs;
 mod ladder;
 mod offers;
 mod ports;
+mod reconnect;
 mod recording;
 mod ringing;
 mod transports;
