@@ -85,6 +85,9 @@ pub(super) struct Driver {
     seq: u64,
     now: Now,
     tape: Ring,
+    /// A call that is to be ended by command panics instead: `TIPRING_FAULT=hangup` at the start of a debug build.
+    #[cfg(debug_assertions)]
+    faults_on_hangup: bool,
 }
 
 /// What a driver begins with.
@@ -123,6 +126,8 @@ impl Driver {
             seq: 0,
             now,
             tape,
+            #[cfg(debug_assertions)]
+            faults_on_hangup: std::env::var_os("TIPRING_FAULT").is_some_and(|value| value == "hangup"),
         }
     }
 
@@ -155,7 +160,10 @@ impl Driver {
             ToShard::Hangup { request, call, by } => {
                 let found = self.exchange.has_call(call);
                 if found {
-                    self.input(Input::Hangup { call, by, text: "ended by command".to_owned() }, now);
+                    let input = Input::Hangup { call, by, text: "ended by command".to_owned() };
+                    #[cfg(debug_assertions)]
+                    let input = if self.faults_on_hangup { Input::Fault(call) } else { input };
+                    self.input(input, now);
                 }
                 self.tell_clerk(ToClerk::HungUp { request, found });
             }

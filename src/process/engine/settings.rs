@@ -18,6 +18,15 @@ const RING_MAX: Duration = Duration::from_secs(120);
 /// A phone that lost its power is noticed after this.
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Debug builds take `TIPRING_MEDIA_TIMEOUT` in seconds, so that a test need not wait a minute.
+fn media_timeout() -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(seconds) = std::env::var("TIPRING_MEDIA_TIMEOUT").ok().and_then(|text| text.parse().ok()) {
+        return Duration::from_secs(seconds);
+    }
+    MEDIA_TIMEOUT
+}
+
 pub(super) fn build(
     start: &Start,
     engine: &EngineSettings,
@@ -45,7 +54,7 @@ pub(super) fn build(
         interfaces: engine.interfaces.iter().map(media_side).collect(),
         registration: RegistrationBounds::default(),
         ring_max: RING_MAX,
-        media_timeout: MEDIA_TIMEOUT,
+        media_timeout: media_timeout(),
         loopback_media: false,
         recording: engine.recording.clone(),
     };
