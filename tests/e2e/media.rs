@@ -288,3 +288,69 @@ fn reports_pass_beside_the_packets() {
     }
     call.end_by_caller(&mut left, &mut right);
 }
+
+/// Only the caller talks.
+#[cfg(debug_assertions)]
+fn caller_alone(call: &mut Call, seconds: u64) {
+    let (left_via, _) = call.relay();
+    for _ in 0..seconds * 10 {
+        call.caller_stream.send(left_via);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_phone_that_vanished_keeps_no_call_up_and_a_held_one_stays() {
+    let mut server = Server::start(|setup| setup.switches = vec![("TIPRING_MEDIA_TIMEOUT", "5")]);
+    let (mut left, mut right) = pair(&mut server);
+    let mut held = Call::set_up(&mut left, &mut right, "1002", 1);
+    held.check_media();
+    let body = held.callee_stream.sdp("inactive");
+    right.send_in(&mut held.callee, "INVITE", "", &body);
+    let invite = left.incoming("INVITE");
+    left.reply(&invite, 200, "", &held.caller_stream.sdp("inactive"));
+    left.incoming("ACK");
+    right.await_status(&mut held.callee, 200);
+    right.ack(&held.callee, "");
+    let (mut third, mut fourth) = (server.registered("1003"), server.registered("1004"));
+    let mut call = Call::set_up(&mut third, &mut fourth, "1004", 2);
+    call.check_media();
+    caller_alone(&mut call, 7);
+    let bye = third.incoming("BYE");
+    assert!(bye.must("Reason").contains("media timeout"), "{bye:#?}");
+    third.reply(&bye, 200, "", "");
+    let record = server.cdr(&call.caller.call_id);
+    let cause = &record["cause"];
+    assert_eq!(
+        (cause["sip"].as_u64(), cause["by"].as_str(), cause["text"].as_str()),
+        (Some(408), Some("timer"), Some("media timeout")),
+        "{record:#?}"
+    );
+    assert!(server.cdrs(&held.caller.call_id).is_empty(), "a held call has nothing to hear");
+    held.end_by_caller(&mut left, &mut right);
+    assert_eq!(server.cdr(&held.caller.call_id)["cause"]["sip"], 200);
+}
+
+#[test]
+fn encrypted_media_passes_as_it_is() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = pair(&mut server);
+    let (near, far) = (Stream::open(left.local.ip(), 1), Stream::open(right.local.ip(), 1001));
+    let secured = |stream: &Stream, key: &str| {
+        let line = format!("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{key}\r\n");
+        stream.sdp("sendrecv").replace("RTP/AVP", "RTP/SAVP") + &line
+    };
+    let mut caller = left.invite("1002", "", &secured(&near, "caller"));
+    let offer = right.incoming("INVITE");
+    assert!(offer.body.contains(" RTP/SAVP 0 101") && offer.body.contains("inline:caller"), "{}", offer.body);
+    right.reply(&offer, 200, "", &secured(&far, "callee"));
+    let answer = left.await_status(&mut caller, 200);
+    assert!(answer.body.contains(" RTP/SAVP 0 101") && answer.body.contains("inline:callee"), "{}", answer.body);
+    left.ack(&caller, "");
+    right.incoming("ACK");
+    let callee = right.dialog_of(&offer);
+    let mut call = Call { caller, callee, caller_stream: near, callee_stream: far, answer, offer };
+    call.check_media();
+    call.end_by_caller(&mut left, &mut right);
+}

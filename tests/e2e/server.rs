@@ -40,6 +40,8 @@ pub struct Setup {
     pub directory: Option<String>,
     /// SIP and media on this address instead of a loopback one.
     pub ip: Option<Ipv4Addr>,
+    /// Switches of debug builds.
+    pub switches: Vec<(&'static str, &'static str)>,
 }
 
 impl Default for Setup {
@@ -55,6 +57,7 @@ impl Default for Setup {
             more: String::new(),
             directory: None,
             ip: None,
+            switches: Vec::new(),
         }
     }
 }
@@ -67,6 +70,7 @@ pub struct Server {
     port_v6: u16,
     next_host: u8,
     starts: u32,
+    switches: Vec<(&'static str, &'static str)>,
 }
 
 /// A /24 of loopback that no other test has.
@@ -90,7 +94,16 @@ impl Server {
         let port_v6 = if setup.ipv6 { free_port_v6() } else { 0 };
         let network = fresh_network();
         let ip = setup.ip.unwrap_or_else(|| Ipv4Addr::new(network[0], network[1], network[2], 1));
-        let mut server = Self { child: None, folder, network, ip: ip.into(), port_v6, next_host: 1, starts: 0 };
+        let mut server = Self {
+            child: None,
+            folder,
+            network,
+            ip: ip.into(),
+            port_v6,
+            next_host: 1,
+            starts: 0,
+            switches: setup.switches.clone(),
+        };
         fs::write(server.path("tipring.toml"), server.configuration(&setup)).unwrap();
         let phones = setup.directory.unwrap_or_else(|| directory(setup.crowd));
         fs::write(server.path("directory.toml"), phones).unwrap();
@@ -127,6 +140,7 @@ impl Server {
         let child = Command::new(env!("CARGO_BIN_EXE_tipring"))
             .args(["serve", "--config"])
             .arg(self.path("tipring.toml"))
+            .envs(self.switches.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -202,3 +202,56 @@ fn ids_are_unique_over_a_restart() {
     let items = server.json("/v1/cdrs")["items"].as_array().unwrap().clone();
     assert_eq!(items.len(), 6);
 }
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_panic_ends_its_call_and_no_other() {
+    let mut server = Server::start(|setup| setup.switches = vec![("TIPRING_FAULT", "hangup")]);
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut broken = Call::set_up(&mut left, &mut right, "1002", 1);
+    let id = server.live_call();
+    let (mut third, mut fourth) = (server.registered("1003"), server.registered("1004"));
+    let mut other = Call::set_up(&mut third, &mut fourth, "1004", 2);
+    other.check_media();
+    let engine = server.pid_of("engine");
+    let (code, text) = server.command(&["hangup", &id]);
+    assert_eq!(code, 0, "{text}");
+    let (left_bye, right_bye) = (left.incoming("BYE"), right.incoming("BYE"));
+    left.reply(&left_bye, 200, "", "");
+    right.reply(&right_bye, 200, "", "");
+    other.check_media();
+    let record = server.cdr(&broken.caller.call_id);
+    assert_eq!((record["cause"]["sip"].as_u64(), record["cause"]["by"].as_str()), (Some(500), Some("system")));
+    let counted = eventually(PATIENCE, || (server.metric("tipring_call_faults_total", "")? == 1.0).then_some(()));
+    assert!(counted.is_some(), "{:?}", server.metric("tipring_call_faults_total", ""));
+    let said = eventually(PATIENCE, || {
+        server.log().lines().any(|line| line.contains(&id) && line.contains("fault")).then_some(())
+    });
+    assert!(said.is_some(), "no line about {id} in the log");
+    assert_eq!(server.pid_of("engine"), engine, "the engine lives on");
+    // Its phones are as free as before.
+    broken = Call::set_up(&mut left, &mut right, "1002", 3);
+    broken.check_media();
+    broken.end_by_caller(&mut left, &mut right);
+    other.end_by_caller(&mut third, &mut fourth);
+}
+
+#[test]
+fn a_restart_without_the_database_loses_no_phone() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut before = Call::set_up(&mut left, &mut right, "1002", 1);
+    before.end_by_caller(&mut left, &mut right);
+    server.stop(Signal::TERM);
+    for name in ["tipring.sqlite", "tipring.sqlite-wal", "tipring.sqlite-shm"] {
+        let removed = fs::remove_file(server.path("data").join(name));
+        assert!(removed.is_ok() || name != "tipring.sqlite", "{name}: {removed:?}");
+    }
+    server.run();
+    let mut after = Call::set_up(&mut left, &mut right, "1002", 2);
+    after.check_media();
+    after.end_by_caller(&mut left, &mut right);
+    assert_eq!(server.cdr(&after.caller.call_id)["cause"]["sip"], 200);
+    assert_eq!(left.register(600).status(), 200, "the directory was read again");
+    server.registrations(2);
+}

@@ -166,3 +166,41 @@ fn a_retransmission_is_answered_alike() {
     left.send(&options);
     assert_eq!(left.final_of(&options).status(), first);
 }
+
+#[test]
+fn a_path_is_the_route_of_the_call() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.phone("1002"));
+    let path = format!("<sip:{};lr>", right.local);
+    let headers = format!("Contact: {}\r\nExpires: 600\r\nSupported: path\r\nPath: {path}\r\n", right.contact());
+    let answer = right.register_with(&headers);
+    assert_eq!((answer.status(), answer.header("Path")), (200, Some(path.as_str())));
+    let mut caller = left.invite("1002", "", &Stream::open(left.local.ip(), 1).sdp("sendrecv"));
+    let invite = right.incoming("INVITE");
+    assert_eq!(invite.header("Route"), Some(path.as_str()), "RFC 3327 §5.3: {invite:#?}");
+    right.reply(&invite, 486, "", "");
+    assert_eq!(right.incoming("ACK").header("Route"), Some(path.as_str()), "RFC 3261 §17.1.1.3");
+    left.await_status(&mut caller, 486);
+}
+
+#[test]
+fn a_phone_that_connects_anew_is_told_of_the_end_of_its_call() {
+    let mut server = Server::start(|setup| setup.shards = 2);
+    let (mut left, mut right) = (server.registered("1001"), server.registered_tcp("1002"));
+    right.contact_parameters = ";+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000000001002>\"".to_owned();
+    assert_eq!(right.register(600).status(), 200);
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    let instance = right.contact_parameters.clone();
+    drop(right);
+    // The caller hangs up while nobody can reach the callee.
+    std::thread::sleep(Duration::from_millis(300));
+    left.send_in(&mut call.caller, "BYE", "", "");
+    left.await_status(&mut call.caller, 200);
+    let mut again =
+        Phone::tcp("1002", SocketAddr::new(call.callee_stream.rtp.local_addr().unwrap().ip(), 0), server.sip());
+    again.contact_parameters = instance;
+    assert_eq!(again.register(600).status(), 200);
+    let bye = again.incoming("BYE");
+    assert_eq!(bye.call_id(), call.callee.call_id);
+    again.reply(&bye, 200, "", "");
+}
