@@ -243,9 +243,9 @@ fn a_restart_without_the_database_loses_no_phone() {
     let mut before = Call::set_up(&mut left, &mut right, "1002", 1);
     before.end_by_caller(&mut left, &mut right);
     server.stop(Signal::TERM);
-    for name in ["tipring.sqlite", "tipring.sqlite-wal", "tipring.sqlite-shm"] {
+    for name in ["tipring.db", "tipring.db-wal", "tipring.db-shm"] {
         let removed = fs::remove_file(server.path("data").join(name));
-        assert!(removed.is_ok() || name != "tipring.sqlite", "{name}: {removed:?}");
+        assert!(removed.is_ok() || name != "tipring.db", "{name}: {removed:?}");
     }
     server.run();
     let mut after = Call::set_up(&mut left, &mut right, "1002", 2);
