@@ -73,9 +73,17 @@ enum Command {
 
 /// For asking the engine; answers come within bounded time or not at all.
 #[derive(Clone)]
-pub(crate) struct LinkHandle(mpsc::Sender<Command>);
+pub(crate) struct LinkHandle {
+    commands: mpsc::Sender<Command>,
+    boot: watch::Receiver<Option<u64>>,
+}
 
 impl LinkHandle {
+    /// The engine that spoke last, be it up or not.
+    pub(crate) fn boot(&self) -> Option<u64> {
+        *self.boot.borrow()
+    }
+
     /// Whether the call was found; `None` without an engine.
     pub(crate) async fn hang_up(&self, call: CallId) -> Option<bool> {
         let (answer, answered) = oneshot::channel();
@@ -96,16 +104,16 @@ impl LinkHandle {
 
     /// Everything up to this segment of its track is durable here. If it does not get through it is said again.
     pub(crate) fn acknowledge_tape(&self, segment: SegmentName) {
-        let _ = self.0.try_send(Command::TapeAck(segment));
+        let _ = self.commands.try_send(Command::TapeAck(segment));
     }
 
     /// Tells the engine of a new version.
     pub(crate) async fn directory_changed(&self, change: Change) {
-        let _ = self.0.send(Command::Directory(change)).await;
+        let _ = self.commands.send(Command::Directory(change)).await;
     }
 
     async fn ask<T>(&self, command: Command, answered: oneshot::Receiver<T>) -> Option<T> {
-        self.0.try_send(command).ok()?;
+        self.commands.try_send(command).ok()?;
         tokio::time::timeout(ANSWER_TIME_MAX, answered).await.ok()?.ok()
     }
 }
@@ -123,6 +131,7 @@ pub(crate) struct Link {
     metrics: Arc<Metrics>,
     newest_event: watch::Sender<i64>,
     commands: mpsc::Receiver<Command>,
+    boot: watch::Sender<Option<u64>>,
     ingest: Ingest,
     /// When the engine of a boot was last known to live.
     died_at: BTreeMap<u64, UnixTime>,
@@ -165,9 +174,11 @@ impl Link {
         newest_event: watch::Sender<i64>,
     ) -> (Self, LinkHandle) {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let (boot, boots) = watch::channel(None);
+        let handle = LinkHandle { commands: sender, boot: boots };
         let ingest = Ingest::new(store.clone(), node.to_owned());
         let died_at = BTreeMap::new();
-        (Self { socket, store, key, mirror, metrics, newest_event, commands, ingest, died_at }, LinkHandle(sender))
+        (Self { socket, store, key, mirror, metrics, newest_event, commands, boot, ingest, died_at }, handle)
     }
 
     /// Connects again and again; never returns.
@@ -260,6 +271,7 @@ impl Link {
             FromEngine::Hello { boot, directory_version, node, .. } => {
                 tracing::info!(event = "link.up", "connected to engine {node}");
                 connection.boot = Some(boot);
+                self.boot.send_replace(Some(boot));
                 self.mirror.on_hello();
                 return self.send_directory(connection, directory_version).await;
             }

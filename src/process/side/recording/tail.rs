@@ -44,6 +44,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After a disk or database that failed.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 const TELL_EVERY_LOOKS: u32 = 10;
+/// A new engine has by then written again what the dead one left in its ring.
+const REWRITTEN_AFTER_LOOKS: u32 = 100;
 /// Calls whose last recording's place is remembered; of others the database is asked.
 const KNOWN_MAX: usize = 4_096;
 
@@ -189,15 +191,7 @@ impl<D: Done> Separator<D> {
 
     fn on_block(&mut self, header: &Header, body: &[u8]) -> io::Result<()> {
         let shard = header.shard;
-        let dead: Vec<CallId> = self
-            .open
-            .iter()
-            .filter(|(_, open)| open.work.shard() == shard && open.boot < header.boot)
-            .map(|(call, _)| *call)
-            .collect();
-        for call in dead {
-            self.finish(call)?;
-        }
+        self.finish_where(|open| open.work.shard() == shard && open.boot < header.boot)?;
         let clocks = Clocks { instant: header.opened, unix: header.opened_unix };
         for (index, record) in (0..).zip(records(body).flatten()) {
             let place = Place { boot: header.boot, block: header.number, record: index };
@@ -220,6 +214,16 @@ impl<D: Done> Separator<D> {
             }
         }
         Ok(())
+    }
+
+    /// Calls of engines before this one: nothing of theirs comes any more.
+    pub(crate) fn finish_before(&mut self, boot: u64) -> io::Result<()> {
+        self.finish_where(|open| open.boot < boot)
+    }
+
+    fn finish_where(&mut self, is_over: impl Fn(&Open) -> bool) -> io::Result<()> {
+        let over: Vec<CallId> = self.open.iter().filter(|(_, open)| is_over(open)).map(|(call, _)| *call).collect();
+        over.into_iter().try_for_each(|call| self.finish(call))
     }
 
     fn append(
@@ -337,6 +341,7 @@ pub(crate) fn start(
     let run = move || {
         let mut figures: Vec<Option<Figures>> = memory.iter().map(|_| None).collect();
         let mut looks = 0u32;
+        let mut engine = (None, 0u32);
         while !stopped.load(Relaxed) {
             let mut failed = None;
             for (figures, memory) in figures.iter_mut().zip(&memory) {
@@ -352,6 +357,12 @@ pub(crate) fn start(
                 }
             }
             looks = looks.wrapping_add(1);
+            engine = if link.boot() == engine.0 { (engine.0, engine.1.saturating_add(1)) } else { (link.boot(), 0) };
+            if let (Some(boot), REWRITTEN_AFTER_LOOKS..) = engine
+                && failed.is_none()
+            {
+                failed = separator.finish_before(boot).err();
+            }
             if looks.is_multiple_of(TELL_EVERY_LOOKS) {
                 let acknowledgements = separator.acknowledgements();
                 acknowledgements.iter().flatten().for_each(|name| link.acknowledge_tape(*name));

@@ -374,3 +374,28 @@ fn a_store_that_was_torn_goes_on_before_the_tear() {
         assert!(found == (1..=4).flat_map(record).collect::<Vec<_>>(), "{cut}");
     }
 }
+
+#[test]
+fn a_store_under_another_node_key_is_kept_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Work::path(folder.path(), call(3));
+    drop(Work::open(folder.path(), call(3), SHARD, &NodeKey::new(&[1; KEY_BYTES])).unwrap());
+    let before = std::fs::read(&path).unwrap();
+    drop(Work::open(folder.path(), call(3), SHARD, &NodeKey::new(&[2; KEY_BYTES])).unwrap());
+    assert_eq!(std::fs::read(path.with_extension("unreadable")).unwrap(), before);
+    assert_ne!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_call_that_a_dead_engine_left_becomes_a_recording() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    tape.block(&[frame(call(1), 0, 0), frame(call(1), 1, 0)]);
+    let mut separator = node.separator();
+    let (segment, end) = *tape.ends.last().unwrap();
+    separator.read(SHARD, segment, end).unwrap();
+    separator.finish_before(tape.boot).unwrap();
+    assert_eq!(separator.open(), 1);
+    separator.finish_before(tape.boot + 1).unwrap();
+    assert_eq!(separator.open(), 0);
+}

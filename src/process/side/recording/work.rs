@@ -3,6 +3,7 @@
 //! What is torn at the end is cut off when it is opened again, and what is read from the tape a second time is told by its place.
 //! The file's key stands at its beginning, sealed under the node's.
 
+use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
@@ -78,11 +79,17 @@ impl Work {
     /// Goes on with the call's file, or begins it.
     pub(crate) fn open(folder: &Path, call: CallId, shard: ShardId, node_key: &NodeKey) -> io::Result<Self> {
         let path = Self::path(folder, call);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         let place = call.to_string();
         let mut head = [0; HEAD_BYTES];
         let old = file.read_exact_at(&mut head, 0).ok().filter(|()| head.starts_with(&MAGIC));
         let opened = old.and_then(|()| node_key.open_value(&place, &head[MAGIC.len() + 1..]).ok());
+        if old.is_some() && opened.is_none() {
+            let aside = path.with_extension("unreadable");
+            tracing::error!(event = "recording.unreadable", %call, "sealed under another node.key: kept as {}", aside.display());
+            fs::rename(&path, aside)?;
+            return Self::open(folder, call, shard, node_key);
+        }
         let (data_key, shard): ([u8; KEY_BYTES], ShardId) = match opened.and_then(|key| key.try_into().ok()) {
             Some(key) => (key, ShardId(head[MAGIC.len()])),
             None => {
