@@ -749,9 +749,13 @@ impl DatagramIo for Ring {
     fn submit_and_wait(&mut self, wait: Wait) {
         self.rtp.publish();
         self.sip.publish();
+        // Who can end a receive (an empty datagram does) must not slow the socket down to one datagram a wait.
+        let is_rearmed = !self.rearms.is_empty();
         self.rearm();
-        let at_hand =
-            !self.ready.is_empty() || self.batch_next < self.batch.len() || !self.ring.completion().is_empty();
+        let at_hand = is_rearmed
+            || !self.ready.is_empty()
+            || self.batch_next < self.batch.len()
+            || !self.ring.completion().is_empty();
         if wait.completions_min == 0 || at_hand {
             self.submit();
             return;
