@@ -324,7 +324,7 @@ impl Exchange {
                 if is_first_reader && !self.gate(now, shared).screen(message, &reading, flow, out) {
                     return;
                 }
-                if self.is_owned_elsewhere(flow, message, shared, out) {
+                if self.pass_to_owner(flow, message, shared, out) {
                     return;
                 }
                 match message.method() {
@@ -332,7 +332,7 @@ impl Exchange {
                     _ => self.on_invite(flow, message, &reading, now, shared, out),
                 }
             }
-            Method::Cancel if self.is_owned_elsewhere(flow, message, shared, out) => {}
+            Method::Cancel if self.pass_to_owner(flow, message, shared, out) => {}
             Method::Cancel => self.on_cancel(flow, message, now, shared, out),
             // The ACK of an answer that was given without a transaction.
             Method::Ack => {}
@@ -364,8 +364,8 @@ impl Exchange {
         self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
     }
 
-    /// A request outside any dialog whose owner is another shard is on its way there.
-    fn is_owned_elsewhere(&mut self, flow: Flow, message: &Message<'_>, shared: Shared<'_>, out: &mut Outbox) -> bool {
+    /// Passes a request outside any dialog on if another shard owns it; true if so.
+    fn pass_to_owner(&mut self, flow: Flow, message: &Message<'_>, shared: Shared<'_>, out: &mut Outbox) -> bool {
         let owner = owner::of_request(message, shared);
         if owner != self.shard {
             self.pass_on(owner, flow, message, out);
