@@ -165,14 +165,14 @@ impl Driver {
                     let input = if self.faults_on_hangup { Input::Fault(call) } else { input };
                     self.input(input, now);
                 }
-                self.tell_clerk(ToClerk::HungUp { request, found });
+                self.tell_clerk(ToClerk::Found { request, found });
             }
             ToShard::Record { request, call, wish, by } => {
                 let found = self.exchange.has_call(call);
                 if found {
                     self.input(Input::Record { call, wish, by }, now);
                 }
-                self.tell_clerk(ToClerk::HungUp { request, found });
+                self.tell_clerk(ToClerk::Found { request, found });
             }
             ToShard::HangupAll => self.input(Input::HangupAll, now),
             ToShard::Trace { request, subject } => {

@@ -35,8 +35,8 @@ pub enum ToClerk {
         tenant: String,
         steps: Vec<TraceStep>,
     },
-    /// Answer to [`ToShard::Hangup`].
-    HungUp {
+    /// Answer to [`ToShard::Hangup`] and [`ToShard::Record`].
+    Found {
         request: u64,
         found: bool,
     },

@@ -220,9 +220,9 @@ impl Clerk {
             ToClerk::CallTrace { call, tenant, steps } => {
                 self.link.send(&FromEngine::CallTrace { call, tenant, steps })
             }
-            ToClerk::HungUp { request, found } => {
-                if let Some((asker, found)) = self.questions.hung_up(request, shard, found) {
-                    self.answer_hangup(asker, found);
+            ToClerk::Found { request, found } => {
+                if let Some((asker, found)) = self.questions.found(request, shard, found) {
+                    self.answer_found(asker, found);
                 }
             }
             ToClerk::Traced { request, steps } => {
@@ -239,7 +239,7 @@ impl Clerk {
         }
     }
 
-    fn answer_hangup(&mut self, asker: Asker, found: bool) {
+    fn answer_found(&mut self, asker: Asker, found: bool) {
         match asker {
             Asker::Side(request) => self.link.send(&FromEngine::Done { request, found }),
             Asker::Keeper(id) => self.answer_keeper(id, &Answer::Hangup { found }, true),

@@ -38,7 +38,7 @@ impl Questions {
         self.last
     }
 
-    pub(super) fn hung_up(&mut self, request: u64, from: ShardId, found: bool) -> Option<(Asker, bool)> {
+    pub(super) fn found(&mut self, request: u64, from: ShardId, found: bool) -> Option<(Asker, bool)> {
         self.answered(request, from, found).map(|asker| (asker, found))
     }
 
@@ -67,9 +67,9 @@ mod tests {
         let mut questions = Questions::default();
         let asker = Asker::Keeper(5);
         let request = questions.ask(asker, 3);
-        assert_eq!(questions.hung_up(request, ShardId(0), false), None);
-        assert_eq!(questions.hung_up(request, ShardId(2), true), Some((asker, true)));
-        assert_eq!(questions.hung_up(request, ShardId(1), false), None);
+        assert_eq!(questions.found(request, ShardId(0), false), None);
+        assert_eq!(questions.found(request, ShardId(2), true), Some((asker, true)));
+        assert_eq!(questions.found(request, ShardId(1), false), None);
         let request = questions.ask(asker, 2);
         assert_eq!(questions.traced(request, ShardId(1), None), None);
         assert_eq!(questions.traced(request, ShardId(0), None), Some((asker, None)));
