@@ -13,12 +13,11 @@ use utoipa::ToSchema;
 use crate::process::side::clock;
 use crate::process::side::http::Api;
 use crate::process::side::http::guard;
-use crate::process::side::http::guard::Source;
+use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::Page;
 use crate::process::side::http::page::Params;
 use crate::process::side::http::problem::Problem;
-use crate::process::side::token::Access;
 use crate::process::side::token::Role;
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -51,15 +50,13 @@ pub(super) struct AuditItem {
     (status = 200, body = Page<AuditItem>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     Params(params): Params<List>,
 ) -> Result<Json<Page<AuditItem>>, Problem> {
-    let source = source.map(|Extension(source)| source);
-    guard::require(&api, &access, &[Role::Admin], "GET /v1/audit", source).await?;
+    guard::require(&api, &visitor, &[Role::Admin], "GET /v1/audit").await?;
     let limit = page::limit(params.limit)?;
     let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM audit WHERE 1 = 1");
-    page::push_tenants(&mut query, &access, params.tenant.as_deref());
+    page::push_tenants(&mut query, "tenant", &visitor.access, params.tenant.as_deref());
     if let Some(place) = page::place('a', params.cursor.as_deref())? {
         let before: i64 = place.parse().map_err(|_| Problem::bad_parameter("the cursor is not one of this list"))?;
         query.push(" AND position < ").push_bind(before);

@@ -17,7 +17,7 @@ use crate::process::side::audit::Entry;
 use crate::process::side::clock;
 use crate::process::side::http::Api;
 use crate::process::side::http::guard;
-use crate::process::side::http::guard::Source;
+use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::NoParams;
 use crate::process::side::http::page::Page;
@@ -25,7 +25,6 @@ use crate::process::side::http::page::Params;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::record::ingest;
 use crate::process::side::record::ingest::StoredStep;
-use crate::process::side::token::Access;
 use crate::process::side::token::Role;
 use crate::wire::link::CallState;
 use crate::wire::link::LiveCall;
@@ -68,18 +67,16 @@ pub(super) struct TraceAnswer {
     (status = 200, body = Page<CallItem>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     Params(params): Params<List>,
 ) -> Result<Json<Page<CallItem>>, Problem> {
-    let source = source.map(|Extension(source)| source);
-    guard::require(&api, &access, &[Role::Admin, Role::Operator, Role::Read], "GET /v1/calls", source).await?;
+    guard::require(&api, &visitor, &[Role::Admin, Role::Operator, Role::Read], "GET /v1/calls").await?;
     let limit = page::limit(params.limit)?;
     let after = page::place('l', params.cursor.as_deref())?;
     let after = after.map(|place| place.parse()).transpose();
     let after = after.map_err(|_| Problem::bad_parameter("the cursor is not one of this list"))?;
     let asked = params.tenant.as_deref();
-    let found = api.mirror.calls(after, limit + 1, |call| page::shows(&access, asked, &call.tenant));
+    let found = api.mirror.calls(after, limit + 1, |call| page::shows(&visitor.access, asked, &call.tenant));
     let page = Page::new(found, limit, |last| page::cursor('l', &last.call.to_string()));
     Ok(Json(Page { items: page.items.into_iter().map(|call| item(&api.node, call)).collect(), next: page.next }))
 }
@@ -90,30 +87,21 @@ pub(super) async fn list(
     (status = 503, body = Problem, content_type = "application/problem+json", description = "No engine")))]
 pub(super) async fn hang_up(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     call: Result<Path<String>, PathRejection>,
     _: Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
-    let source = source.map(|Extension(source)| source);
     let id = call_id(call)?;
     let what = format!("DELETE /v1/calls/{id}");
-    guard::require(&api, &access, &[Role::Admin, Role::Operator], &what, source).await?;
-    let live = api.mirror.call(id).filter(|call| access.sees(&call.tenant)).ok_or_else(Problem::not_found)?;
+    guard::require(&api, &visitor, &[Role::Admin, Role::Operator], &what).await?;
+    let live = api.mirror.call(id).filter(|call| visitor.access.sees(&call.tenant)).ok_or_else(Problem::not_found)?;
     let found = api.link.hang_up(id).await;
     let outcome = match found {
         Some(true) => "done",
         Some(false) => "not found",
         None => "engine down",
     };
-    let entry = Entry {
-        action: "call.hangup",
-        subject: id.to_string(),
-        tenant: Some(live.tenant),
-        outcome,
-        source: source.map(|source| source.0.to_string()).unwrap_or_default(),
-        ..Entry::by(&access.name)
-    };
+    let entry = Entry { subject: id.to_string(), tenant: Some(live.tenant), ..visitor.entry("call.hangup", outcome) };
     audit::note_alone(&api.store, &entry).await?;
     match found {
         Some(true) => Ok(StatusCode::NO_CONTENT),
@@ -128,18 +116,16 @@ pub(super) async fn hang_up(
     (status = 503, body = Problem, content_type = "application/problem+json", description = "No engine")))]
 pub(super) async fn trace(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     call: Result<Path<String>, PathRejection>,
     _: Params<NoParams>,
 ) -> Result<Json<TraceAnswer>, Problem> {
-    let source = source.map(|Extension(source)| source);
     let id = call_id(call)?;
     let what = format!("GET /v1/calls/{id}/trace");
-    guard::require(&api, &access, &[Role::Admin, Role::Operator, Role::Read], &what, source).await?;
+    guard::require(&api, &visitor, &[Role::Admin, Role::Operator, Role::Read], &what).await?;
     let call = id.to_string();
     if let Some(live) = api.mirror.call(id) {
-        if !access.sees(&live.tenant) {
+        if !visitor.access.sees(&live.tenant) {
             return Err(Problem::not_found());
         }
         match api.link.trace(&call).await {
@@ -155,7 +141,7 @@ pub(super) async fn trace(
         .fetch_optional(&api.store.pool)
         .await?;
     if let Some(row) = row {
-        if !access.sees(row.get("tenant")) {
+        if !visitor.access.sees(row.get("tenant")) {
             return Err(Problem::not_found());
         }
         return Ok(Json(TraceAnswer { call, steps: ingest::stored_steps(row.get("steps"))? }));
@@ -163,7 +149,7 @@ pub(super) async fn trace(
     // The engine keeps a call that has ended for retransmissions; its trace comes when it is done with it.
     let record =
         sqlx::query("SELECT tenant FROM cdrs WHERE call = ?").bind(&call).fetch_optional(&api.store.pool).await?;
-    record.filter(|row| access.sees(row.get("tenant"))).ok_or_else(Problem::not_found)?;
+    record.filter(|row| visitor.access.sees(row.get("tenant"))).ok_or_else(Problem::not_found)?;
     let steps = api.link.trace(&call).await.ok_or_else(Problem::engine_down)?.ok_or_else(Problem::not_found)?;
     Ok(Json(TraceAnswer { call, steps: steps.iter().map(StoredStep::from).collect() }))
 }

@@ -11,13 +11,13 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::process::side::clock;
 use crate::process::side::http::Api;
+use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::Page;
 use crate::process::side::http::page::Params;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::record::cdr::Cdr;
 use crate::process::side::store::StoreError;
-use crate::process::side::token::Access;
 
 /// By time of start, and by order of becoming final.
 const BY_CALL: char = 'c';
@@ -52,14 +52,14 @@ pub(super) struct List {
     (status = 200, body = Page<Cdr>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
+    Extension(visitor): Extension<Visitor>,
     Params(params): Params<List>,
 ) -> Result<Json<Page<Cdr>>, Problem> {
     let limit = page::limit(params.limit)?;
     let place = place(&params)?;
     let mut query = QueryBuilder::<Sqlite>::new("SELECT position, call, record FROM cdrs WHERE 1 = 1");
     push_filters(&mut query, &params)?;
-    page::push_tenants(&mut query, &access, params.tenant.as_deref());
+    page::push_tenants(&mut query, "tenant", &visitor.access, params.tenant.as_deref());
     match &place {
         Place::Final(position) => {
             query.push(" AND position > ").push_bind(*position).push(" ORDER BY position LIMIT ");

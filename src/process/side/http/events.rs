@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::base::limit::EVENT_STREAMS_MAX;
 use crate::process::side::http::Api;
 use crate::process::side::http::guard;
-use crate::process::side::http::guard::Source;
+use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::Params;
 use crate::process::side::http::problem::Problem;
@@ -55,13 +55,11 @@ pub(super) struct Filter {
     (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn stream(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     headers: HeaderMap,
     Params(filter): Params<Filter>,
 ) -> Result<Response, Problem> {
-    let source = source.map(|Extension(source)| source);
-    guard::require(&api, &access, &[Role::Admin, Role::Operator, Role::Read], "GET /v1/events", source).await?;
+    guard::require(&api, &visitor, &[Role::Admin, Role::Operator, Role::Read], "GET /v1/events").await?;
     let place = Place::enter(&api)
         .ok_or_else(|| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many event streams are open"))?;
     let mut newest = api.newest_event.clone();
@@ -77,7 +75,7 @@ pub(super) async fn stream(
             }
         },
     };
-    let reader = Reader { place, access, tenant: filter.tenant, newest, position, waiting };
+    let reader = Reader { place, access: visitor.access, tenant: filter.tenant, newest, position, waiting };
     let events = stream::unfold(reader, async |mut reader| {
         reader.next().await.map(|event| (Ok::<_, Infallible>(event), reader))
     });
@@ -139,7 +137,7 @@ impl Reader {
     async fn read(&mut self, head: i64) -> Result<(), StoreError> {
         let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM events WHERE position > ");
         query.push_bind(self.position).push(" AND position <= ").push_bind(head);
-        page::push_tenants(&mut query, &self.access, self.tenant.as_deref());
+        page::push_tenants(&mut query, "tenant", &self.access, self.tenant.as_deref());
         query.push(" ORDER BY position LIMIT ").push_bind(PAGE);
         let rows = query.build().fetch_all(&self.place.0.store.pool).await?;
         for row in &rows {

@@ -31,6 +31,24 @@ const TOKEN_BYTES_MAX: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source(pub(crate) IpAddr);
 
+/// Who asks, and from where; in every request below `/v1`.
+#[derive(Clone)]
+pub(super) struct Visitor {
+    pub(super) access: Access,
+    source: Option<Source>,
+}
+
+impl Visitor {
+    /// The beginning of an entry of the audit.
+    pub(super) fn entry(&self, action: &'static str, outcome: &'static str) -> Entry {
+        Entry { action, outcome, source: text(self.source), ..Entry::by(&self.access.name) }
+    }
+}
+
+fn text(source: Option<Source>) -> String {
+    source.map(|source| source.0.to_string()).unwrap_or_default()
+}
+
 /// An answer of JSON and plain text: nothing in it may run, be framed or be kept.
 const HEADERS: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -59,7 +77,8 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
     };
     match access {
         Ok(Some(access)) => {
-            request.extensions_mut().insert(access);
+            let source = source(&request);
+            request.extensions_mut().insert(Visitor { access, source });
             next.run(request).await
         }
         Ok(None) => {
@@ -81,22 +100,16 @@ fn presented(request: &Request) -> Option<&str> {
 }
 
 /// Ends the request of a token whose role is not among `roles`, and notes it.
-pub(super) async fn require(
-    api: &Api,
-    access: &Access,
-    roles: &[Role],
-    what: &str,
-    source: Option<Source>,
-) -> Result<(), Problem> {
-    if roles.contains(&access.role) {
+pub(super) async fn require(api: &Api, visitor: &Visitor, roles: &[Role], what: &str) -> Result<(), Problem> {
+    if roles.contains(&visitor.access.role) {
         return Ok(());
     }
-    refuse(api, &access.name, what, source).await;
+    refuse(api, &visitor.access.name, what, visitor.source).await;
     Err(Problem::forbidden())
 }
 
 async fn refuse(api: &Api, actor: &str, what: &str, source: Option<Source>) {
-    let source = source.map(|source| source.0.to_string()).unwrap_or_default();
+    let source = text(source);
     api.metrics.on_refusal();
     // One line that fail2ban can read; it names no token.
     tracing::warn!(event = "api.refused", source, "API request refused from {source}");

@@ -96,12 +96,12 @@ pub(super) fn place(kind: char, text: Option<&str>) -> Result<Option<String>, Pr
 }
 
 /// Limits a query to the tenants that the token sees and the one that was asked for.
-pub(super) fn push_tenants(query: &mut QueryBuilder<Sqlite>, access: &Access, asked: Option<&str>) {
+pub(super) fn push_tenants(query: &mut QueryBuilder<Sqlite>, column: &str, access: &Access, asked: Option<&str>) {
     if let Some(tenant) = asked {
-        query.push(" AND tenant = ").push_bind(tenant.to_owned());
+        query.push(format_args!(" AND {column} = ")).push_bind(tenant.to_owned());
     }
     if let Some(tenants) = &access.tenants {
-        query.push(" AND tenant IN (");
+        query.push(format_args!(" AND {column} IN ("));
         let mut list = query.separated(", ");
         for tenant in tenants {
             list.push_bind(tenant.clone());

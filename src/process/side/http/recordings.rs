@@ -29,7 +29,7 @@ use crate::process::side::audit::Entry;
 use crate::process::side::clock;
 use crate::process::side::http::Api;
 use crate::process::side::http::guard;
-use crate::process::side::http::guard::Source;
+use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::NoParams;
 use crate::process::side::http::page::Page;
@@ -39,7 +39,6 @@ use crate::process::side::recording::audio;
 use crate::process::side::recording::rows;
 use crate::process::side::recording::rows::Deletion;
 use crate::process::side::recording::rows::LedgerLine;
-use crate::process::side::token::Access;
 use crate::process::side::token::Role;
 use crate::wire::link::RecordWish;
 use crate::wire::wav;
@@ -105,12 +104,10 @@ pub(super) struct Pause {
     (status = 200, body = Page<RecordingItem>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     Params(params): Params<List>,
 ) -> Result<Json<Page<RecordingItem>>, Problem> {
-    let source = source.map(|Extension(source)| source);
-    guard::require(&api, &access, &READERS, "GET /v1/recordings", source).await?;
+    guard::require(&api, &visitor, &READERS, "GET /v1/recordings").await?;
     let limit = page::limit(params.limit)?;
     let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
     for (sql, value) in [(" AND recordings.call = ", &params.call), (" AND cdrs.sip_call_id = ", &params.sip_call_id)] {
@@ -124,7 +121,7 @@ pub(super) async fn list(
     if let Some(until) = page::time("until", params.until.as_deref())? {
         query.push(" AND recordings.started_at < ").push_bind(clock::to_sql(until));
     }
-    push_tenants(&mut query, &access, params.tenant.as_deref());
+    page::push_tenants(&mut query, "recordings.tenant", &visitor.access, params.tenant.as_deref());
     if let Some(before) = page::place('r', params.cursor.as_deref())? {
         query.push(" AND recordings.id < ").push_bind(before);
     }
@@ -140,14 +137,12 @@ pub(super) async fn list(
     (status = 200, body = RecordingItem), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn one(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     id: Result<Path<String>, PathRejection>,
     _: Params<NoParams>,
 ) -> Result<Json<RecordingItem>, Problem> {
-    let source = source.map(|Extension(source)| source);
-    guard::require(&api, &access, &READERS, "GET /v1/recordings/{id}", source).await?;
-    Ok(Json(item(&find(&api, &access, id).await?)?))
+    guard::require(&api, &visitor, &READERS, "GET /v1/recordings/{id}").await?;
+    Ok(Json(item(&find(&api, &visitor, id).await?)?))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -167,23 +162,21 @@ pub(super) struct Media {
     (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn media(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     method: Method,
     headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
     Params(params): Params<Media>,
 ) -> Result<Response, Problem> {
-    let source = source.map(|Extension(source)| source);
-    guard::require(&api, &access, &READERS, "GET /v1/recordings/{id}/media", source).await?;
-    let row = find(&api, &access, id).await?;
+    guard::require(&api, &visitor, &READERS, "GET /v1/recordings/{id}/media").await?;
+    let row = find(&api, &visitor, id).await?;
     let view = View {
         encoding: rows::encoding(&row)?,
         channels: channels(params.channels.as_deref())?,
         is_pcm: is_pcm(params.format.as_deref())?,
     };
     let outcome = if method == Method::HEAD { "head" } else { "done" };
-    note(&api, &access, source, "recording.read", &row, outcome).await?;
+    note(&api, &visitor, "recording.read", &row, outcome).await?;
     let (reader, stored) = api.shelf.open(&row).await?.ok_or_else(deleted)?;
     let frames = stored / view.stored_bytes() as u64;
     let audio = frames * view.format().block_bytes() as u64;
@@ -321,14 +314,12 @@ pub(super) struct PeaksAnswer {
     (status = 200, body = PeaksAnswer), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn peaks(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     id: Result<Path<String>, PathRejection>,
     _: Params<NoParams>,
 ) -> Result<Json<PeaksAnswer>, Problem> {
-    let source = source.map(|Extension(source)| source);
-    guard::require(&api, &access, &READERS, "GET /v1/recordings/{id}/peaks", source).await?;
-    let row = find(&api, &access, id).await?;
+    guard::require(&api, &visitor, &READERS, "GET /v1/recordings/{id}/peaks").await?;
+    let row = find(&api, &visitor, id).await?;
     if row.get::<Option<Vec<u8>>, _>("key").is_none() {
         return Err(deleted());
     }
@@ -344,17 +335,15 @@ pub(super) async fn peaks(
     (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     id: Result<Path<String>, PathRejection>,
     _: Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
-    let source = source.map(|Extension(source)| source);
-    guard::require(&api, &access, &[Role::Admin], "DELETE /v1/recordings/{id}", source).await?;
-    let row = find(&api, &access, id).await?;
+    guard::require(&api, &visitor, &[Role::Admin], "DELETE /v1/recordings/{id}").await?;
+    let row = find(&api, &visitor, id).await?;
     let done = api.shelf.delete(row.get("id")).await?;
     let outcome = if done == Deletion::Done { "done" } else { "held" };
-    note(&api, &access, source, "recording.delete", &row, outcome).await?;
+    note(&api, &visitor, "recording.delete", &row, outcome).await?;
     match done {
         Deletion::Done => Ok(StatusCode::NO_CONTENT),
         Deletion::Held => Err(Problem::new(StatusCode::CONFLICT, "the recording is held")),
@@ -366,12 +355,11 @@ pub(super) async fn delete(
     (status = 204, description = "Held"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn hold(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     id: Result<Path<String>, PathRejection>,
     _: Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
-    set_held(&api, &access, source.map(|Extension(source)| source), id, true).await
+    set_held(&api, &visitor, id, true).await
 }
 
 /// Lets a recording be deleted again.
@@ -379,26 +367,24 @@ pub(super) async fn hold(
     (status = 204, description = "Not held"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn release(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     id: Result<Path<String>, PathRejection>,
     _: Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
-    set_held(&api, &access, source.map(|Extension(source)| source), id, false).await
+    set_held(&api, &visitor, id, false).await
 }
 
 async fn set_held(
     api: &Api,
-    access: &Access,
-    source: Option<Source>,
+    visitor: &Visitor,
     id: Result<Path<String>, PathRejection>,
     is_held: bool,
 ) -> Result<StatusCode, Problem> {
-    guard::require(api, access, &[Role::Admin], "/v1/recordings/{id}/hold", source).await?;
-    let row = find(api, access, id).await?;
+    guard::require(api, visitor, &[Role::Admin], "/v1/recordings/{id}/hold").await?;
+    let row = find(api, visitor, id).await?;
     let query = sqlx::query("UPDATE recordings SET is_held = ? WHERE id = ?").bind(is_held);
     query.bind(row.get::<&str, _>("id")).execute(&api.store.pool).await?;
-    note(api, access, source, if is_held { "recording.hold" } else { "recording.release" }, &row, "done").await?;
+    note(api, visitor, if is_held { "recording.hold" } else { "recording.release" }, &row, "done").await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -409,12 +395,10 @@ async fn set_held(
     (status = 503, body = Problem, content_type = "application/problem+json", description = "No engine")))]
 pub(super) async fn wish(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     path: Result<Path<(String, String)>, PathRejection>,
     _: Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
-    let source = source.map(|Extension(source)| source);
     let Path((call, wish)) = path.map_err(|_| Problem::not_found())?;
     let call: CallId = call.parse().map_err(|_| Problem::not_found())?;
     let (wish, action) = match wish.as_str() {
@@ -424,15 +408,16 @@ pub(super) async fn wish(
         "resume" => (RecordWish::Resume, "recording.resume"),
         _ => return Err(Problem::not_found()),
     };
-    guard::require(&api, &access, &[Role::Admin, Role::Operator], action, source).await?;
-    let live = api.mirror.call(call).filter(|call| access.sees(&call.tenant)).ok_or_else(Problem::not_found)?;
+    guard::require(&api, &visitor, &[Role::Admin, Role::Operator], action).await?;
+    let live = api.mirror.call(call).filter(|call| visitor.access.sees(&call.tenant)).ok_or_else(Problem::not_found)?;
     let found = api.link.record(call, wish).await;
     let outcome = match found {
         Some(true) => "done",
         Some(false) => "not found",
         None => "engine down",
     };
-    note_subject(&api, &access, source, action, call.to_string(), live.tenant, outcome).await?;
+    let entry = Entry { subject: call.to_string(), tenant: Some(live.tenant), ..visitor.entry(action, outcome) };
+    audit::note_alone(&api.store, &entry).await?;
     match found {
         Some(true) => Ok(StatusCode::NO_CONTENT),
         Some(false) => Err(Problem::not_found()),
@@ -440,50 +425,22 @@ pub(super) async fn wish(
     }
 }
 
-async fn find(api: &Api, access: &Access, id: Result<Path<String>, PathRejection>) -> Result<SqliteRow, Problem> {
+async fn find(api: &Api, visitor: &Visitor, id: Result<Path<String>, PathRejection>) -> Result<SqliteRow, Problem> {
     let Path(id) = id.map_err(|_| Problem::not_found())?;
     let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
     query.push(" AND recordings.id = ").push_bind(id);
     let row = query.build().fetch_optional(&api.store.pool).await?;
-    row.filter(|row| access.sees(row.get("tenant"))).ok_or_else(Problem::not_found)
-}
-
-fn push_tenants(query: &mut QueryBuilder<Sqlite>, access: &Access, asked: Option<&str>) {
-    if let Some(tenant) = asked {
-        query.push(" AND recordings.tenant = ").push_bind(tenant.to_owned());
-    }
-    if let Some(tenants) = &access.tenants {
-        query.push(" AND recordings.tenant IN (");
-        let mut list = query.separated(", ");
-        for tenant in tenants {
-            list.push_bind(tenant.clone());
-        }
-        query.push(")");
-    }
+    row.filter(|row| visitor.access.sees(row.get("tenant"))).ok_or_else(Problem::not_found)
 }
 
 async fn note(
     api: &Api,
-    access: &Access,
-    source: Option<Source>,
+    visitor: &Visitor,
     action: &'static str,
     row: &SqliteRow,
     outcome: &'static str,
 ) -> Result<(), Problem> {
-    note_subject(api, access, source, action, row.get("id"), row.get("tenant"), outcome).await
-}
-
-async fn note_subject(
-    api: &Api,
-    access: &Access,
-    source: Option<Source>,
-    action: &'static str,
-    subject: String,
-    tenant: String,
-    outcome: &'static str,
-) -> Result<(), Problem> {
-    let source = source.map(|source| source.0.to_string()).unwrap_or_default();
-    let entry = Entry { action, subject, tenant: Some(tenant), outcome, source, ..Entry::by(&access.name) };
+    let entry = Entry { subject: row.get("id"), tenant: row.get("tenant"), ..visitor.entry(action, outcome) };
     Ok(audit::note_alone(&api.store, &entry).await?)
 }
 

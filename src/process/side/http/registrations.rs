@@ -10,13 +10,12 @@ use utoipa::ToSchema;
 use crate::process::side::clock;
 use crate::process::side::http::Api;
 use crate::process::side::http::guard;
-use crate::process::side::http::guard::Source;
+use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::Page;
 use crate::process::side::http::page::Params;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::mirror::RegistrationKey;
-use crate::process::side::token::Access;
 use crate::process::side::token::Role;
 use crate::wire::link::Registration;
 
@@ -49,18 +48,17 @@ pub(super) struct RegistrationItem {
     (status = 200, body = Page<RegistrationItem>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn list(
     State(api): State<Api>,
-    Extension(access): Extension<Access>,
-    source: Option<Extension<Source>>,
+    Extension(visitor): Extension<Visitor>,
     Params(params): Params<List>,
 ) -> Result<Json<Page<RegistrationItem>>, Problem> {
-    let source = source.map(|Extension(source)| source);
     let roles = [Role::Admin, Role::Operator, Role::Read];
-    guard::require(&api, &access, &roles, "GET /v1/registrations", source).await?;
+    guard::require(&api, &visitor, &roles, "GET /v1/registrations").await?;
     let limit = page::limit(params.limit)?;
     let after = page::place('r', params.cursor.as_deref())?.map(|place| key(&place)).transpose()?;
     let asked = params.tenant.as_deref();
-    let found =
-        api.mirror.registrations(after, limit + 1, clock::now(), |found| page::shows(&access, asked, &found.tenant));
+    let found = api
+        .mirror
+        .registrations(after, limit + 1, clock::now(), |found| page::shows(&visitor.access, asked, &found.tenant));
     let page =
         Page::new(found, limit, |last| page::cursor('r', &format!("{}\n{}\n{}", last.tenant, last.user, last.contact)));
     Ok(Json(Page { items: page.items.into_iter().map(RegistrationItem::from).collect(), next: page.next }))
