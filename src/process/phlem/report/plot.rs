@@ -27,18 +27,7 @@ pub(super) fn lines(title: &str, unit: &str, times: &[Duration], series: &[Serie
     let top = nice(series.iter().flat_map(|series| series.values.iter().flatten()).copied().fold(0.0, f64::max));
     let x = |seconds: f64| LEFT + (WIDTH - LEFT - RIGHT) * seconds / end;
     grid(&mut svg, top);
-    for part in [0.0, 0.25, 0.5, 0.75, 1.0] {
-        let anchor = if part == 0.0 {
-            "start"
-        } else if part == 1.0 {
-            "end"
-        } else {
-            "middle"
-        };
-        let clock = text::clock(Duration::from_secs_f64(end * part));
-        let _ =
-            write!(svg, r#"<text x="{:.1}" y="{}" text-anchor="{anchor}">{clock}</text>"#, x(end * part), HEIGHT - 6.0);
-    }
+    labels(&mut svg, &[0.0, 0.25, 0.5, 0.75, 1.0], |part| text::clock(Duration::from_secs_f64(end * part)));
     for (index, series) in series.iter().enumerate() {
         let mut points: Vec<String> = Vec::new();
         for (time, value) in times.iter().zip(series.values.iter().copied()).map(|(t, v)| (t.as_secs_f64(), v)) {
@@ -102,18 +91,9 @@ pub(super) fn bars(title: &str, histogram: &Histogram) -> String {
             width - 1.0
         );
     }
-    for part in [0.0, 0.5, 1.0] {
-        let anchor = if part == 0.0 {
-            "start"
-        } else if part == 1.0 {
-            "end"
-        } else {
-            "middle"
-        };
-        let value = text::duration(Some(Duration::from_nanos(10f64.powf(low + (high - low) * part) as u64)));
-        let x = LEFT + (WIDTH - LEFT - RIGHT) * part;
-        let _ = write!(svg, r#"<text x="{x:.1}" y="{}" text-anchor="{anchor}">{value}</text>"#, HEIGHT - 6.0);
-    }
+    labels(&mut svg, &[0.0, 0.5, 1.0], |part| {
+        text::duration(Some(Duration::from_nanos(10f64.powf(low + (high - low) * part) as u64)))
+    });
     svg.push_str("</svg></figure>");
     svg
 }
@@ -139,6 +119,19 @@ fn grid(svg: &mut String, top: f64) {
             y + 4.0,
             short(top * part)
         );
+    }
+}
+
+/// Under the plot, at these parts of its width.
+fn labels(svg: &mut String, parts: &[f64], label: impl Fn(f64) -> String) {
+    for part in parts.iter().copied() {
+        let anchor = match part {
+            0.0 => "start",
+            1.0 => "end",
+            _ => "middle",
+        };
+        let (x, y) = (LEFT + (WIDTH - LEFT - RIGHT) * part, HEIGHT - 6.0);
+        let _ = write!(svg, r#"<text x="{x:.1}" y="{y}" text-anchor="{anchor}">{}</text>"#, label(part));
     }
 }
 
