@@ -81,6 +81,8 @@ pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
 pub const EVENT_STREAMS_MAX: usize = 128;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Acknowledgements on their way to the tape thread; each is said again, so more are dropped.
+pub const TAPE_COMMANDS_MAX: usize = 256;
 
 const _: () = assert!(SIP_MESSAGE_BYTES_MAX <= u16::MAX as usize, "offsets into a message are u16");
 const _: () = assert!(SIP_HEAD_BYTES_MAX <= SIP_MESSAGE_BYTES_MAX);

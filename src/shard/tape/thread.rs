@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::base::id::ShardId;
+use crate::base::limit::TAPE_COMMANDS_MAX;
 use crate::base::time::Instant;
 use crate::shard::clock;
 use crate::shard::memory::Counter;
@@ -59,8 +60,7 @@ pub struct TapeSettings {
 
 /// What the tape thread is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Everything up to this segment of its track is durable elsewhere.
+enum Command {
     Acknowledge(SegmentName),
     /// The shards have ended: write what is left, then end.
     Finish,
@@ -506,15 +506,16 @@ pub struct TapeHandle {
 /// Carries commands to the thread.
 #[derive(Clone, Debug)]
 pub struct Teller {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::SyncSender<Command>,
     bell: Bell,
 }
 
 impl Teller {
-    pub fn tell(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            self.bell.ring();
-        }
+    /// Everything up to this segment of its track is durable elsewhere. Dropped while the thread has too much to do: whoever
+    /// says it says it again.
+    pub fn acknowledge(&self, through: SegmentName) {
+        let _ = self.commands.try_send(Command::Acknowledge(through));
+        self.bell.ring();
     }
 }
 
@@ -525,7 +526,8 @@ impl TapeHandle {
 
     /// After the shards have ended: everything in the rings is written.
     pub fn finish(self) {
-        self.teller.tell(Command::Finish);
+        let _ = self.teller.commands.send(Command::Finish);
+        self.teller.bell.ring();
         if self.thread.join().is_err() {
             tracing::error!(event = "fault", "the tape thread panicked");
         }
@@ -534,7 +536,7 @@ impl TapeHandle {
 
 /// Starts the thread on `cpu`, or wherever the kernel likes.
 pub fn spawn<D: Disk + 'static>(mut tape: Tape<D>, bell: Bell, cpu: Option<usize>) -> io::Result<TapeHandle> {
-    let (commands, received) = mpsc::channel();
+    let (commands, received) = mpsc::sync_channel(TAPE_COMMANDS_MAX);
     let listening = bell.clone();
     let thread = std::thread::Builder::new().name("tape".to_owned()).spawn(move || {
         pin(cpu);

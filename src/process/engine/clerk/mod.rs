@@ -47,7 +47,6 @@ use crate::process::plan::EngineSettings;
 use crate::shard::clock;
 use crate::shard::mesh::Member;
 use crate::shard::mesh::Post;
-use crate::shard::tape::thread::Command;
 use crate::shard::tape::thread::Teller;
 use crate::wire::control::Answer;
 use crate::wire::control::FromChild;
@@ -288,7 +287,7 @@ impl Clerk {
             },
             FromSide::Hangup { request, call } => self.ask_hangup(Asker::Side(request), call),
             FromSide::TapeAck { shard, track, segment } => {
-                self.tape.tell(Command::Acknowledge(SegmentName { shard, track, segment }));
+                self.tape.acknowledge(SegmentName { shard, track, segment });
             }
             FromSide::Record { request, call, wish } => self.ask_record(Asker::Side(request), call, wish),
             FromSide::Trace { request, subject } => self.ask_trace(Asker::Side(request), &subject),
