@@ -280,6 +280,53 @@ fn an_idle_shard_sleeps() {
     world.stop();
 }
 
+/// The kernel may leave its flag for deferred work raised after a storm; a shard that believed it would turn for ever.
+#[test]
+fn a_shard_sleeps_after_every_storm() {
+    let world = World::new(1, &config());
+    let phone = phone();
+    phone.set_nonblocking(true).unwrap();
+    let mut random = Random::new(8);
+    let turns = || world.figures[0].count(Counter::TurnsWoken) + world.figures[0].count(Counter::TurnsLoaded);
+    for storm in 0..20 {
+        let begin = Stopwatch::now();
+        while begin.elapsed() < Duration::from_millis(100) {
+            phone.send_to(&[1; 172], world.addresses[0]).unwrap();
+            let _ = phone.recv_from(&mut [0; 256]);
+            pause(random.below(300));
+        }
+        std::thread::sleep(Duration::from_millis(130));
+        let before = turns();
+        std::thread::sleep(Duration::from_millis(60));
+        let turned = turns() - before;
+        assert!(turned < 100, "{turned} turns in 60 ms of silence after storm {storm}");
+    }
+    world.stop();
+}
+
+/// An empty datagram ends the kernel's receive: whoever sends many must not take the socket from the others.
+#[test]
+fn empty_datagrams_hold_nobody_up() {
+    let world = World::new(1, &config());
+    let (phone, stranger) = (phone(), phone());
+    phone.set_nonblocking(true).unwrap();
+    const DATAGRAMS: usize = 2_000;
+    let (mut sent, mut answers) = (0, 0);
+    let begin = Stopwatch::now();
+    while answers < DATAGRAMS && begin.elapsed() < Duration::from_secs(5) {
+        if sent < DATAGRAMS {
+            stranger.send_to(&[], world.addresses[0]).unwrap();
+            stranger.send_to(&[], world.addresses[0]).unwrap();
+            phone.send_to(&[1; 172], world.addresses[0]).unwrap();
+            sent += 1;
+        }
+        answers += std::iter::from_fn(|| phone.recv_from(&mut [0; 256]).ok()).count();
+        pause(200);
+    }
+    assert_eq!(answers, DATAGRAMS);
+    world.stop();
+}
+
 #[test]
 fn deadlines_are_kept_asleep_and_awake() {
     let world = World::new(1, &config());
