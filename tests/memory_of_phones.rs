@@ -26,6 +26,7 @@ use tipring::machine::registrar::Registrar;
 use tipring::machine::settings::RegistrationBounds;
 use tipring::machine::settings::Secrets;
 use tipring::machine::settings::Settings;
+use tipring::wire::link::Announce;
 use tipring::wire::link::DirectoryPart;
 use tipring::wire::link::Ha1;
 use tipring::wire::link::Phone;
@@ -93,6 +94,7 @@ fn tenant(number: usize) -> Tenant {
         realm: String::new(),
         default: false,
         record: Record::Never,
+        announce: Announce::None,
         digest: Vec::new(),
     }
 }

@@ -67,6 +67,10 @@ pub const PHONES_MAX: usize = 1_000_000;
 pub const ALIASES_PER_TENANT_MAX: usize = 32;
 /// Numbers of one phone.
 pub const NUMBERS_PER_PHONE_MAX: usize = 64;
+/// Audio of a tenant's announcement: 10 s. Two of them must fit into a frame of the link.
+pub const ANNOUNCEMENT_SAMPLES_MAX: usize = 80_000;
+/// Audio of all tenants' announcements: the engine holds them.
+pub const ANNOUNCEMENTS_BYTES_MAX: i64 = 64 << 20;
 /// A directory file.
 pub const DIRECTORY_FILE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Registrations that the side process shows.
@@ -87,5 +91,6 @@ pub const TAPE_COMMANDS_MAX: usize = 256;
 const _: () = assert!(SIP_MESSAGE_BYTES_MAX <= u16::MAX as usize, "offsets into a message are u16");
 const _: () = assert!(SIP_HEAD_BYTES_MAX <= SIP_MESSAGE_BYTES_MAX);
 const _: () = assert!(BRANCHES_MAX >= BINDINGS_PER_AOR_MAX);
+const _: () = assert!(ANNOUNCEMENT_SAMPLES_MAX * 2 < LINK_FRAME_BYTES_MAX);
 const _: () = assert!(STREAMS_PER_CALL_MAX <= SDP_MEDIA_MAX);
 const _: () = assert!(SHARDS_MAX <= 64, "a set of shards is a u64");

@@ -27,6 +27,7 @@ use crate::machine::settings::RegistrationBounds;
 use crate::machine::settings::Secrets;
 use crate::machine::settings::Settings;
 use crate::machine::source_limit::SourceLimit;
+use crate::wire::link::Announce;
 use crate::wire::link::DirectoryPart;
 use crate::wire::link::Ha1;
 use crate::wire::link::Phone;
@@ -88,6 +89,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         realm: String::new(),
         default: false,
         record: Record::Never,
+        announce: Announce::None,
         digest: Vec::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! Everything a machine may cause. The caller owns the outbox, empties it after each step, and applies it in order.
 
+use std::net::SocketAddr;
+
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -67,6 +69,12 @@ pub enum Output {
     Media(MediaCommand),
     /// The relay to its sockets.
     Socket(SocketCommand),
+    /// A packet of our own from a media slot.
+    Rtp {
+        slot: u32,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
     /// What must outlive the engine.
     Store(Stored),
 }

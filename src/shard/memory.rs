@@ -178,6 +178,7 @@ figures! {
     CallFaults "tipring_call_faults_total" "" "Calls ended because a step of ours panicked";
     RtpForwarded "tipring_rtp_packets_total" "kind=\"rtp\"" "Packets relayed";
     RtcpForwarded "tipring_rtp_packets_total" "kind=\"rtcp\"" "Packets relayed";
+    RtpAnnounced "tipring_rtp_announced_total" "" "Packets of announcements sent";
     RtpBytes "tipring_rtp_bytes_total" "" "Bytes relayed";
     RtpDroppedClosed "tipring_rtp_dropped_total" "reason=\"closed\"" "Packets not relayed";
     RtpDroppedMalformed "tipring_rtp_dropped_total" "reason=\"malformed\"" "Packets not relayed";
@@ -185,6 +186,7 @@ figures! {
     RtpDroppedUnbridged "tipring_rtp_dropped_total" "reason=\"unbridged\"" "Packets not relayed";
     RtpDroppedDirection "tipring_rtp_dropped_total" "reason=\"direction\"" "Packets not relayed";
     RtpDroppedNoDestination "tipring_rtp_dropped_total" "reason=\"no_destination\"" "Packets not relayed";
+    RtpDroppedAnnouncement "tipring_rtp_dropped_total" "reason=\"announcement\"" "Packets not relayed";
     MediaLatched "tipring_media_latches_total" "kind=\"first\"" "Sources learnt";
     MediaRelatched "tipring_media_latches_total" "kind=\"again\"" "Sources learnt";
     MediaTimeouts "tipring_media_timeouts_total" "" "Streams that fell silent";

@@ -16,7 +16,7 @@ use crate::wire::event::Event;
 use crate::wire::tape::Track;
 
 /// The format both ends must speak.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromEngine {
@@ -181,6 +181,7 @@ pub struct Tenant {
     pub realm: String,
     pub default: bool,
     pub record: Record,
+    pub announce: Announce,
     /// Digest algorithms offered, in this order; empty: the node's.
     pub digest: Vec<String>,
 }
@@ -221,6 +222,29 @@ pub enum Record {
     Never,
     Always,
     OnDemand,
+}
+
+/// What both parties hear when a call begins to be recorded.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Announce {
+    #[default]
+    None,
+    Tone,
+    /// µ-law.
+    File {
+        audio: Vec<u8>,
+    },
+}
+
+/// Without the audio: a tenant may be logged.
+impl std::fmt::Debug for Announce {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Tone => "Tone",
+            Self::File { .. } => "File",
+        })
+    }
 }
 
 /// A frame that cannot be: the connection is closed and made anew.

@@ -27,14 +27,25 @@ pub struct Call {
 
 impl Call {
     pub fn set_up(left: &mut Phone, right: &mut Phone, to: &str, number: u32) -> Self {
+        Self::set_up_with(left, right, to, number, &|sdp| sdp)
+    }
+
+    /// `change` is done to both descriptions.
+    pub fn set_up_with(
+        left: &mut Phone,
+        right: &mut Phone,
+        to: &str,
+        number: u32,
+        change: &dyn Fn(String) -> String,
+    ) -> Self {
         let caller_stream = Stream::open(left.local.ip(), number);
         let callee_stream = Stream::open(right.local.ip(), number + 1000);
-        let mut caller = left.invite(to, "", &caller_stream.sdp("sendrecv"));
+        let mut caller = left.invite(to, "", &change(caller_stream.sdp("sendrecv")));
         let offer = right.find(PATIENCE, |message| message.start.starts_with("INVITE"));
         let offer = offer.unwrap_or_else(|| panic!("{} is not called; the caller:\n{}", right.user, left.report()));
         right.reply(&offer, 180, "", "");
         left.await_status(&mut caller, 180);
-        right.reply(&offer, 200, "", &callee_stream.sdp("sendrecv"));
+        right.reply(&offer, 200, "", &change(callee_stream.sdp("sendrecv")));
         let answer = left.await_status(&mut caller, 200);
         left.ack(&caller, "");
         right.incoming("ACK");

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "real processes need real time")]
 #![allow(clippy::print_stderr, reason = "the server's log belongs to a failure's report")]
 
+mod announce;
 mod audio;
 mod baresip;
 mod calls;

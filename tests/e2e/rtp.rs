@@ -47,6 +47,11 @@ impl Stream {
         )
     }
 
+    /// Packets so far.
+    pub fn sent(&self) -> u16 {
+        self.sent
+    }
+
     /// One packet of 20 ms.
     pub fn send(&mut self, to: SocketAddr) {
         self.sent += 1;

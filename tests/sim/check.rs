@@ -59,6 +59,7 @@ pub fn nothing_is_left(world: &World) {
     }
     assert_eq!(world.open_sockets(), 0, "media sockets left open");
     each_call_ends_once(world);
+    each_recording_is_told(world);
     nobody_registers_a_stranger(world);
     let unheard: u64 = world.shards.iter().map(|shard| shard.slowed() + shard.counts().shut_out).sum();
     let unanswered = world.watch.unanswered();
@@ -92,6 +93,27 @@ fn each_call_ends_once(world: &World) {
     }
     for (call, [started, _, ended]) in calls {
         assert_eq!((started, ended), (1, 1), "call {call}: started and ended");
+    }
+}
+
+/// Each party of a recorded call either heard that it is, or is said not to have.
+fn each_recording_is_told(world: &World) {
+    let mut calls: BTreeMap<_, [u32; 3]> = BTreeMap::new();
+    for (_, call, body) in &world.events {
+        let place = match body {
+            Body::RecordingStarted { .. } => 0,
+            Body::RecordingAnnounced { .. } => 1,
+            Body::RecordingStopped { .. } => 2,
+            _ => continue,
+        };
+        calls.entry(*call).or_default()[place] += 1;
+    }
+    for (call, counts) in calls {
+        assert_eq!(
+            counts,
+            [1, 2 * u32::from(world.announces), 1],
+            "{call:?}: recordings, parties told, recordings ended"
+        );
     }
 }
 

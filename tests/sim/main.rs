@@ -66,6 +66,34 @@ fn two_phones_talk() {
 }
 
 #[test]
+fn both_hear_that_they_are_recorded_and_then_each_other() {
+    for shards in [1, 3] {
+        let answers = Manner::Answers { after: Duration::from_millis(800) };
+        // A shard is another engine's at almost every step.
+        let mut world = World::new(3, shards, Faults { restored: 900, ..Faults::NONE });
+        world.announces = true;
+        world.populate(&[answers, answers]);
+        for phone in 0..2 {
+            world.plan(Duration::from_millis(10), phone, Act::Register { expires: 3600 });
+        }
+        world.run(Duration::from_secs(1));
+        world.plan(Duration::ZERO, 0, Act::Call { user: "1002".to_owned() });
+        world.run(Duration::from_secs(5));
+        for phone in &world.phones {
+            assert_eq!(phone.announced.len(), 20, "{}", world.story());
+            assert!(phone.announced.windows(2).all(|two| two[1] == two[0].wrapping_add(1)), "{:?}", phone.announced);
+            assert!(phone.frames_received > 10, "{}", world.story());
+        }
+        world.plan(Duration::ZERO, 1, Act::HangUp);
+        world.run(Duration::from_secs(60));
+        check::settled(&world);
+        let played =
+            world.events.iter().filter(|(_, _, body)| matches!(body, Body::RecordingAnnounced { played: true, .. }));
+        assert_eq!(played.count(), 2);
+    }
+}
+
+#[test]
 fn calls_are_set_up_without_waiting() {
     let picks_up = Duration::from_millis(800);
     for shards in 1..=4 {
@@ -171,6 +199,7 @@ fn busy_world(seed: u64) {
     };
     let mut world = World::new(seed, shards, faults);
     let answers = Manner::Answers { after: Duration::from_millis(1 + random.below(3_000)) };
+    world.announces = seed.is_multiple_of(3);
     world.populate(&[
         answers,
         answers,

@@ -11,6 +11,8 @@ use tipring::base::time::Instant;
 use crate::text;
 use crate::text::Text;
 
+/// What an announcement of 20 ms takes.
+const ANNOUNCED_BYTES: usize = 172;
 const T1: Duration = Duration::from_millis(500);
 const T2: Duration = Duration::from_secs(4);
 const TIMEOUT: Duration = Duration::from_secs(32);
@@ -75,6 +77,8 @@ pub struct Phone {
     pub facts: Vec<(Instant, Fact)>,
     pub registered: bool,
     pub frames_received: u64,
+    /// Numbers of the packets that told it that it is recorded.
+    pub announced: Vec<u16>,
     random: Random,
     registration_cseq: u32,
     nonce_count: u32,
@@ -153,6 +157,7 @@ impl Phone {
             facts: Vec::new(),
             registered: false,
             frames_received: 0,
+            announced: Vec::new(),
             random: Random::new(seed),
             registration_cseq: 0,
             nonce_count: 0,
@@ -428,6 +433,12 @@ impl Phone {
     /// A packet for the RTP port. One that was under way when its call ended is no fault; one for another phone, for another
     /// call, or from an address that was never told is.
     pub fn handle_rtp(&mut self, from: SocketAddr, packet: &[u8], now: Instant) {
+        if packet.len() == ANNOUNCED_BYTES
+            && self.tokens.iter().any(|(_, told)| told.is_empty() || told.contains(&from))
+        {
+            self.announced.push(u16::from_be_bytes([packet[2], packet[3]]));
+            return;
+        }
         let said = String::from_utf8_lossy(packet.get(12..).unwrap_or_default()).into_owned();
         let meant = said.split_once('>').map_or("", |(_, meant)| meant);
         let told = self.tokens.iter().find(|(token, _)| token == meant).map(|(_, told)| told);

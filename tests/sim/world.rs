@@ -119,6 +119,8 @@ pub struct World {
     sockets: Vec<BTreeMap<u32, Socket>>,
     /// Sockets drop what the kernel would drop; else the relay has to.
     kernel_filters: bool,
+    /// All calls are recorded, and their parties told so.
+    pub announces: bool,
 }
 
 /// A media socket as its shard asked for it.
@@ -166,6 +168,7 @@ impl World {
             watch: Watch::default(),
             sockets: (0..shards).map(|_| BTreeMap::new()).collect(),
             kernel_filters: seed.is_multiple_of(2),
+            announces: false,
         }
     }
 
@@ -181,7 +184,8 @@ impl World {
             aliases: Vec::new(),
             realm: String::new(),
             default: true,
-            record: link::Record::Never,
+            record: if self.announces { link::Record::Always } else { link::Record::Never },
+            announce: if self.announces { link::Announce::Tone } else { link::Announce::None },
             digest: Vec::new(),
         };
         let mut part = DirectoryPart { tenants: vec![tenant], ..DirectoryPart::default() };
@@ -370,6 +374,14 @@ impl World {
                 }
                 Output::Mesh { to, message } => self.tell_shard(shard, to, message),
                 Output::Socket(command) => self.on_socket(index, command),
+                Output::Rtp { slot, to, bytes } => {
+                    assert!(
+                        self.sockets[index].get(&slot).is_some_and(|socket| socket.is_open),
+                        "sent from a closed port"
+                    );
+                    let port = FIRST_PORT + index as u32 * PAIRS_PER_SHARD * 2 + slot;
+                    self.transmit(SocketAddr::new(NODE, port as u16), to, bytes);
+                }
                 Output::Event { call, body, .. } => self.events.push((shard, call, body)),
                 _ => {}
             }

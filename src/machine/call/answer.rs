@@ -155,6 +155,7 @@ impl Call {
         if self.wants_recording(leg) == Record::Always {
             self.begin_recording(By::System, out);
         }
+        self.announce_recording(cx, out);
     }
 
     /// The caller's 200, as soon as RFC 3262 allows it.

@@ -104,7 +104,7 @@ impl Call {
             CallInput::Media(notice) => self.on_notice(notice, cx, out),
             CallInput::FlowClosed(flow) | CallInput::SendFailed(flow) => self.on_flow_gone(flow, cx, out),
             CallInput::Hangup { by, text } => self.on_hangup(by, text, cx, out),
-            CallInput::Record { wish, by } => self.on_record_wish(wish, by, out),
+            CallInput::Record { wish, by } => self.on_record_wish(wish, by, cx, out),
             CallInput::Fault => panic!("a fault was asked for"),
         }
         self.search(cx, out);

@@ -33,6 +33,7 @@ impl Call {
                 self.on_report(leg, stream, &report, out);
             }
             Notice::Taped { frames } => self.on_tape_off(leg, stream, frames, out),
+            Notice::Announced { played } => self.on_announced(leg, played, cx, out),
             Notice::Digit { digit } => self.on_digit(leg, digit, cx, out),
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! The relay copies packets to the tape pair by pair; here is which pairs, and when. One recording goes on over re-INVITE,
 //! hold, new streams and codecs, until it is stopped or the call ends. While it is paused nothing of media or digits is kept.
-//! Streams that the phones encrypt between themselves are not recorded, and that is told.
+//! Streams that the phones encrypt between themselves are not recorded, and that is told. [`announce`] tells the parties.
+
+mod announce;
 
 use std::time::Duration;
 
@@ -14,7 +16,10 @@ use crate::machine::call::Call;
 use crate::machine::call::State;
 use crate::machine::call::input::Context;
 use crate::machine::call::media;
+use crate::machine::call::media::Ports;
+use crate::machine::call::recording::announce::Told;
 use crate::machine::call::trace::What;
+use crate::machine::media::announcement::Sound;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::media::command::PairId;
 use crate::machine::media::command::TapeSwitch;
@@ -24,6 +29,7 @@ use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::link::Record;
 use crate::wire::link::RecordWish;
+use crate::wire::sdp::facts::Described;
 use crate::wire::sdp::facts::MediaFacts;
 use crate::wire::tape::Mark;
 use crate::wire::tape::record::Format;
@@ -42,6 +48,8 @@ pub struct Wanted {
     pub caller: Record,
     /// Users of the called phones that have a wish.
     pub callees: Vec<(String, Record)>,
+    /// What both parties hear when it begins.
+    pub announce: Option<Sound>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +61,7 @@ pub(super) struct Recording {
     /// Counts of pairs that were switched off and have not come.
     awaited: u8,
     keys: Keys,
+    told: Told,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +85,14 @@ struct Stream {
     formats: Vec<Format>,
 }
 
+/// One of those who talk: our ports towards it, what it described, and what the other one did.
+struct End<'a> {
+    leg: u8,
+    ports: &'a Ports,
+    own: Option<&'a Described>,
+    other: Option<&'a Described>,
+}
+
 /// The last keys pressed, by one party.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Keys {
@@ -87,7 +104,7 @@ struct Keys {
 impl Recording {
     pub(super) fn new(wanted: Wanted) -> Self {
         let (streams, frames, keys) = (Vec::new(), Vec::new(), Keys::default());
-        Self { wanted, stage: Stage::Off, streams, frames, awaited: 0, keys }
+        Self { wanted, stage: Stage::Off, streams, frames, awaited: 0, keys, told: Told::default() }
     }
 }
 
@@ -144,6 +161,7 @@ impl Call {
                 out.push(Output::Media(MediaCommand::Tape { pair, switch }));
             }
         }
+        self.announce_anew(index, out);
     }
 
     fn tell_formats(&self, told: &Stream, out: &mut Outbox) {
@@ -154,14 +172,8 @@ impl Call {
 
     /// The audio of both parties of a bond, each with its payload type of telephone events.
     fn audio_streams(&self, index: usize) -> Vec<(Stream, Option<u8>)> {
-        let Some(bond) = self.bonds.get(index) else { return Vec::new() };
-        let Some(branch) = self.branches.iter().find(|branch| branch.leg == bond.branch) else { return Vec::new() };
-        let ends = [
-            (0, &self.caller.ports, bond.caller.description.theirs(), bond.callee.description.theirs()),
-            (bond.branch, &branch.ports, bond.callee.description.theirs(), bond.caller.description.theirs()),
-        ];
         let mut streams = Vec::new();
-        for (leg, ports, own, other) in ends {
+        for End { leg, ports, own, other } in self.ends(index).into_iter().flatten() {
             let Some(own) = own else { continue };
             for (stream, pair, facts) in media::audio(ports, own) {
                 let other = other.and_then(|other| other.media.get(usize::from(stream)));
@@ -173,9 +185,22 @@ impl Call {
         streams
     }
 
-    pub(super) fn on_record_wish(&mut self, wish: RecordWish, by: By, out: &mut Outbox) {
+    fn ends(&self, index: usize) -> Option<[End<'_>; 2]> {
+        let bond = self.bonds.get(index)?;
+        let branch = self.branches.iter().find(|branch| branch.leg == bond.branch)?;
+        let (caller, callee) = (bond.caller.description.theirs(), bond.callee.description.theirs());
+        Some([
+            End { leg: 0, ports: &self.caller.ports, own: caller, other: callee },
+            End { leg: bond.branch, ports: &branch.ports, own: callee, other: caller },
+        ])
+    }
+
+    pub(super) fn on_record_wish(&mut self, wish: RecordWish, by: By, cx: &mut Context<'_>, out: &mut Outbox) {
         match wish {
-            RecordWish::Start if self.state == State::Answered => self.begin_recording(by, out),
+            RecordWish::Start if self.state == State::Answered => {
+                self.begin_recording(by, out);
+                self.announce_recording(cx, out);
+            }
             RecordWish::Start => {}
             RecordWish::Stop => self.stop_recording(by, out),
             RecordWish::Pause if self.recording.stage == Stage::On => {
@@ -199,6 +224,7 @@ impl Call {
             return;
         }
         let open: Vec<PairId> = self.open_pairs();
+        self.hush(out);
         self.recording.stage = Stage::Stopping { by };
         self.recording.awaited = 0;
         for stream in self.recording.streams.iter().filter(|stream| open.contains(&stream.pair)) {
@@ -254,6 +280,7 @@ impl Call {
     }
 
     fn tell_stopped(&mut self, by: By, out: &mut Outbox) {
+        self.give_up_telling(out);
         self.recording.stage = Stage::Off;
         let mut frames = std::mem::take(&mut self.recording.frames);
         frames.sort_unstable_by_key(|counted| (counted.leg, counted.stream));
@@ -292,7 +319,7 @@ impl Call {
         self.recording.keys = Keys::default();
         self.step(cx, leg, What::FeatureCode);
         let by = if leg == 0 { By::Caller } else { By::Callee };
-        self.on_record_wish(wish, by, out);
+        self.on_record_wish(wish, by, cx, out);
     }
 }
 

@@ -66,6 +66,7 @@ pub enum What {
     TransactionTimeout(Method),
     Ended { status: u16 },
     FeatureCode,
+    Announced { played: bool },
 }
 
 impl Trace {
@@ -139,6 +140,8 @@ impl What {
             Self::Hangup => ("operator", "hung up on request".to_owned()),
             Self::TransactionTimeout(method) => ("timer", format!("no answer to {}", method.name())),
             Self::FeatureCode => ("record", "the keys for recording were pressed".to_owned()),
+            Self::Announced { played: true } => ("record", "was told that the call is recorded".to_owned()),
+            Self::Announced { played: false } => ("record", "was not told that the call is recorded".to_owned()),
             Self::Ended { status } => ("end", format!("ended with {status}")),
         }
     }

@@ -1,6 +1,7 @@
 //! Look-ups, deltas and copies of the directory.
 
 use super::*;
+use crate::wire::link::Announce;
 use crate::wire::link::Ha1;
 use crate::wire::link::Record;
 
@@ -12,6 +13,7 @@ fn tenant(name: &str, domain: &str) -> Tenant {
         realm: String::new(),
         default: false,
         record: Record::Never,
+        announce: Announce::None,
         digest: Vec::new(),
     }
 }

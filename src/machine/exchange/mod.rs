@@ -220,6 +220,8 @@ impl Exchange {
         self.registrar.handle_timeout(now, shared.directory, out);
         self.lingering.handle_timeout(now.instant);
         self.relay.handle_timeout(now);
+        let Self { relay, calls, .. } = self;
+        relay.play(now, |owner| calls.get(owner.call).map_or(&[], |call| who::announcement(call.tenant(), shared)));
         self.settle(mark, now, shared, out);
         self.history.observe(out.after(mark), now.unix, &shared.settings.secrets.hash);
         if is_shared {
@@ -514,6 +516,7 @@ impl Exchange {
             while let Some(output) = self.relay.next_output() {
                 match output {
                     MediaOutput::Socket(command) => out.push(Output::Socket(command)),
+                    MediaOutput::Packet { slot, to, bytes } => out.push(Output::Rtp { slot, to, bytes }),
                     MediaOutput::Notice(notice) => {
                         self.on_call(notice.owner.call, CallInput::Media(notice), now, shared, out)
                     }

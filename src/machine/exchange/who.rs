@@ -6,7 +6,9 @@ use crate::machine::call::recording::Wanted;
 use crate::machine::directory::address::is_ours;
 use crate::machine::directory::address::tenant_of_host;
 use crate::machine::directory::address::user_text;
+use crate::machine::media::announcement::Sound;
 use crate::machine::outbox::Aor;
+use crate::wire::link::Announce;
 use crate::wire::link::Phone;
 use crate::wire::link::Record;
 use crate::wire::link::Tenant;
@@ -67,10 +69,23 @@ pub(super) fn recorded(caller: &Phone, tenant: &Tenant, destination: &Destinatio
     Wanted {
         tenant: tenant.record,
         caller: caller.record,
+        announce: match tenant.announce {
+            Announce::None => None,
+            Announce::Tone => Some(Sound::Tone),
+            Announce::File { .. } => Some(Sound::File),
+        },
         callees: phones
             .filter(|phone| phone.record != Record::Never)
             .map(|phone| (phone.user.clone(), phone.record))
             .collect(),
+    }
+}
+
+/// A tenant's own announcement, in µ-law; empty where it has none.
+pub(super) fn announcement<'a>(tenant: &str, shared: Shared<'a>) -> &'a [u8] {
+    match shared.directory.tenant(tenant).map(|tenant| &tenant.announce) {
+        Some(Announce::File { audio }) => audio,
+        _ => &[],
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::base::id::CallId;
 use crate::base::id::Handle;
 use crate::base::time::Instant;
+use crate::machine::media::announcement::Voice;
 use crate::machine::media::latch::Rank;
 use crate::machine::media::quality::Report;
 use crate::wire::sdp::facts::MediaFacts;
@@ -76,6 +77,12 @@ pub enum MediaCommand {
     Listen {
         pair: PairId,
         payload_type: Option<u8>,
+    },
+    /// The party is told that it is recorded, as soon as it can hear; what the other one says meanwhile does not reach it. Given
+    /// again it changes what was negotiated, and `None` ends it. Answered by [`Notice::Announced`].
+    Announce {
+        pair: PairId,
+        voice: Option<Voice>,
     },
     /// Forgets all about the pair; answered by [`Notice::Closed`].
     Close {
@@ -194,6 +201,10 @@ pub enum Notice {
     Taped {
         frames: u64,
     },
+    /// The announcement is over: all of it was sent, or not.
+    Announced {
+        played: bool,
+    },
     /// A key was pressed: one of 0123456789*#ABCD.
     Digit {
         digit: char,
@@ -225,4 +236,10 @@ pub enum SocketCommand {
 pub enum MediaOutput {
     Notice(MediaNotice),
     Socket(SocketCommand),
+    /// A packet of our own.
+    Packet {
+        slot: u32,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
 }

@@ -4,6 +4,7 @@
 //! call allocates pairs ([`ports`]), writes descriptions ([`rewrite`]) and gives [`MediaCommand`]s to the shard's one
 //! [`relay`], which answers with [`MediaNotice`]s. No packet is decoded, mixed or recorded here.
 
+pub mod announcement;
 pub mod command;
 pub mod latch;
 pub mod pair;

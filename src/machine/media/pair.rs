@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::base::id::CallId;
 use crate::base::time::Instant;
+use crate::machine::media::announcement::Player;
 use crate::machine::media::command::Clocks;
 use crate::machine::media::command::Expectation;
 use crate::machine::media::command::Owner;
@@ -62,6 +63,8 @@ pub struct Pair {
     pub(super) listens_for: Option<u8>,
     /// RTP timestamp and arrival of the last one: its packets repeat the timestamp.
     pub(super) last_event: Option<(u32, Instant)>,
+    /// What the party is told, or is to be told when it can hear.
+    pub(super) player: Option<Player>,
 }
 
 /// Room that the record of a pair needs in the state memory, whatever its values.
@@ -95,6 +98,12 @@ impl Pair {
         // Behind a NAT the RTCP port is not known before RTCP came from it: a guess could hit somebody else.
         let guessed = matches!(self.latch.rank(), Some(Rank::Signalling));
         self.rtcp_source.or_else(|| self.rtcp_first.filter(|_| !guessed))
+    }
+
+    /// The party hears us and not the other party.
+    #[inline]
+    pub(super) fn is_told(&self) -> bool {
+        self.player.as_ref().is_some_and(Player::is_playing)
     }
 
     /// Takes a description over; true if the party is to be learned anew.

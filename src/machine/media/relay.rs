@@ -4,6 +4,7 @@
 //! bounded queue for [`Relay::next_output`]. A sweep over the open pairs, an eighth of them every eighth of a second, finds
 //! silence. State is an array of plain records; a closed pair's record is blank.
 
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -91,12 +92,14 @@ pub enum DropReason {
     Direction,
     /// The other party's address is not known, or may not be sent to.
     NoDestination,
+    /// The other party hears that it is recorded.
+    Announcement,
 }
 
 impl DropReason {
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     pub const NAMES: [&'static str; Self::COUNT] =
-        ["closed", "malformed", "stranger", "unbridged", "direction", "no_destination"];
+        ["closed", "malformed", "stranger", "unbridged", "direction", "no_destination", "announcement"];
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +117,8 @@ pub struct RelayCounts {
     pub overflows: u64,
     /// Commands for a pair that is not open, or already open.
     pub misdirected: u64,
+    /// Packets of announcements sent.
+    pub announced: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -128,6 +133,8 @@ pub struct Relay {
     sweep_slice: usize,
     counts: RelayCounts,
     fork: Option<Fork>,
+    /// Pairs that play, by when their next packet is due.
+    players: BTreeSet<(Instant, PairId)>,
 }
 
 impl Relay {
@@ -143,6 +150,7 @@ impl Relay {
             sweep_slice: 0,
             counts: RelayCounts::default(),
             fork: None,
+            players: BTreeSet::new(),
         }
     }
 
@@ -255,6 +263,9 @@ impl Relay {
         }
         let peer = &mut self.pairs[to.0 as usize];
         let destination = peer.rtp_destination().ok_or(DropReason::NoDestination)?;
+        if peer.is_told() {
+            return Err(DropReason::Announcement);
+        }
         peer.packets_sent += 1;
         peer.bytes_sent += packet.len() as u64;
         self.counts.rtp_forwarded += 1;
@@ -282,7 +293,7 @@ impl Relay {
                     None => Notice::Latched { source, rank },
                     Some(from) => Notice::Relatched { from, to: source },
                 };
-                self.on_latched(id, before, source, notice);
+                self.on_latched(id, before, source, notice, now);
             }
             Step::Stranger => {
                 let continued = header.is_some_and(|header| pair.is_continued_by(source, header, now));
@@ -291,14 +302,14 @@ impl Relay {
                     return Err(DropReason::Stranger);
                 };
                 pair.latch.relatch(source);
-                self.on_latched(id, Some(from), source, Notice::Relatched { from, to: source });
+                self.on_latched(id, Some(from), source, Notice::Relatched { from, to: source }, now);
             }
         }
         self.connect(id, source);
         Ok(())
     }
 
-    fn on_latched(&mut self, id: PairId, before: Option<SocketAddr>, source: SocketAddr, notice: Notice) {
+    fn on_latched(&mut self, id: PairId, before: Option<SocketAddr>, source: SocketAddr, notice: Notice, now: Instant) {
         self.disconnect(id);
         let pair = &mut self.pairs[id.0 as usize];
         if before.is_none() {
@@ -311,6 +322,7 @@ impl Relay {
             pair.rtcp_source = None;
         }
         self.notify(id, notice);
+        self.start_player(id, now);
     }
 
     /// RFC 4733 §2.3: the payload begins with the event; all packets of one event have its timestamp.
@@ -420,6 +432,7 @@ impl Relay {
             | MediaCommand::Watch { pair, .. }
             | MediaCommand::Tape { pair, .. }
             | MediaCommand::Listen { pair, .. }
+            | MediaCommand::Announce { pair, .. }
             | MediaCommand::Close { pair } => pair,
         };
         let opens = matches!(command, MediaCommand::Open { .. });
@@ -439,6 +452,7 @@ impl Relay {
             }
             MediaCommand::Tape { pair, switch } => self.switch_tape(pair, switch),
             MediaCommand::Listen { pair, payload_type } => self.pairs[pair.0 as usize].listens_for = payload_type,
+            MediaCommand::Announce { pair, voice } => self.announce(pair, voice, now.instant),
             MediaCommand::Close { pair } => self.close(pair),
         }
     }
@@ -449,6 +463,7 @@ impl Relay {
         }
         self.open_count += 1;
         self.open[id.0 as usize / 64] |= 1 << (id.0 % 64);
+        self.players.extend(record.player.and_then(|player| player.next_at).map(|at| (at, id)));
         self.pairs[id.0 as usize] = record;
     }
 
@@ -492,6 +507,7 @@ impl Relay {
 
     fn close(&mut self, id: PairId) {
         self.unbridge(id);
+        self.end_player(id, false);
         let report = Box::new(self.pairs[id.0 as usize].report());
         self.notify(id, Notice::Closed { report });
         self.push(MediaOutput::Socket(SocketCommand::Close { slot: id.rtp_slot() }));
@@ -502,7 +518,8 @@ impl Relay {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        (self.open_count > 0).then_some(self.next_sweep)
+        let played_at = self.players.first().map(|(at, _)| *at);
+        (self.open_count > 0).then(|| played_at.map_or(self.next_sweep, |at| at.min(self.next_sweep)))
     }
 
     pub fn handle_timeout(&mut self, now: Now) {
@@ -525,6 +542,7 @@ impl Relay {
     }
 
     fn sweep(&mut self, id: PairId, now: Instant) {
+        self.start_player(id, now);
         let pair = &self.pairs[id.0 as usize];
         let heard_at = pair.stream.last_at;
         if pair.connected && now.since(heard_at) >= DISCONNECT_SILENCE {
@@ -572,5 +590,6 @@ impl Relay {
     }
 }
 
+mod announce;
 #[cfg(test)]
 mod tests;

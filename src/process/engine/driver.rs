@@ -317,6 +317,7 @@ impl Driver {
             }
             Output::Live(live) => self.tell_clerk(ToClerk::Live(Box::new(live))),
             Output::Traced { call, tenant, steps } => self.tell_clerk(ToClerk::CallTrace { call, tenant, steps }),
+            Output::Rtp { slot, to, bytes } => effects.send_udp(slot, to, &bytes),
             Output::Store(record) => self.tell_clerk(ToClerk::Store(Box::new(record))),
             Output::Socket(command) => match command {
                 SocketCommand::Open { slot } => effects.arm(slot),

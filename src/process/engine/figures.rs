@@ -38,13 +38,14 @@ const DELAYS: [(&[u8], Histogram); 10] = [
     (b"INFO ", Histogram::SipDelayInfo),
 ];
 /// By [`DropReason`](crate::machine::media::relay::DropReason), in its order.
-const DROPS: [Counter; 6] = [
+const DROPS: [Counter; 7] = [
     Counter::RtpDroppedClosed,
     Counter::RtpDroppedMalformed,
     Counter::RtpDroppedStranger,
     Counter::RtpDroppedUnbridged,
     Counter::RtpDroppedDirection,
     Counter::RtpDroppedNoDestination,
+    Counter::RtpDroppedAnnouncement,
 ];
 const SENT: [Counter; 6] = [
     Counter::SipSent1xx,
@@ -128,6 +129,7 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::CallFaults, exchange.faults()),
         (Counter::RtpForwarded, relay.rtp_forwarded),
         (Counter::RtcpForwarded, relay.rtcp_forwarded),
+        (Counter::RtpAnnounced, relay.announced),
         (Counter::RtpBytes, relay.bytes_forwarded),
         (Counter::MediaLatched, relay.latched),
         (Counter::MediaRelatched, relay.relatched),

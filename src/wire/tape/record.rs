@@ -58,6 +58,12 @@ pub enum Mark {
     Ended {
         frames: Vec<Frames>,
     },
+    /// What the leg's party was told about the recording, and whether it heard all of it.
+    Announced {
+        leg: u8,
+        announce: String,
+        played: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

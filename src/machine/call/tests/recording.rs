@@ -3,6 +3,8 @@
 use super::ladder::*;
 use crate::machine::call::input::CallInput;
 use crate::machine::call::recording::Wanted;
+use crate::machine::media::announcement::Sound;
+use crate::machine::media::announcement::Voice;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::media::command::MediaNotice;
 use crate::machine::media::command::Notice;
@@ -10,12 +12,13 @@ use crate::machine::media::command::PairId;
 use crate::machine::media::command::TapeSwitch;
 use crate::wire::event::Body;
 use crate::wire::event::By;
+use crate::wire::g711::Law;
 use crate::wire::link::Record;
 use crate::wire::link::RecordWish;
 use crate::wire::tape::Mark;
 
 fn wanted(tenant: Record, caller: Record, callee: Record) -> Wanted {
-    Wanted { tenant, caller, callees: vec![("1002".to_owned(), callee)] }
+    Wanted { tenant, caller, callees: vec![("1002".to_owned(), callee)], announce: None }
 }
 
 /// A call that is up: Alice (10) talks to host 20.
@@ -39,6 +42,21 @@ impl Ladder {
             _ => None,
         };
         media.into_iter().filter_map(switch).collect()
+    }
+
+    fn announcements(&mut self) -> Vec<(PairId, Option<Voice>)> {
+        let media = std::mem::take(&mut self.media);
+        let announcement = |command: MediaCommand| match command {
+            MediaCommand::Announce { pair, voice } => Some((pair, voice)),
+            _ => None,
+        };
+        media.into_iter().filter_map(announcement).collect()
+    }
+
+    fn announced(&mut self, leg: u8, played: bool) {
+        let (pair, owner) =
+            self.owners.iter().map(|(pair, owner)| (*pair, *owner)).find(|(_, o)| o.leg == leg).unwrap();
+        self.step(CallInput::Media(MediaNotice { pair, owner, notice: Notice::Announced { played } }));
     }
 
     fn names(&self) -> Vec<&'static str> {
@@ -99,6 +117,64 @@ fn a_recording_is_told_with_its_formats_and_counts() {
     assert_eq!(frames.iter().map(|counted| (counted.leg, counted.stream)).collect::<Vec<_>>(), [(0, 0), (1, 0)]);
     let last: Vec<_> = ladder.events.iter().rev().take(2).map(|(_, body)| body.name()).collect();
     assert_eq!(last, ["call.ended", "recording.stopped"]);
+}
+
+#[test]
+fn both_parties_are_told_once_and_it_is_noted() {
+    let always = wanted(Record::Always, Record::Never, Record::Never);
+    let (mut ladder, mut alice) = call(Wanted { announce: Some(Sound::Tone), ..always });
+    let asked = ladder.announcements();
+    let voices: Vec<_> = asked.iter().map(|(_, voice)| voice.unwrap()).collect();
+    assert_eq!(asked.len(), 2);
+    assert!(voices.iter().all(|voice| (voice.sound, voice.law, voice.payload_type) == (Sound::Tone, Law::Mu, 0)));
+    assert_ne!(voices[0].ssrc, voices[1].ssrc);
+    assert!(!ladder.names().contains(&"recording.announced"));
+    ladder.announced(0, true);
+    // A negotiation that changes no codec changes nothing.
+    ladder.receive(10, &alice.request("INVITE", "", &sdp(10, "a=sendonly\r\n")));
+    let offer = ladder.expect(20, "INVITE");
+    ladder.receive(20, &offer.response(200, "b1", "", &sdp(20, "a=recvonly\r\n")));
+    ladder.take_sent();
+    assert!(ladder.announcements().is_empty());
+    ladder.receive(10, &alice.request("BYE", "", ""));
+    let bye = ladder.expect(20, "BYE");
+    ladder.receive(20, &bye.response(200, "", "", ""));
+    ladder.take_sent();
+    ladder.finish();
+    let told = |played: bool, leg: u8| Mark::Announced { leg, announce: "tone".to_owned(), played };
+    let marks: Vec<_> = ladder.marks.iter().filter(|mark| matches!(mark, Mark::Announced { .. })).collect();
+    assert_eq!(marks, [&told(true, 0), &told(false, 1)]);
+    assert!(matches!(ladder.marks.last(), Some(Mark::Ended { .. })));
+    assert!(ladder.has_event(|body| *body == Body::RecordingAnnounced { announce: "tone".to_owned(), played: false }));
+}
+
+#[test]
+fn who_is_not_recorded_hears_nothing_and_each_recording_is_told() {
+    let (mut ladder, _) = call(Wanted { announce: Some(Sound::File), ..Wanted::default() });
+    assert!(ladder.announcements().is_empty());
+    for _ in 0..2 {
+        ladder.step(CallInput::Record { wish: RecordWish::Start, by: By::Operator });
+        assert_eq!(ladder.announcements().len(), 2);
+        ladder.announced(0, true);
+        ladder.step(CallInput::Record { wish: RecordWish::Stop, by: By::Operator });
+        let ended = ladder.announcements();
+        assert!(matches!(ended[..], [(_, None)]), "the callee, who was still to hear it: {ended:?}");
+    }
+    let (mut ladder, _) = call(wanted(Record::Always, Record::Never, Record::Never));
+    assert!(ladder.announcements().is_empty() && !ladder.names().contains(&"recording.announced"));
+}
+
+#[test]
+fn what_cannot_be_told_is_noted() {
+    let always = Wanted { announce: Some(Sound::Tone), ..wanted(Record::Always, Record::Never, Record::Never) };
+    let opus = |host: u8| sdp(host, "a=rtpmap:96 opus/48000/2\r\n").replace("AVP 0", "AVP 96");
+    let mut ladder = Ladder::recorded(&invite("", &opus(10)), &[20], always);
+    let offer = ladder.expect(20, "INVITE");
+    ladder.expect(10, "SIP/2.0 100");
+    ladder.receive(20, &offer.response(200, "b1", "", &opus(20)));
+    assert!(ladder.announcements().is_empty());
+    let told = ladder.marks.iter().filter(|mark| matches!(mark, Mark::Announced { played: false, .. }));
+    assert_eq!(told.count(), 2);
 }
 
 #[test]

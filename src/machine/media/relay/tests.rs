@@ -6,6 +6,7 @@ use super::*;
 use crate::base::id::CallId;
 use crate::base::id::Handle;
 use crate::base::time::UnixTime;
+use crate::machine::media::announcement::Sound;
 use crate::machine::media::command::Clocks;
 use crate::machine::media::latch::Rank;
 
@@ -153,6 +154,7 @@ impl World {
         while let Some(deadline) = self.relay.next_deadline().filter(|deadline| *deadline <= end) {
             self.now.instant = deadline;
             self.relay.handle_timeout(self.now);
+            self.relay.play(self.now, |_| FILE);
         }
         self.now.instant = end;
     }
@@ -173,7 +175,7 @@ impl World {
     fn notices(&mut self) -> Vec<(PairId, Notice)> {
         let notices = self.outputs().into_iter().filter_map(|output| match output {
             MediaOutput::Notice(notice) => Some((notice.pair, notice.notice)),
-            MediaOutput::Socket(_) => None,
+            MediaOutput::Socket(_) | MediaOutput::Packet { .. } => None,
         });
         notices.collect()
     }
@@ -181,11 +183,14 @@ impl World {
     fn sockets(&mut self) -> Vec<SocketCommand> {
         let commands = self.outputs().into_iter().filter_map(|output| match output {
             MediaOutput::Socket(command) => Some(command),
-            MediaOutput::Notice(_) => None,
+            MediaOutput::Notice(_) | MediaOutput::Packet { .. } => None,
         });
         commands.collect()
     }
 }
+
+/// A tenant's announcement: three packets.
+const FILE: &[u8] = &[0x55; 480];
 
 const STRANGER: Verdict = Verdict::Drop(DropReason::Stranger);
 
@@ -662,6 +667,8 @@ fn a_record_fits_its_room() {
     assert!(used + 24 * 10 <= crate::machine::media::pair::RECORD_BYTES_MAX, "{used}");
 }
 
+mod announce;
+
 #[derive(Clone, Debug)]
 enum Act {
     Command(MediaCommand),
@@ -685,6 +692,9 @@ fn any_act() -> impl Strategy<Value = Act> {
         4 => (pair(), pair()).prop_map(|(a, b)| MediaCommand::Bridge { a, b }),
         1 => pair().prop_map(|pair| MediaCommand::Unbridge { pair }),
         2 => (pair(), any::<bool>()).prop_map(|(pair, on)| MediaCommand::Watch { pair, on }),
+        3 => (pair(), any::<bool>()).prop_map(|(pair, on)| {
+            MediaCommand::Announce { pair, voice: on.then_some(announce::voice(Sound::Tone)) }
+        }),
         1 => pair().prop_map(|pair| MediaCommand::Close { pair }),
     ];
     let bytes = prop_oneof![
@@ -732,7 +742,7 @@ proptest! {
     #[test]
     fn nothing_leaks_to_strangers(acts in proptest::collection::vec(any_act(), 1..120)) {
         let mut world = World::with_pairs(3);
-        let mut vouched = std::collections::BTreeSet::new();
+        let mut vouched = BTreeSet::new();
         for act in &acts {
             if let Act::Command(MediaCommand::Expect { expectation, .. }) = act {
                 vouched.extend(expectation.rtp.map(|rtp| rtp.ip()));

@@ -11,7 +11,7 @@ use crate::machine::directory::Directory;
 use crate::wire::link::DirectoryPart;
 
 /// First byte of the file: how it is written.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 #[derive(Debug)]
 pub struct Keeping {
@@ -103,6 +103,7 @@ fn parse(bytes: &[u8]) -> Option<Directory> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::link::Announce;
     use crate::wire::link::Record;
     use crate::wire::link::Tenant;
 
@@ -114,6 +115,7 @@ mod tests {
             realm: String::new(),
             default: false,
             record: Record::Never,
+            announce: Announce::File { audio: vec![1, 2] },
             digest: Vec::new(),
         };
         DirectoryPart { tenants: vec![tenant], ..DirectoryPart::default() }
@@ -132,7 +134,7 @@ mod tests {
         keeping.sync().unwrap();
         let again = Keeping::open(dir.path());
         assert_eq!((again.current().version(), again.current().tenants_len()), (8, 3));
-        fs::write(dir.path().join("directory.snapshot"), b"\x01garbage").unwrap();
+        fs::write(dir.path().join("directory.snapshot"), b"\x02garbage").unwrap();
         assert_eq!(Keeping::open(dir.path()).current().version(), 0);
     }
 

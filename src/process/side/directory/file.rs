@@ -14,8 +14,17 @@ pub use crate::process::side::directory::toml_fields::Fault;
 use crate::process::side::directory::toml_fields::Faults;
 use crate::process::side::directory::toml_fields::Fields;
 use crate::process::side::directory::toml_fields::Placed;
+use crate::wire::g711::Law;
+use crate::wire::g711::SAMPLES_PER_SECOND;
+use crate::wire::link::Announce;
 use crate::wire::link::Ha1;
 use crate::wire::link::Record;
+use crate::wire::wav;
+use crate::wire::wav::Wav;
+
+const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// PCM, and room for what else a WAV file may hold.
+const ANNOUNCEMENT_FILE_BYTES_MAX: u64 = 4 * limit::ANNOUNCEMENT_SAMPLES_MAX as u64;
 
 /// What one file says.
 pub struct DirectoryFile {
@@ -31,6 +40,7 @@ pub(super) struct TenantEntry {
     pub(super) realm: String,
     pub(super) default: bool,
     pub(super) record: Record,
+    pub(super) announce: Announce,
 }
 
 pub(super) struct PhoneEntry {
@@ -46,11 +56,11 @@ pub(super) struct PhoneEntry {
     pub(super) external_id: String,
 }
 
-/// Reads the file named by a `{ file = "…" }` in place of a secret.
-pub type ReadSecret<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+/// Reads a file named by a `{ file = "…" }`, of which no more than so many bytes are wanted.
+pub type ReadFile<'a> = &'a dyn Fn(&str, u64) -> Result<Vec<u8>, String>;
 
 /// Everything the file says, or everything that is wrong with it.
-pub fn parse(text: &str, read_secret: ReadSecret<'_>) -> Result<DirectoryFile, Vec<Fault>> {
+pub fn parse(text: &str, read_file: ReadFile<'_>) -> Result<DirectoryFile, Vec<Fault>> {
     let mut faults = Faults::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -64,11 +74,11 @@ pub fn parse(text: &str, read_secret: ReadSecret<'_>) -> Result<DirectoryFile, V
     let mut file = DirectoryFile { tenants: Vec::new(), phones: Vec::new() };
     for (line, table) in tables(&mut root, "tenant", &mut faults) {
         let fields = Fields::new("tenant", line, table);
-        file.tenants.extend(tenant(fields, &mut faults));
+        file.tenants.extend(tenant(fields, read_file, &mut faults));
     }
     for (line, table) in tables(&mut root, "phone", &mut faults) {
         let fields = Fields::new("phone", line, table);
-        file.phones.extend(phone(fields, read_secret, &mut faults));
+        file.phones.extend(phone(fields, read_file, &mut faults));
     }
     root.finish(&mut faults);
     check_repetition(&file, &mut faults);
@@ -102,7 +112,7 @@ fn tables<'t, 'i>(root: &mut Fields<'t, 'i>, name: &'static str, faults: &mut Fa
     found
 }
 
-fn tenant(mut fields: Fields<'_, '_>, faults: &mut Faults) -> Option<TenantEntry> {
+fn tenant(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faults) -> Option<TenantEntry> {
     let before = faults.found.len();
     let line = fields.line;
     let name = fields.required("name", faults);
@@ -120,16 +130,17 @@ fn tenant(mut fields: Fields<'_, '_>, faults: &mut Faults) -> Option<TenantEntry
     let realm = checked(fields.text("realm", faults), "tenant.realm", is_quotable, faults);
     let default = fields.flag("default", faults);
     let record = record(&mut fields, faults);
+    let announce = announce(&mut fields, read_file, faults);
     fields.finish(faults);
     if faults.found.len() > before {
         return None;
     }
     let domain = domain?;
     let realm = realm.unwrap_or_else(|| domain.clone());
-    Some(TenantEntry { line, name: name?.value, domain, aliases, realm, default, record })
+    Some(TenantEntry { line, name: name?.value, domain, aliases, realm, default, record, announce })
 }
 
-fn phone(mut fields: Fields<'_, '_>, read_secret: ReadSecret<'_>, faults: &mut Faults) -> Option<PhoneEntry> {
+fn phone(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faults) -> Option<PhoneEntry> {
     let before = faults.found.len();
     let line = fields.line;
     let tenant = fields.required("tenant", faults);
@@ -146,7 +157,7 @@ fn phone(mut fields: Fields<'_, '_>, read_secret: ReadSecret<'_>, faults: &mut F
     if numbers.len() > limit::NUMBERS_PER_PHONE_MAX {
         faults.note(line, "phone.numbers", format!("at most {} are possible", limit::NUMBERS_PER_PHONE_MAX));
     }
-    let secret = secret(&mut fields, read_secret, faults);
+    let secret = secret(&mut fields, read_file, faults);
     let name = checked(fields.text("name", faults), "phone.name", is_display, faults);
     let record = record(&mut fields, faults);
     let external_id = checked(fields.text("external_id", faults), "phone.external_id", is_display, faults);
@@ -182,7 +193,39 @@ fn record(fields: &mut Fields<'_, '_>, faults: &mut Faults) -> Record {
     }
 }
 
-fn secret(fields: &mut Fields<'_, '_>, read_secret: ReadSecret<'_>, faults: &mut Faults) -> Option<Secret> {
+fn announce(fields: &mut Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faults) -> Announce {
+    let Some(value) = fields.take("announce") else { return Announce::None };
+    let (line, key) = (faults.line(value.span().start), fields.key("announce"));
+    match (value.get_ref().as_str(), path_in(value.get_ref())) {
+        (Some("none"), _) => return Announce::None,
+        (Some("tone"), _) => return Announce::Tone,
+        (_, Some(path)) => match read_file(path, ANNOUNCEMENT_FILE_BYTES_MAX).and_then(|bytes| announcement(&bytes)) {
+            Ok(audio) => return Announce::File { audio },
+            Err(error) => faults.note(line, &key, format!("{path}: {error}")),
+        },
+        _ => faults.note(line, &key, "must be none, tone or { file = \"….wav\" }"),
+    }
+    Announce::None
+}
+
+/// The audio of a WAV file as µ-law.
+fn announcement(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let wav = Wav::parse(bytes).map_err(|error| error.to_string())?;
+    let wav::Format { channels, rate, .. } = wav.format;
+    if (channels, rate) != (1, SAMPLES_PER_SECOND) {
+        return Err(format!("has {channels} channels of {rate} Hz: one of {SAMPLES_PER_SECOND} Hz is wanted"));
+    }
+    if wav.is_empty() || wav.is_cut {
+        return Err("has no audio, or not all of it".to_owned());
+    }
+    if wav.len() > limit::ANNOUNCEMENT_SAMPLES_MAX {
+        let seconds = limit::ANNOUNCEMENT_SAMPLES_MAX / SAMPLES_PER_SECOND as usize;
+        return Err(format!("is longer than {seconds} s"));
+    }
+    Ok(wav.samples(0).map(|sample| Law::Mu.encode(sample)).collect())
+}
+
+fn secret(fields: &mut Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faults) -> Option<Secret> {
     let password = fields.take("password");
     let ha1 = fields.take("ha1");
     let line = fields.line;
@@ -197,7 +240,7 @@ fn secret(fields: &mut Fields<'_, '_>, read_secret: ReadSecret<'_>, faults: &mut
         }
         (Some(value), None) => {
             let line = faults.line(value.span().start);
-            let password = secret_text(value.get_ref(), line, "phone.password", read_secret, faults)?;
+            let password = secret_text(value.get_ref(), line, "phone.password", read_file, faults)?;
             if password.is_empty() || password.len() > 256 || password.chars().any(char::is_control) {
                 faults.note(line, "phone.password", "must have 1 to 256 bytes without control characters");
                 return None;
@@ -210,16 +253,16 @@ fn secret(fields: &mut Fields<'_, '_>, read_secret: ReadSecret<'_>, faults: &mut
                 faults.note(line, "phone.ha1", "write { MD5 = \"…\", SHA-256 = \"…\" }");
                 return None;
             };
-            digests(Fields::new("phone.ha1", line, table), read_secret, faults)
+            digests(Fields::new("phone.ha1", line, table), read_file, faults)
         }
     }
 }
 
-fn digests(mut fields: Fields<'_, '_>, read_secret: ReadSecret<'_>, faults: &mut Faults) -> Option<Secret> {
+fn digests(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faults) -> Option<Secret> {
     let before = faults.found.len();
-    let md5 = digest::<16>(&mut fields, "MD5", read_secret, faults);
-    let sha256 = digest::<32>(&mut fields, "SHA-256", read_secret, faults);
-    let sha512_256 = digest::<32>(&mut fields, "SHA-512-256", read_secret, faults);
+    let md5 = digest::<16>(&mut fields, "MD5", read_file, faults);
+    let sha256 = digest::<32>(&mut fields, "SHA-256", read_file, faults);
+    let sha512_256 = digest::<32>(&mut fields, "SHA-512-256", read_file, faults);
     let line = fields.line;
     fields.finish(faults);
     let ha1 = Ha1 { md5, sha256, sha512_256 };
@@ -232,13 +275,13 @@ fn digests(mut fields: Fields<'_, '_>, read_secret: ReadSecret<'_>, faults: &mut
 fn digest<const N: usize>(
     fields: &mut Fields<'_, '_>,
     name: &'static str,
-    read_secret: ReadSecret<'_>,
+    read_file: ReadFile<'_>,
     faults: &mut Faults,
 ) -> Option<[u8; N]> {
     let value = fields.take(name)?;
     let line = faults.line(value.span().start);
     let key = fields.key(name);
-    let text = secret_text(value.get_ref(), line, &key, read_secret, faults)?;
+    let text = secret_text(value.get_ref(), line, &key, read_file, faults)?;
     let bytes = from_hex::<N>(&text);
     if bytes.is_none() {
         faults.note(line, &key, format!("must be {} hexadecimal digits", 2 * N));
@@ -250,24 +293,28 @@ fn secret_text(
     value: &DeValue<'_>,
     line: usize,
     key: &str,
-    read_secret: ReadSecret<'_>,
+    read_file: ReadFile<'_>,
     faults: &mut Faults,
 ) -> Option<String> {
     if let DeValue::String(text) = value {
         return Some(text.to_string());
     }
-    let path = value.as_table().filter(|table| table.len() == 1).and_then(|table| table.get("file"));
-    let Some(path) = path.and_then(|path| path.get_ref().as_str()) else {
+    let Some(path) = path_in(value) else {
         faults.note(line, key, "expected a string or { file = \"…\" }");
         return None;
     };
-    match read_secret(path) {
+    let read = read_file(path, SECRET_FILE_BYTES_MAX);
+    match read.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is no text".to_owned())) {
         Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
         Err(error) => {
             faults.note(line, key, format!("{path}: {error}"));
             None
         }
     }
+}
+
+fn path_in<'v>(value: &'v DeValue<'_>) -> Option<&'v str> {
+    value.as_table().filter(|table| table.len() == 1)?.get("file")?.get_ref().as_str()
 }
 
 /// What one file may say once only.

@@ -4,6 +4,7 @@
 //! the file applied last is kept, so that a file is applied once, whatever else changed since.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
 
 use sha2::Digest;
@@ -25,6 +26,7 @@ use crate::process::side::seal::NodeKey;
 use crate::process::side::store;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
+use crate::wire::link::Announce;
 use crate::wire::link::Record;
 
 const DIGEST: &str = "directory.digest";
@@ -88,8 +90,16 @@ pub(crate) async fn import_file(store: &Store, key: &NodeKey, path: &Path) -> Re
 
 /// Reads the text of a directory file in `folder`; for a check without a database, too.
 pub fn check_text(text: &str, folder: &Path) -> Result<DirectoryFile, Vec<Fault>> {
-    let read_secret = |path: &str| std::fs::read_to_string(folder.join(path)).map_err(|error| error.to_string());
-    file::parse(text, &read_secret)
+    file::parse(text, &|path, bytes_max| read(&folder.join(path), bytes_max).map_err(|error| error.to_string()))
+}
+
+fn read(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(std::io::Error::other("is too large"));
+    }
+    Ok(bytes)
 }
 
 type Tx = Transaction<'static, Sqlite>;
@@ -139,13 +149,18 @@ async fn write_tenants(
             realms_changed.insert(tenant.name.clone());
         }
         sqlx::query(
-            "INSERT INTO tenants (name, realm, is_default, record) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (name) DO UPDATE SET realm = ?2, is_default = ?3, record = ?4",
+            "INSERT INTO tenants (name, realm, is_default, record, announce, announcement) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (name) DO UPDATE SET realm = ?2, is_default = ?3, record = ?4, announce = ?5, announcement = ?6",
         )
         .bind(&tenant.name)
         .bind(&tenant.realm)
         .bind(tenant.default)
         .bind(record_text(tenant.record))
+        .bind(announce_text(&tenant.announce))
+        .bind(match &tenant.announce {
+            Announce::File { audio } => Some(audio.as_slice()),
+            Announce::None | Announce::Tone => None,
+        })
         .execute(&mut **tx)
         .await?;
         sqlx::query("DELETE FROM domains WHERE tenant = ?").bind(&tenant.name).execute(&mut **tx).await?;
@@ -247,6 +262,13 @@ async fn check_whole(tx: &mut Tx, file: &DirectoryFile, faults: &mut Vec<Fault>)
             format!("only one tenant can be it, not {}", defaults.join(" and ")),
         ));
     }
+    let announcements: i64 =
+        sqlx::query_scalar("SELECT COALESCE(SUM(LENGTH(announcement)), 0) FROM tenants").fetch_one(&mut **tx).await?;
+    if announcements > limit::ANNOUNCEMENTS_BYTES_MAX {
+        let line = file.tenants.iter().find(|tenant| matches!(tenant.announce, Announce::File { .. }));
+        let message = format!("all tenants' files together have more than {} bytes", limit::ANNOUNCEMENTS_BYTES_MAX);
+        faults.push(fault(line.map_or(0, |tenant| tenant.line), "tenant.announce", message));
+    }
     let shared = sqlx::query(
         "SELECT realm, auth_user FROM phones JOIN tenants ON tenants.name = phones.tenant
          GROUP BY realm, auth_user HAVING COUNT(*) > 1 LIMIT 100",
@@ -299,6 +321,14 @@ pub(super) fn record_text(record: Record) -> &'static str {
         Record::Never => "never",
         Record::Always => "always",
         Record::OnDemand => "on-demand",
+    }
+}
+
+const fn announce_text(announce: &Announce) -> &'static str {
+    match announce {
+        Announce::None => "none",
+        Announce::Tone => "tone",
+        Announce::File { .. } => "file",
     }
 }
 

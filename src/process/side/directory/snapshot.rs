@@ -14,6 +14,7 @@ use crate::process::side::directory::secret::Secret;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
+use crate::wire::link::Announce;
 use crate::wire::link::DirectoryPart;
 use crate::wire::link::Phone;
 use crate::wire::link::Record;
@@ -161,7 +162,7 @@ pub(crate) async fn delta(store: &Store, key: &NodeKey, change: &Change) -> Resu
 }
 
 async fn tenant(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Option<Tenant>, StoreError> {
-    let row = sqlx::query("SELECT realm, is_default, record FROM tenants WHERE name = ?")
+    let row = sqlx::query("SELECT realm, is_default, record, announce, announcement FROM tenants WHERE name = ?")
         .bind(name)
         .fetch_optional(&mut **tx)
         .await?;
@@ -181,6 +182,7 @@ async fn tenant(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Opt
         realm: row.get("realm"),
         default: row.get("is_default"),
         record: record(row.get("record"))?,
+        announce: announce(&row)?,
         digest: Vec::new(),
     }))
 }
@@ -212,9 +214,22 @@ fn record(text: &str) -> Result<Record, StoreError> {
         .ok_or(StoreError::Row("record"))
 }
 
+fn announce(row: &SqliteRow) -> Result<Announce, StoreError> {
+    match row.get("announce") {
+        "none" => Ok(Announce::None),
+        "tone" => Ok(Announce::Tone),
+        "file" => Ok(Announce::File { audio: row.get::<Option<Vec<u8>>, _>("announcement").unwrap_or_default() }),
+        _ => Err(StoreError::Row("announce")),
+    }
+}
+
 fn tenant_size(tenant: &Tenant) -> usize {
+    let audio = match &tenant.announce {
+        Announce::File { audio } => audio.len(),
+        Announce::None | Announce::Tone => 0,
+    };
     let domains: usize = tenant.aliases.iter().map(|alias| alias.len() + 2).sum();
-    64 + tenant.name.len() + tenant.domain.len() + tenant.realm.len() + domains
+    64 + audio + tenant.name.len() + tenant.domain.len() + tenant.realm.len() + domains
 }
 
 fn phone_size(phone: &Phone) -> usize {

@@ -14,8 +14,13 @@ use crate::process::side::directory::snapshot;
 use crate::process::side::directory::snapshot::Snapshot;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
+use crate::wire::g711::Law;
+use crate::wire::link;
+use crate::wire::link::Announce;
 use crate::wire::link::DirectoryPart;
+use crate::wire::link::FromSide;
 use crate::wire::link::Record;
+use crate::wire::wav;
 
 struct World {
     folder: TempDir,
@@ -59,6 +64,27 @@ impl World {
     }
 }
 
+#[test]
+fn announcements_that_cannot_be_played_are_refused() {
+    let check = |announce: &str, expected: &[&str]| {
+        let text = format!("[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\nannounce = {announce}\n");
+        let expected: Vec<_> = expected.iter().map(|fault| format!("line 4: tenant.announce: {fault}")).collect();
+        assert_eq!(faults_of(&text), expected, "{announce}");
+    };
+    let file = |name: &str| format!("{{ file = \"{name}\" }}");
+    for good in ["\"none\"", "\"tone\"", &file("good.wav")] {
+        check(good, &[]);
+    }
+    for bad in ["\"song\"", "true", "{ path = \"good.wav\" }"] {
+        check(bad, &["must be none, tone or { file = \"….wav\" }"]);
+    }
+    check(&file("missing.wav"), &["missing.wav: cannot be read"]);
+    check(&file("stereo.wav"), &["stereo.wav: has 2 channels of 8000 Hz: one of 8000 Hz is wanted"]);
+    check(&file("fast.wav"), &["fast.wav: has 1 channels of 16000 Hz: one of 8000 Hz is wanted"]);
+    check(&file("long.wav"), &["long.wav: is longer than 10 s"]);
+    check(&file("empty.wav"), &["empty.wav: has no audio, or not all of it"]);
+}
+
 const ACME: &str = r#"
 [[tenant]]
 name = "acme"
@@ -75,8 +101,15 @@ record = "always"
 "#;
 
 fn faults_of(text: &str) -> Vec<String> {
-    let read_secret = |_: &str| Err("cannot be read".to_owned());
-    file::parse(text, &read_secret).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    let read_file = |path: &str, _| match path {
+        "good.wav" => Ok(wav::emit_pcm(1, 8_000, &[0; 800]).unwrap()),
+        "stereo.wav" => Ok(wav::emit_pcm(2, 8_000, &[0; 800]).unwrap()),
+        "fast.wav" => Ok(wav::emit_pcm(1, 16_000, &[0; 800]).unwrap()),
+        "long.wav" => Ok(wav::emit_pcm(1, 8_000, &vec![0; 80_001]).unwrap()),
+        "empty.wav" => Ok(wav::emit_pcm(1, 8_000, &[]).unwrap()),
+        _ => Err("cannot be read".to_owned()),
+    };
+    file::parse(text, &read_file).err().unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -174,6 +207,37 @@ async fn import_applies_defaults_and_makes_digests() {
 
     let delta = snapshot::delta(&world.store, &world.key, &change).await.unwrap().unwrap();
     assert_eq!(delta, whole);
+}
+
+#[tokio::test]
+async fn the_audio_of_an_announcement_goes_to_the_engine() {
+    let world = World::new().await;
+    let samples: Vec<i16> = (0..80_000).map(|n| (n % 100 * 300) as i16).collect();
+    std::fs::write(world.folder.path().join("consent.wav"), wav::emit_pcm(1, 8_000, &samples).unwrap()).unwrap();
+    let tenant = |n: u8| {
+        format!("[[tenant]]\nname = \"t{n}\"\ndomain = \"t{n}.test\"\nannounce = {{ file = \"consent.wav\" }}\n")
+    };
+    let change = world.import(&format!("{}{}{}", tenant(1), tenant(2), tenant(3))).await.unwrap().unwrap();
+    let mut snapshot = Snapshot::open(&world.store, &world.key).await.unwrap();
+    let mut tenants = Vec::new();
+    loop {
+        let (part, last) = snapshot.next_part().await.unwrap();
+        let frame = FromSide::Directory { version: 1, part: part.clone(), last };
+        link::emit(&frame, &mut Vec::new()).expect("a part that fits into a frame");
+        tenants.extend(part.tenants);
+        if last {
+            break;
+        }
+    }
+    let audio: Vec<u8> = samples.iter().map(|sample| Law::Mu.encode(*sample)).collect();
+    assert_eq!(tenants.len(), 3);
+    assert!(tenants.iter().all(|tenant| tenant.announce == Announce::File { audio: audio.clone() }));
+    drop(snapshot);
+    let delta = snapshot::delta(&world.store, &world.key, &change).await.unwrap();
+    assert_eq!(delta, None, "too much for one frame: the whole is sent");
+    let quiet = tenant(1).replace("{ file = \"consent.wav\" }", "\"none\"");
+    world.import(&quiet).await.unwrap().unwrap();
+    assert_eq!(world.whole().await.tenants[0].announce, Announce::None);
 }
 
 #[tokio::test]
@@ -288,8 +352,8 @@ async fn a_large_directory_goes_in_parts_that_fit_a_frame() {
         parts += 1;
         phones += part.phones.len();
         let mut frame = Vec::new();
-        let message = crate::wire::link::FromSide::Directory { version: snapshot.version, part, last };
-        crate::wire::link::emit(&message, &mut frame).unwrap();
+        let message = FromSide::Directory { version: snapshot.version, part, last };
+        link::emit(&message, &mut frame).unwrap();
         if last {
             break;
         }

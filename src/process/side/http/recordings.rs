@@ -22,6 +22,7 @@ use sqlx::sqlite::SqliteRow;
 use utoipa::ToSchema;
 
 use crate::base::id::CallId;
+use crate::machine::recording::Party;
 use crate::machine::recording::view::Channels;
 use crate::machine::recording::view::View;
 use crate::process::side::audit;
@@ -36,6 +37,7 @@ use crate::process::side::http::page::Page;
 use crate::process::side::http::page::Params;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::recording::audio;
+use crate::process::side::recording::finish;
 use crate::process::side::recording::rows;
 use crate::process::side::recording::rows::Deletion;
 use crate::process::side::recording::rows::LedgerLine;
@@ -89,8 +91,21 @@ pub(super) struct RecordingItem {
     rate: u32,
     /// What was not recorded on request.
     pauses: Vec<Pause>,
+    /// What the parties were told about it; empty if the tenant wants nothing of the kind.
+    announced: Vec<Announced>,
     /// Not to be deleted.
     held: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Announced {
+    leg: u8,
+    /// caller or callee
+    party: String,
+    /// tone or file
+    announce: String,
+    /// All of it was sent while the party could hear it.
+    played: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -446,7 +461,12 @@ async fn note(
 
 fn item(row: &SqliteRow) -> Result<RecordingItem, Problem> {
     let text = |column: &str| row.get::<Option<String>, _>(column).unwrap_or_default();
+    let detail = rows::detail(row)?;
     let pause = |(since_ms, until_ms)| Pause { since_ms, until_ms };
+    let announced = |finish::Announced { leg, announce, played }| {
+        let party = Party::of_leg(leg).text().to_owned();
+        Announced { leg, party, announce, played }
+    };
     Ok(RecordingItem {
         id: row.get("id"),
         call: row.get("call"),
@@ -462,7 +482,8 @@ fn item(row: &SqliteRow) -> Result<RecordingItem, Problem> {
         sha256: row.get("sha256"),
         encoding: row.get("encoding"),
         rate: row.get("rate"),
-        pauses: rows::detail(row)?.pauses.into_iter().map(pause).collect(),
+        pauses: detail.pauses.into_iter().map(pause).collect(),
+        announced: detail.announced.into_iter().map(announced).collect(),
         held: row.get("is_held"),
     })
 }

@@ -55,8 +55,19 @@ pub(crate) struct Detail {
     /// Begin and end of what was not recorded on request, in milliseconds.
     pub(crate) pauses: Vec<(u64, u64)>,
     pub(crate) peaks: Peaks,
+    /// Which leg was told what, and whether it heard all of it.
+    #[serde(default)]
+    pub(crate) announced: Vec<Announced>,
     /// The engine told the end; without it nobody can say what is missing.
     pub(crate) is_ended: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Announced {
+    pub(crate) leg: u8,
+    /// tone or file
+    pub(crate) announce: String,
+    pub(crate) played: bool,
 }
 
 /// What the first reading finds.
@@ -67,6 +78,7 @@ struct Survey {
     clocks: Clocks,
     found: Vec<Codec>,
     expected: Option<Vec<Frames>>,
+    announced: Vec<Announced>,
 }
 
 /// Writes the audio to `path`, sealed under `key`; nothing but the file is changed. The answer is the same however often it is
@@ -106,7 +118,7 @@ pub(crate) fn finish(work: &Work, path: &Path, id: &str, key: &[u8; KEY_BYTES]) 
         verdict: ledger.verdict(survey.expected.as_deref()),
         sha256: digest(&audio::Reader::open(path, id, key, bytes)?, encoding, bytes)?,
         ledger,
-        detail: Detail { pauses, peaks, is_ended: survey.expected.is_some() },
+        detail: Detail { pauses, peaks, announced: survey.announced, is_ended: survey.expected.is_some() },
     })
 }
 
@@ -149,6 +161,7 @@ fn survey(work: &Work) -> Survey {
         clocks: Clocks::default(),
         found: Vec::new(),
         expected: None,
+        announced: Vec::new(),
     };
     each(work, |record, clocks| {
         let at = match record {
@@ -161,6 +174,9 @@ fn survey(work: &Work) -> Survey {
                     Mark::Begin { tenant } => survey.tenant = tenant,
                     Mark::Formats { leg, stream, formats: new } => formats.set(leg, stream, &new),
                     Mark::Ended { frames } => survey.expected = Some(frames),
+                    Mark::Announced { leg, announce, played } => {
+                        survey.announced.push(Announced { leg, announce, played });
+                    }
                     Mark::Paused | Mark::Resumed => {}
                 }
                 at
@@ -173,6 +189,7 @@ fn survey(work: &Work) -> Survey {
         }
         survey.ended = survey.ended.max(at);
     });
+    survey.announced.sort_by_key(|announced| announced.leg);
     survey
 }
 
