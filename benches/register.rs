@@ -33,6 +33,7 @@ use tipring::machine::settings::RegistrationBounds;
 use tipring::machine::settings::Secrets;
 use tipring::machine::settings::Settings;
 use tipring::machine::source_limit::SourceLimit;
+use tipring::wire::link::Announce;
 use tipring::wire::link::DirectoryPart;
 use tipring::wire::link::Ha1;
 use tipring::wire::link::Phone;
@@ -73,6 +74,7 @@ fn directory() -> Directory {
         realm: String::new(),
         default: true,
         record: Record::Never,
+        announce: Announce::None,
         digest: Vec::new(),
     };
     let phone = |number: u32| Phone {

@@ -178,7 +178,6 @@ figures! {
     CallFaults "tipring_call_faults_total" "" "Calls ended because a step of ours panicked";
     RtpForwarded "tipring_rtp_packets_total" "kind=\"rtp\"" "Packets relayed";
     RtcpForwarded "tipring_rtp_packets_total" "kind=\"rtcp\"" "Packets relayed";
-    RtpAnnounced "tipring_rtp_announced_total" "" "Packets of announcements sent";
     RtpBytes "tipring_rtp_bytes_total" "" "Bytes relayed";
     RtpDroppedClosed "tipring_rtp_dropped_total" "reason=\"closed\"" "Packets not relayed";
     RtpDroppedMalformed "tipring_rtp_dropped_total" "reason=\"malformed\"" "Packets not relayed";
@@ -186,7 +185,6 @@ figures! {
     RtpDroppedUnbridged "tipring_rtp_dropped_total" "reason=\"unbridged\"" "Packets not relayed";
     RtpDroppedDirection "tipring_rtp_dropped_total" "reason=\"direction\"" "Packets not relayed";
     RtpDroppedNoDestination "tipring_rtp_dropped_total" "reason=\"no_destination\"" "Packets not relayed";
-    RtpDroppedAnnouncement "tipring_rtp_dropped_total" "reason=\"announcement\"" "Packets not relayed";
     MediaLatched "tipring_media_latches_total" "kind=\"first\"" "Sources learnt";
     MediaRelatched "tipring_media_latches_total" "kind=\"again\"" "Sources learnt";
     MediaTimeouts "tipring_media_timeouts_total" "" "Streams that fell silent";
@@ -208,6 +206,8 @@ figures! {
     TapeBytesMedia "tipring_tape_bytes_total" "track=\"media\"" "Bytes confirmed on disk";
     TapeCommits "tipring_tape_commits_total" "" "Writes with their fdatasync";
     TapeErrors "tipring_tape_errors_total" "" "Writes that the disk refused";
+    RtpDroppedAnnouncement "tipring_rtp_dropped_total" "reason=\"announcement\"" "Packets not relayed";
+    RtpAnnounced "tipring_rtp_announced_total" "" "Packets of announcements sent";
 }
 
 figures! {
