@@ -120,28 +120,22 @@ fn unreadable() -> Failure {
 fn render(parts: &[Vec<u8>]) -> Result<(u8, Value, String), Failure> {
     let mut calls = Vec::new();
     let mut steps = Vec::new();
-    let mut stats = serde_json::Map::new();
     let mut last = None;
     for part in parts {
         let answer: Answer = postcard::from_bytes(part).map_err(|_| unreadable())?;
         match answer.clone() {
             Answer::Calls(more) => calls.extend(more),
             Answer::Trace { steps: more, .. } => steps.extend(more),
-            Answer::Stats(more) => stats.extend(more.into_iter().map(|(name, value)| (name, value.into()))),
-            Answer::Hangup { .. } => {}
+            Answer::Found(_) => {}
         }
         last = Some(answer);
     }
     Ok(match last.ok_or_else(unreadable)? {
         Answer::Calls(_) => (0, calls.iter().map(call_json).collect(), calls.iter().map(call_text).collect()),
-        Answer::Hangup { found: true } => (0, json!({ "ok": true }), String::new()),
-        Answer::Hangup { found: false } => return Err(Failure::new(exit::OTHER, "no such call")),
+        Answer::Found(true) => (0, json!({ "ok": true }), String::new()),
+        Answer::Found(false) => return Err(Failure::new(exit::OTHER, "no such call")),
         Answer::Trace { found: false, .. } => return Err(Failure::new(exit::OTHER, "no such call or phone")),
         Answer::Trace { .. } => (0, steps.iter().map(step_json).collect(), steps.iter().map(step_text).collect()),
-        Answer::Stats(_) => {
-            let text = stats.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
-            (0, Value::Object(stats), text)
-        }
     })
 }
 

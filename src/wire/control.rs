@@ -124,16 +124,16 @@ pub enum Query {
     Hangup(CallId),
     /// A call's id or a phone's user.
     Trace(String),
-    Stats,
+    /// Answered when every shard acts on what it was told before.
+    Settled,
 }
 
 /// What the engine answers to a [`Query`]; several parts of a list may come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     Calls(Vec<LiveCall>),
-    Hangup { found: bool },
+    Found(bool),
     Trace { found: bool, steps: Vec<TraceStep> },
-    Stats(Vec<(String, u64)>),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -251,7 +251,7 @@ impl Command {
             Self::Query(Query::Calls) => (4, String::new()),
             Self::Query(Query::Hangup(call)) => (5, call.to_string()),
             Self::Query(Query::Trace(subject)) => (6, subject.clone()),
-            Self::Query(Query::Stats) => (7, String::new()),
+            Self::Query(Query::Settled) => (7, String::new()),
         };
         let length = u8::try_from(argument.len()).map_err(|_| BadFrame::TooLarge)?;
         let mut bytes = [0; COMMAND_BYTES];
@@ -274,7 +274,7 @@ impl Command {
             4 => Ok(Self::Query(Query::Calls)),
             5 => argument.parse().map(|call| Self::Query(Query::Hangup(call))).map_err(|_| BadFrame::Malformed),
             6 => Ok(Self::Query(Query::Trace(argument.to_owned()))),
-            7 => Ok(Self::Query(Query::Stats)),
+            7 => Ok(Self::Query(Query::Settled)),
             _ => Err(BadFrame::Malformed),
         }
     }
@@ -334,7 +334,7 @@ mod tests {
     fn commands_round_trip() {
         let call = CallId::from_bits(7);
         let trace = Query::Trace("1001@acme.test".to_owned());
-        let queries = [Query::Calls, Query::Hangup(call), trace, Query::Stats].map(Command::Query);
+        let queries = [Query::Calls, Query::Hangup(call), trace, Query::Settled].map(Command::Query);
         let commands = [Command::Status, Command::Drain, Command::Undrain, Command::Reload];
         for command in commands.into_iter().chain(queries) {
             assert_eq!(Command::parse(&command.emit().unwrap()), Ok(command));

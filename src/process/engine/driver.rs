@@ -174,6 +174,7 @@ impl Driver {
                 }
                 self.tell_clerk(ToClerk::Found { request, found });
             }
+            ToShard::Settled { request } => self.tell_clerk(ToClerk::Found { request, found: false }),
             ToShard::HangupAll => self.input(Input::HangupAll, now),
             ToShard::Trace { request, subject } => {
                 let shared = Shared { settings: &self.settings, directory: &self.directory };

@@ -35,7 +35,7 @@ pub enum ToClerk {
         tenant: String,
         steps: Vec<TraceStep>,
     },
-    /// Answer to [`ToShard::Hangup`] and [`ToShard::Record`].
+    /// Answer to [`ToShard::Hangup`], [`ToShard::Record`] and [`ToShard::Settled`].
     Found {
         request: u64,
         found: bool,
@@ -86,6 +86,10 @@ pub enum ToShard {
         by: By,
     },
     HangupAll,
+    /// Answered [`ToClerk::Found`] `false`: whatever was said before is done.
+    Settled {
+        request: u64,
+    },
     Trace {
         request: u64,
         subject: String,

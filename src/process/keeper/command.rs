@@ -39,7 +39,11 @@ impl Keeper {
                 let draining = command == Command::Drain;
                 self.log.info(if draining { "draining" } else { "undrained" }, "by command");
                 self.set_draining(draining);
-                self.answer(id, &[]);
+                if self.engine.is_ready() {
+                    self.ask_engine(id, Query::Settled);
+                } else {
+                    self.answer(id, &[]);
+                }
             }
             Command::Reload => {
                 if let Some(client) = self.control.client(id) {

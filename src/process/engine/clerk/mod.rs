@@ -12,6 +12,7 @@ mod questions;
 pub mod spool;
 pub mod store;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -241,7 +242,7 @@ impl Clerk {
     fn answer_found(&mut self, asker: Asker, found: bool) {
         match asker {
             Asker::Side(request) => self.link.send(&FromEngine::Done { request, found }),
-            Asker::Keeper(id) => self.answer_keeper(id, &Answer::Hangup { found }, true),
+            Asker::Keeper(id) => self.answer_keeper(id, &Answer::Found(found), true),
         }
     }
 
@@ -324,10 +325,16 @@ impl Clerk {
         self.send_unsent();
     }
 
+    /// In order for each shard: none overtakes one that a full queue held back.
     fn send_unsent(&mut self) {
+        let mut full = BTreeSet::new();
         for (shard, command) in std::mem::take(&mut self.unsent) {
-            if let Err(Message::ToShard(command)) = self.post.try_send(Member::Shard(shard), Message::ToShard(command))
+            if full.contains(&shard) {
+                self.unsent.push((shard, command));
+            } else if let Err(Message::ToShard(command)) =
+                self.post.try_send(Member::Shard(shard), Message::ToShard(command))
             {
+                full.insert(shard);
                 self.unsent.push((shard, command));
             }
         }
@@ -391,7 +398,10 @@ impl Clerk {
             }
             Query::Hangup(call) => self.ask_hangup(Asker::Keeper(id), call),
             Query::Trace(subject) => self.ask_trace(Asker::Keeper(id), &subject),
-            Query::Stats => self.answer_keeper(id, &Answer::Stats(Vec::new()), true),
+            Query::Settled => {
+                let request = self.questions.ask(Asker::Keeper(id), self.settings.shards);
+                self.broadcast(&ToShard::Settled { request });
+            }
         }
     }
 
