@@ -625,8 +625,9 @@ impl Exchange {
         self.calls.iter().map(|(_, call)| call.live())
     }
 
-    pub fn has_call(&self, call: CallId) -> bool {
-        self.calls.find(call).is_some()
+    /// It is here, and has not been ended.
+    pub fn is_up(&self, call: CallId) -> bool {
+        self.calls.find(call).and_then(|handle| self.calls.get(handle)).is_some_and(|call| call.is_up())
     }
 
     /// The call of a media slot that is in use and in the clear, and the address of the slot's socket.

@@ -158,7 +158,7 @@ impl Driver {
             ToShard::Settings(settings) => self.settings = settings,
             ToShard::Drain(on) => self.input(Input::Drain(on), now),
             ToShard::Hangup { request, call, by } => {
-                let found = self.exchange.has_call(call);
+                let found = self.exchange.is_up(call);
                 if found {
                     let input = Input::Hangup { call, by, text: "ended by command".to_owned() };
                     #[cfg(debug_assertions)]
@@ -168,7 +168,7 @@ impl Driver {
                 self.tell_clerk(ToClerk::Found { request, found });
             }
             ToShard::Record { request, call, wish, by } => {
-                let found = self.exchange.has_call(call);
+                let found = self.exchange.is_up(call);
                 if found {
                     self.input(Input::Record { call, wish, by }, now);
                 }
