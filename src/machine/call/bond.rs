@@ -64,6 +64,16 @@ pub(super) enum Negotiation {
     },
 }
 
+impl Negotiation {
+    pub(super) fn offered(&self) -> Option<&Described> {
+        match self {
+            Self::Idle => None,
+            Self::Invite { offered, .. } => offered.as_ref(),
+            Self::Request { offered, .. } => Some(offered),
+        }
+    }
+}
+
 /// Our 2xx to the caller's first INVITE.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Answer {

@@ -17,6 +17,7 @@ use crate::machine::call::media::End;
 use crate::machine::call::party::Party;
 use crate::machine::call::party::Presence;
 use crate::machine::call::party::Purpose;
+use crate::machine::call::party::Side;
 use crate::machine::call::party::end;
 use crate::machine::call::reliable::Provisional;
 use crate::machine::call::reliable::Reliable;
@@ -34,6 +35,7 @@ use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::link::CallState;
 use crate::wire::link::Record;
+use crate::wire::sdp::facts::Described;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
@@ -231,6 +233,19 @@ impl Call {
         let caller = End { ports: &self.caller.ports, theirs: caller.0.as_ref(), flow: caller.1 };
         let callee = End { ports: &branch.ports, theirs: callee.0.as_ref(), flow: callee.1 };
         media::connect(&caller, &callee, bridge, out);
+    }
+
+    /// `side` may send what an offer to it wants to receive, or may no longer.
+    pub(super) fn permit(&self, index: usize, side: Side, offered: &Described, on: bool, out: &mut Outbox) {
+        let Some(bond) = self.bonds.get(index) else { return };
+        let Some(branch) = self.branches.iter().find(|branch| branch.leg == bond.branch) else { return };
+        let ports = match side {
+            Side::Caller => &self.caller.ports,
+            Side::Callee => &branch.ports,
+        };
+        let party = bond.party(side);
+        let sender = End { ports, theirs: party.description.theirs(), flow: party.dialog.flow() };
+        media::permit(&sender, bond.party(side.other()).description.theirs(), offered, on, out);
     }
 
     /// Gives back the ports of streams that the two who talk do not use.

@@ -279,6 +279,20 @@ fn expect(end: &End<'_>, other: Option<&Described>, out: &mut Outbox) {
     }
 }
 
+/// While an offer is on its way: `sender` may send what the offerer wants to receive and their directions do not let through yet.
+/// RFC 3264 §5.1: "Once the offerer has sent the offer, it MUST be prepared to receive media for any recvonly streams described by
+/// that offer. It MUST be prepared to send and receive media for any sendrecv streams in the offer".
+pub(super) fn permit(sender: &End<'_>, offerer: Option<&Described>, offered: &Described, on: bool, out: &mut Outbox) {
+    let (Some(theirs), Some(before)) = (sender.theirs, offerer) else { return };
+    for (index, _) in offered.relayable().filter(|(_, media)| media.receives()) {
+        let sends = theirs.media.get(index).is_some_and(MediaFacts::sends);
+        let is_open = sends && before.media.get(index).is_some_and(MediaFacts::receives);
+        if let Some(pair) = sender.ports.pairs.get(index).copied().flatten().filter(|_| !is_open) {
+            out.push(Output::Media(MediaCommand::Permit { pair, on }));
+        }
+    }
+}
+
 /// After an offer was answered or refused: ports stay open for the streams that both parties use. Returns how many reports
 /// will come.
 pub(super) fn close_unused(sides: [(&mut Ports, Option<&Described>); 2], cx: &mut Context<'_>, out: &mut Outbox) -> u8 {

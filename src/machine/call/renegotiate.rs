@@ -112,6 +112,10 @@ impl Call {
         let party = bond.party_mut(side);
         party.dialog.refresh_target(message);
         party.timer.accept(message, now);
+        if let Some(offered) = &offered {
+            self.permit(index, side.other(), offered, true, out);
+        }
+        let bond = &mut self.bonds[index];
         bond.negotiation = Negotiation::Invite { from: side, offered };
         bond.party_mut(side.other()).reinvite(InvitePurpose::Carry, sdp.as_deref(), cx, out);
         self.step(cx, leg, What::OfferCarried(Method::Invite));
@@ -261,6 +265,9 @@ impl Call {
         match outcome.message().filter(|_| (200..300).contains(&status)) {
             Some(message) => self.on_carried_success(index, side, negotiation, message, cx, out),
             None => {
+                if let Some(offered) = negotiation.offered() {
+                    self.permit(index, side, offered, false, out);
+                }
                 self.bonds[index].party_mut(side).description.withdraw();
                 self.close_unused_ports(cx, out);
                 self.answer_offerer(index, negotiation, for_dialog(status), None, cx, out);
@@ -288,11 +295,7 @@ impl Call {
         party.dialog.refresh_target(message);
         party.learn(message);
         party.timer.refreshed(message, now);
-        let offered = match &negotiation {
-            Negotiation::Idle => None,
-            Negotiation::Invite { offered, .. } => offered.clone(),
-            Negotiation::Request { offered, .. } => Some(offered.clone()),
-        };
+        let offered = negotiation.offered().cloned();
         let late = offered.is_none() && invite && !matches!(negotiation, Negotiation::Idle);
         if invite {
             match late {
@@ -429,6 +432,7 @@ impl Call {
             Ok(offer) => offer,
             Err(error) => return request.answer(error.status(), |_| {}, out),
         };
+        self.permit(index, to, &offered, true, out);
         let bond = &mut self.bonds[index];
         bond.negotiation = Negotiation::Request { from: side, request, offered };
         let other = bond.party_mut(to);

@@ -55,6 +55,12 @@ pub enum MediaCommand {
         pair: PairId,
         expectation: Expectation,
     },
+    /// The other party offered to receive what this one's direction does not let through: it goes through until the answer, which is
+    /// told by [`Self::Expect`], or until the offer is refused.
+    Permit {
+        pair: PairId,
+        on: bool,
+    },
     /// Packets of `a` go to `b` and back; either's earlier bridge ends (its other pair goes on latching and counting).
     Bridge {
         a: PairId,

@@ -34,6 +34,8 @@ pub struct Pair {
     pub(super) secure: bool,
     pub(super) sends: bool,
     pub(super) receives: bool,
+    /// Sends whatever the directions say, until the next expectation.
+    pub(super) permitted: bool,
     pub(super) place: Place,
     pub(super) rtp_first: Option<SocketAddr>,
     pub(super) rtcp_place: Place,
@@ -141,6 +143,7 @@ impl Pair {
         }
         self.sends = expectation.sends;
         self.receives = expectation.receives;
+        self.permitted = false;
         let reopened = !moved && now.since(self.stream.last_at) >= RELATCH_SILENCE_MIN;
         if moved {
             self.latch = Latch::Learning;

@@ -247,10 +247,10 @@ impl Relay {
         let pair = &mut self.pairs[id.0 as usize];
         let clocks = &pair.clocks;
         pair.stream.on_packet(&header, packet.len(), |payload_type| clocks.rate(payload_type), now);
-        let (sends, to) = (pair.sends, pair.bridged_to);
+        let (sends, permitted, to) = (pair.sends, pair.permitted, pair.bridged_to);
         let to = to.ok_or(DropReason::Unbridged)?;
         let peer = &mut self.pairs[to.0 as usize];
-        if !sends || !peer.receives {
+        if !(sends && peer.receives || permitted) {
             return Err(DropReason::Direction);
         }
         let pair = &mut self.pairs[id.0 as usize];
@@ -427,6 +427,7 @@ impl Relay {
         let pair = match command {
             MediaCommand::Open { pair, .. }
             | MediaCommand::Expect { pair, .. }
+            | MediaCommand::Permit { pair, .. }
             | MediaCommand::Bridge { a: pair, .. }
             | MediaCommand::Unbridge { pair }
             | MediaCommand::Watch { pair, .. }
@@ -443,6 +444,7 @@ impl Relay {
         match command {
             MediaCommand::Open { pair, owner, local } => self.open(pair, owner, local, now.instant),
             MediaCommand::Expect { pair, expectation } => self.expect(pair, &expectation, now.instant),
+            MediaCommand::Permit { pair, on } => self.pairs[pair.0 as usize].permitted = on,
             MediaCommand::Bridge { a, b } => self.bridge(a, b, now.instant),
             MediaCommand::Unbridge { pair } => self.unbridge(pair),
             MediaCommand::Watch { pair, on } => {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ladder::*;
+use crate::machine::media::command::MediaCommand;
 use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::link::CallState;
@@ -338,4 +339,41 @@ fn the_version_rises_only_with_a_change() {
     assert_eq!(origins, [1, 2, 2, 3]);
     ladder.receive(10, &alice.request("BYE", "", ""));
     ladder.finish();
+}
+
+/// The relay's permissions for one side: pair and whether they were given or taken.
+fn permits(ladder: &mut Ladder) -> Vec<bool> {
+    let media = std::mem::take(&mut ladder.media);
+    let permits = media.into_iter().filter_map(|command| match command {
+        MediaCommand::Permit { on, .. } => Some(on),
+        _ => None,
+    });
+    permits.collect()
+}
+
+/// RFC 3264 §5.1: who offers to receive is prepared to as soon as the offer is sent.
+#[test]
+fn what_a_resume_offers_to_receive_is_let_through_before_the_answer() {
+    let Talk { mut ladder, mut alice, .. } = talk("", "");
+    let mut renegotiate = |ladder: &mut Ladder, own: &str, status: u16, theirs: &str| {
+        let offer = alice.request("INVITE", "", &sdp(10, own));
+        ladder.receive(10, &offer);
+        ladder.expect(10, "SIP/2.0 100");
+        let carried = ladder.expect(20, "INVITE");
+        let before = permits(ladder);
+        let body = if status == 200 { sdp(20, theirs) } else { String::new() };
+        ladder.receive(20, &carried.response(status, "b1", "", &body));
+        ladder.expect(20, "ACK");
+        let answer = ladder.expect(10, &format!("SIP/2.0 {status}"));
+        let ack = if status == 200 { alice.ack(answer.cseq(), "") } else { Phone::ack_failure(&offer, &answer) };
+        ladder.receive(10, &ack);
+        (before, permits(ladder))
+    };
+    let none = Vec::<bool>::new();
+    // To hold lets nothing through that was not before, and what is open needs no permission.
+    assert_eq!(renegotiate(&mut ladder, HOLD, 200, "a=recvonly\r\n"), (none.clone(), none.clone()));
+    // Refused: what was let through is no longer.
+    assert_eq!(renegotiate(&mut ladder, "", 488, ""), (vec![true], vec![false]));
+    assert_eq!(renegotiate(&mut ladder, "", 200, ""), (vec![true], none.clone()));
+    assert_eq!(renegotiate(&mut ladder, "", 200, ""), (none.clone(), none));
 }

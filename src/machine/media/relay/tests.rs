@@ -378,6 +378,27 @@ fn directions_hold_media_but_not_rtcp() {
     assert_eq!(world.rtp(A, ALICE, 1, 3), Verdict::Drop(DropReason::Direction));
 }
 
+/// RFC 3264 §5.1: who offers to receive is prepared to as soon as the offer is sent, and the answer may come behind the media.
+#[test]
+fn what_an_offer_resumes_goes_through_before_its_answer() {
+    let mut world = World::talking();
+    let held = [
+        (A, Expectation { receives: false, ..expectation(ALICE) }),
+        (B, Expectation { sends: false, ..expectation(BOB) }),
+    ];
+    let hold = |world: &mut World| held.iter().for_each(|(pair, expectation)| world.expect(*pair, *expectation));
+    hold(&mut world);
+    assert_eq!(world.rtp(B, BOB, 2, 2), Verdict::Drop(DropReason::Direction));
+    world.handle(MediaCommand::Permit { pair: B, on: true });
+    assert_eq!(world.rtp(B, BOB, 2, 3), forward(0, ALICE));
+    // The offer is refused, or its answer is another hold.
+    world.handle(MediaCommand::Permit { pair: B, on: false });
+    assert_eq!(world.rtp(B, BOB, 2, 4), Verdict::Drop(DropReason::Direction));
+    world.handle(MediaCommand::Permit { pair: B, on: true });
+    hold(&mut world);
+    assert_eq!(world.rtp(B, BOB, 2, 5), Verdict::Drop(DropReason::Direction));
+}
+
 #[test]
 fn only_the_chosen_branch_is_heard() {
     let mut world = World::call();
@@ -690,6 +711,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         3 => pair().prop_map(move |pair| MediaCommand::Open { pair, owner, local }),
         4 => (pair(), expect).prop_map(|(pair, expectation)| MediaCommand::Expect { pair, expectation }),
         4 => (pair(), pair()).prop_map(|(a, b)| MediaCommand::Bridge { a, b }),
+        1 => (pair(), any::<bool>()).prop_map(|(pair, on)| MediaCommand::Permit { pair, on }),
         1 => pair().prop_map(|pair| MediaCommand::Unbridge { pair }),
         2 => (pair(), any::<bool>()).prop_map(|(pair, on)| MediaCommand::Watch { pair, on }),
         3 => (pair(), any::<bool>()).prop_map(|(pair, on)| {
