@@ -30,6 +30,7 @@ use tipring::shard::mesh::Member;
 use tipring::shard::mesh::Post;
 use tipring::shard::run::Effects;
 use tipring::shard::run::Flow;
+use tipring::shard::run::OWN_CONNECTION;
 use tipring::shard::run::ShardConfig;
 use tipring::shard::run::ShardHandle;
 use tipring::shard::run::ShardMachine;
@@ -295,4 +296,104 @@ fn who_does_not_read_is_closed() {
         assert!(answer == one);
     }
     world.stop();
+}
+
+/// Opens connections to where it is told and greets; what it opened is what the greetings say.
+struct Dialler {
+    to: Vec<SocketAddr>,
+    opened: Vec<Handle>,
+    heard: Arc<AtomicU64>,
+    closed: Arc<AtomicU64>,
+}
+
+impl ShardMachine for Dialler {
+    type Message = ();
+
+    fn on_rtp(&mut self, _slot: Slot, _source: SocketAddr, _bytes: &mut [u8], _now: Now) -> Verdict {
+        Verdict::Drop
+    }
+
+    fn on_sip(&mut self, flow: Flow, _bytes: &[u8], _now: Now) {
+        let Flow::Tcp { connection, listener, .. } = flow else { return };
+        let is_own = self.opened.contains(&connection) && listener == OWN_CONNECTION;
+        self.heard.fetch_add(u64::from(is_own), Relaxed);
+    }
+
+    fn on_closed(&mut self, connection: Handle, _now: Now) {
+        self.closed.fetch_add(u64::from(self.opened.contains(&connection)), Relaxed);
+    }
+
+    fn on_message(&mut self, _from: Member, _message: (), _now: Now) {}
+
+    fn handle_timeout(&mut self, _now: Now) {}
+
+    /// At once, as long as there is somebody to dial.
+    fn next_deadline(&self) -> Option<Instant> {
+        (!self.to.is_empty()).then_some(Instant::ZERO)
+    }
+
+    fn drain(&mut self, effects: &mut impl Effects<()>) {
+        for to in self.to.drain(..) {
+            let connection = effects.open_tcp(to).unwrap();
+            // Before it is connected: this waits, or fails where the kernel has refused already.
+            let _ = effects.send_tcp(connection, &message("OPTIONS", 100));
+            let _ = effects.send_tcp(connection, &message("OPTIONS", 0));
+            self.opened.push(connection);
+        }
+    }
+}
+
+/// Connections of our own: what is written before they are up arrives, answers come as theirs, and failures are told.
+#[test]
+fn connections_are_opened_and_their_ends_told() {
+    for plain in [false, true] {
+        let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Bound and not listening: refused.
+        let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let refused = nobody.local_addr().unwrap().as_socket().unwrap();
+        let to = vec![peer.local_addr().unwrap(), refused, peer.local_addr().unwrap()];
+        let memory = create_file("test", STATE_OFFSET as u64).unwrap();
+        let mut posts = Post::mesh(1).unwrap();
+        posts.truncate(1);
+        let parts = ShardParts {
+            figures: Figures::open(&memory, ShardId(0)).unwrap(),
+            post: posts.remove(0),
+            sockets: Vec::new(),
+            listeners: Vec::new(),
+        };
+        let (heard, closed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let told = (Arc::clone(&heard), Arc::clone(&closed));
+        let config = ShardConfig { plain, ..ShardConfig::default() };
+        let dialler = move |_| Dialler { to, opened: Vec::new(), heard: told.0, closed: told.1 };
+        let shard = spawn(config, parts, dialler).unwrap();
+        shard.wait_ready().unwrap();
+        let wait = |counter: &AtomicU64, count: u64| {
+            let begin = Stopwatch::now();
+            while counter.load(Relaxed) < count {
+                assert!(
+                    begin.elapsed() < Duration::from_secs(10),
+                    "{} of {count}, plain {plain}",
+                    counter.load(Relaxed)
+                );
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        };
+        let mut streams: Vec<TcpStream> = (0..2).map(|_| peer.accept().unwrap().0).collect();
+        let wanted = [message("OPTIONS", 100), message("OPTIONS", 0)].concat();
+        for stream in &mut streams {
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let mut bytes = vec![0; wanted.len()];
+            stream.read_exact(&mut bytes).unwrap();
+            assert_eq!(bytes, wanted);
+            stream.write_all(&message("MESSAGE", 5)).unwrap();
+        }
+        wait(&heard, 2);
+        wait(&closed, 1);
+        assert_eq!(closed.load(Relaxed), 1, "the one that was refused");
+        drop(streams.pop());
+        wait(&closed, 2);
+        shard.stop();
+        shard.join().unwrap();
+    }
 }
