@@ -21,6 +21,7 @@ mod namespace;
 mod operation;
 mod peers;
 mod phlem;
+mod phlem_options;
 mod phone;
 mod recording;
 mod register;

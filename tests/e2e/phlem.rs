@@ -47,8 +47,7 @@ fn check_clean(summary: &Summary) {
     let media = &figures.media;
     let counts = [media.wrong_call, media.damaged, media.silent];
     assert_eq!(counts, [0; 3], "wrong call, damaged, silent");
-    // Frames that are under way when a re-INVITE changes the direction meet a relay that has heard of it before their sender.
-    assert!(media.lost <= 2 * figures.holds, "{} lost at {} holds", media.lost, figures.holds);
+    assert_eq!(media.lost, 0, "lost, at {} holds", figures.holds);
     let known = "no idle phone to call from";
     assert!(figures.errors.keys().all(|cause| cause == known), "{:?}", figures.errors);
     assert_eq!((figures.registered_now, figures.calls_now, media.streams_now), (0, 0, 0));
@@ -228,10 +227,7 @@ fn phones_at_kamailio() {
         let summary = run_at(address, &text(transport));
         let figures = &summary.figures;
         assert_eq!(figures.registered_at_start, 40, "{transport} {:?}", figures.errors);
-        // Over TCP one call in some dozens hangs until it is given up; whose fault that is is not known yet.
-        let left = u64::from(transport == "tcp");
-        let good = figures.calls_good + left >= figures.calls;
-        assert!(good, "{transport} {:?} {:?}", figures.outcomes, figures.errors);
+        assert_eq!(figures.calls_good, figures.calls, "{transport} {:?} {:?}", figures.outcomes, figures.errors);
         assert!(
             (figures.transfers > 0) == (transport == "udp") && figures.outcome(Outcome::Completed) > 8,
             "{transport} {:?}",
