@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,6 +18,7 @@ use tipring::process::phlem::fleet::AgentOptions;
 use tipring::process::phlem::fleet::FleetError;
 use tipring::process::phlem::fleet::LeadOptions;
 use tipring::process::phlem::live::Live;
+use tipring::process::phlem::null::NullServer;
 use tipring::process::phlem::report;
 use tipring::process::phlem::report::History;
 use tipring::process::phlem::run::Elapsed;
@@ -36,6 +38,12 @@ pub(crate) enum PhlemCli {
     Run(Box<RunArgs>),
     /// Take part in runs of a fleet: runs its share of whatever `phlem run --nats` deals out
     Agent(AgentArgs),
+    /// Serve SIP as little as can be, so that an emulator alone can be measured: takes any credentials, keeps no promises
+    Null {
+        /// The UDP address to serve
+        #[arg(long, default_value = "127.0.0.1:5060")]
+        listen: SocketAddr,
+    },
     /// Name the scenarios that come with the program, or print one to start a file of your own from
     Scenarios {
         /// Print this one
@@ -62,6 +70,12 @@ pub(crate) struct RunArgs {
     /// Write what every leg heard as WAV files into this folder
     #[arg(long)]
     record: Option<PathBuf>,
+    /// Calls begin for so long instead of the scenario's duration; what happens to phones moves with it
+    #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
+    duration: Option<Duration>,
+    /// Measure first, in half a minute, what the emulator can do by itself on these CPUs
+    #[arg(long)]
+    ceiling: bool,
     #[command(flatten)]
     reports: Reports,
     #[command(flatten)]
@@ -72,7 +86,7 @@ pub(crate) struct RunArgs {
 #[derive(Args)]
 struct FleetArgs {
     /// Run on the agents that this NATS server knows, such as nats://10.0.0.1:4222
-    #[arg(long, conflicts_with_all = ["local", "cpus", "record"])]
+    #[arg(long, conflicts_with_all = ["local", "cpus", "record", "ceiling"])]
     nats: Option<String>,
     /// Which fleet, where several share a NATS server
     #[arg(long, default_value = fleet::FLEET)]
@@ -136,6 +150,7 @@ pub(crate) fn main(cli: PhlemCli) -> u8 {
     match cli {
         PhlemCli::Run(args) => run_scenario(*args),
         PhlemCli::Agent(args) => serve_fleet(args),
+        PhlemCli::Null { listen } => serve_null(listen),
         PhlemCli::Scenarios { name: None } => {
             for (name, text) in ready::READY {
                 let description = Scenario::parse(name, text).map(|scenario| scenario.description).unwrap_or_default();
@@ -167,13 +182,16 @@ fn load(name: &str) -> Result<Scenario, (u8, String)> {
 }
 
 fn run_scenario(args: RunArgs) -> u8 {
-    let scenario = match load(&args.scenario) {
+    let mut scenario = match load(&args.scenario) {
         Ok(scenario) => scenario,
         Err((code, line)) => {
             complain(&format!("tipring: {line}\n"));
             return code;
         }
     };
+    if let Some(duration) = args.duration {
+        scenario.last(duration);
+    }
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(&stop);
     let description = scenario.description.clone();
@@ -196,6 +214,7 @@ fn run_scenario(args: RunArgs) -> u8 {
                 local: args.local,
                 cpus: args.cpus.map(|cpus| cpus.0).unwrap_or_default(),
                 record: args.record,
+                ceiling: args.ceiling,
                 stop,
                 ..RunOptions::default()
             };
@@ -207,6 +226,22 @@ fn run_scenario(args: RunArgs) -> u8 {
         Err((code, line)) => {
             complain(&format!("tipring: {line}\n"));
             code
+        }
+    }
+}
+
+fn serve_null(listen: SocketAddr) -> u8 {
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(&stop);
+    match NullServer::start(listen) {
+        Ok(server) => {
+            say(&format!("phlem: the null server is at {}\n", server.address()));
+            server.wait(&stop);
+            0
+        }
+        Err(error) => {
+            complain(&format!("tipring: {listen}: {error}\n"));
+            exit::OTHER
         }
     }
 }

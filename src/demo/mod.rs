@@ -130,6 +130,7 @@ impl View {
                 seed: self.seed,
                 elapsed: elapsed.since_start,
                 figures: figures.clone(),
+                ceiling: None,
                 verdicts: Vec::new(),
                 notes: Vec::new(),
             };

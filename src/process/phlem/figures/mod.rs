@@ -61,6 +61,12 @@ pub struct Figures {
     /// What could not be read or belongs to nothing.
     pub strays: u64,
 
+    /// Of the emulator itself: threads, what they took of their CPUs, and the share of one that the busiest took for a quarter of a
+    /// second, in thousandths.
+    pub threads: u64,
+    pub cpu_nanos: u64,
+    pub busiest_permille: u64,
+
     pub media: Media,
     /// By cause; see [`Figures::fail`].
     pub errors: BTreeMap<String, u64>,
@@ -168,6 +174,9 @@ impl Figures {
             repeats_sent,
             repeats_received,
             strays,
+            threads,
+            cpu_nanos,
+            busiest_permille,
             media,
             errors,
         } = other;
@@ -191,14 +200,26 @@ impl Figures {
             (&mut self.repeats_sent, repeats_sent),
             (&mut self.repeats_received, repeats_received),
             (&mut self.strays, strays),
+            (&mut self.threads, threads),
+            (&mut self.cpu_nanos, cpu_nanos),
         ] {
             *own = own.saturating_add(*added);
         }
+        self.busiest_permille = self.busiest_permille.max(*busiest_permille);
         self.register_delay.merge(register_delay);
         self.setup_delay.merge(setup_delay);
         self.post_dial_delay.merge(post_dial_delay);
         self.talk.merge(talk);
         self.media.merge(media);
+        self.merge_maps(outcomes, responses, errors);
+    }
+
+    fn merge_maps(
+        &mut self,
+        outcomes: &BTreeMap<Outcome, u64>,
+        responses: &BTreeMap<u16, u64>,
+        errors: &BTreeMap<String, u64>,
+    ) {
         for (outcome, count) in outcomes {
             *self.outcomes.entry(*outcome).or_default() += count;
         }

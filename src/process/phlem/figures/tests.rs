@@ -49,6 +49,8 @@ fn merging_adds_every_field() {
     for (index, number) in (1..).zip(numbers(&mut twice)) {
         *number = (2 * index).into();
     }
+    // The busiest of all is as busy as before.
+    twice["busiest_permille"] = whole.busiest_permille.into();
     assert_eq!(serde_json::to_value(&merged).unwrap(), twice);
     assert!(filled > 30, "{filled} counters");
 }

@@ -317,6 +317,7 @@ fn conclude(
         seed: options.seed.unwrap_or(scenario.seed),
         elapsed,
         figures,
+        ceiling: None,
         verdicts,
         notes,
     }

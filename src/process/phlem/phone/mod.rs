@@ -221,14 +221,16 @@ impl Phone {
                 }
             }
             Heard::Final => {
+                let (begun, is_over) = (client.begun, client.next_deadline() <= now);
                 if client.is_invite && code >= 300 {
                     let ack = self.ack_of_refusal(place, message, desk);
                     self.clients[place].bytes = ack.as_slice().into();
                     desk.send(To::Server, ack);
-                } else {
-                    self.clients[place].bytes = Box::default();
                 }
-                let begun = self.clients[place].begun;
+                if is_over {
+                    self.clients.swap_remove(place);
+                    shrink(&mut self.clients);
+                }
                 self.on_final(purpose, begun, code, message, desk);
             }
         }
@@ -358,12 +360,8 @@ fn shrink<T>(list: &mut Vec<T>) {
     }
 }
 
-/// Branches of ours: the phone's place and the transaction's, so that an answer finds both without a table.
+/// Branches of ours: then the phone's place and the transaction's, so that an answer finds both without a table.
 const BRANCH_START: &str = "z9hG4bKph";
-
-fn branch(index: u32, id: u32, boot: u64) -> String {
-    format!("{BRANCH_START}{index:x}-{id:x}-{:x}", boot & 0xFFFF_FFFF)
-}
 
 /// The phone and the transaction that a branch names.
 pub fn place_of_branch(branch: &str) -> Option<(u32, u32)> {

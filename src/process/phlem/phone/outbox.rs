@@ -20,8 +20,8 @@ pub struct Settings {
     pub server_host: String,
     /// Differs between runs: branches, tags and Call-IDs of the last one find nobody.
     pub boot: u64,
-    /// Local addresses of the thread's signalling sockets.
-    pub signalling: Vec<SocketAddr>,
+    /// Local addresses of the thread's signalling sockets, as messages show them.
+    pub signalling: Vec<String>,
     /// The first of their slots.
     pub signalling_from: Slot,
     /// Where descriptions point to when a call has no media of its own.

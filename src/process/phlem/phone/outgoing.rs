@@ -74,8 +74,9 @@ impl Phone {
             }
             message.push("Content-Type", "application/sdp");
             message.body = phone.description(call, false, desk);
-            call.invite_bytes = message.emit(phone.style());
-            phone.send_request(id, Purpose::Invite(number), &message, desk);
+            let bytes = message.emit(phone.style());
+            call.invite_bytes.clone_from(&bytes);
+            phone.send_request(id, Purpose::Invite(number), bytes, desk);
         });
     }
 
@@ -303,7 +304,7 @@ impl Phone {
         let id = invite.value("Via").and_then(super::Via::parse).and_then(|via| super::place_of_branch(via.branch()?));
         let Some((_, id)) = id else { return };
         // The branch is the INVITE's; the method of CSeq tells the answers apart.
-        self.send_request(id, Purpose::Cancel(call.number), &cancel, desk);
+        self.send_message(id, Purpose::Cancel(call.number), &cancel, desk);
     }
 
     /// Ends a call in whatever state it is.
@@ -337,7 +338,7 @@ impl Phone {
             call.steps.clear();
             call.at(now + ENDING_MAX, Step::Forget);
             let (bye, id) = phone.in_call(rsip::Method::Bye, call, desk);
-            phone.send_request(id, Purpose::Bye(number), &bye, desk);
+            phone.send_message(id, Purpose::Bye(number), &bye, desk);
         });
     }
 

@@ -153,7 +153,7 @@ impl Phone {
         message.push("Expires", expires.to_string());
         message.push("User-Agent", &population.user_agent);
         self.push_credentials(&mut message, "REGISTER", desk);
-        self.send_request(id, purpose, &message, desk);
+        self.send_message(id, purpose, &message, desk);
     }
 
     pub(super) fn on_registered(&mut self, purpose: Purpose, code: u16, message: &Message, desk: &mut Desk<'_>) {

@@ -1,16 +1,20 @@
 //! How the phone's requests and answers are made: Via, Contact, credentials, and the transaction that carries them.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use crate::process::phlem::phone::BRANCH_START;
 use crate::process::phlem::phone::Client;
 use crate::process::phlem::phone::Desk;
 use crate::process::phlem::phone::Phone;
 use crate::process::phlem::phone::Purpose;
 use crate::process::phlem::phone::TRANSACTIONS_MAX;
 use crate::process::phlem::phone::To;
-use crate::process::phlem::phone::branch;
 use crate::process::phlem::phone::call::Call;
 use crate::process::phlem::phone::call::State;
 use crate::process::phlem::scenario::Quirk;
 use crate::process::phlem::scenario::Transport;
+use crate::process::phlem::scenario::User;
 use crate::process::phlem::sip::digest;
 use crate::process::phlem::sip::digest::Challenge;
 use crate::process::phlem::sip::message::Message;
@@ -19,8 +23,8 @@ use crate::process::phlem::sip::message::name_of;
 pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE";
 
 impl Phone {
-    pub fn user(&self, desk: &Desk<'_>) -> String {
-        desk.settings.population(self.population).users.user(self.member).unwrap_or_default()
+    pub fn user<'a>(&self, desk: &Desk<'a>) -> User<'a> {
+        desk.settings.population(self.population).users.of(self.member)
     }
 
     pub(super) fn domain<'a>(&self, desk: &Desk<'a>) -> &'a str {
@@ -38,28 +42,33 @@ impl Phone {
     }
 
     /// The address that the phone believes to have.
-    fn shown_address(&self, desk: &Desk<'_>) -> String {
+    fn shown_address<'a>(&self, desk: &Desk<'a>) -> Cow<'a, str> {
         if desk.settings.population(self.population).nat.is_some() {
             let [_, _, high, low] = self.index.to_be_bytes();
-            return format!("192.168.{high}.{low}:5060");
+            return format!("192.168.{high}.{low}:5060").into();
         }
         let settings = desk.settings;
-        settings.signalling.get(self.socket(settings)).map_or_else(String::new, ToString::to_string)
+        settings.signalling.get(self.socket(settings)).map_or("", String::as_str).into()
     }
 
     /// `line` tells phones apart that share a socket.
     pub(super) fn contact(&self, desk: &Desk<'_>) -> String {
         let (user, at, index) = (self.user(desk), self.shown_address(desk), self.index);
         let transport = if self.is_reliable(desk) { ";transport=tcp" } else { "" };
-        format!("<sip:{user}@{at}{transport};line={index:x}>")
+        let mut out = String::with_capacity(80);
+        let _ = write!(out, "<sip:{user}@{at}{transport};line={index:x}>");
+        out
     }
 
     /// Returns the number of the transaction that it begins.
     pub(super) fn push_via(&mut self, message: &mut Message, desk: &Desk<'_>) -> u32 {
         self.transactions = self.transactions.wrapping_add(1);
         let transport = if self.is_reliable(desk) { "TCP" } else { "UDP" };
-        let branch = branch(self.index, self.transactions, desk.settings.boot);
-        message.push("Via", format!("SIP/2.0/{transport} {};rport;branch={branch}", self.shown_address(desk)));
+        let (at, index, id, boot) =
+            (self.shown_address(desk), self.index, self.transactions, desk.settings.boot & 0xFFFF_FFFF);
+        let mut via = String::with_capacity(96);
+        let _ = write!(via, "SIP/2.0/{transport} {at};rport;branch={BRANCH_START}{index:x}-{id:x}-{boot:x}");
+        message.push("Via", via);
         self.transactions
     }
 
@@ -90,7 +99,7 @@ impl Phone {
         let Some(place) = self.place_of_challenge(method == "REGISTER") else { return };
         let Some(mut challenge) = self.challenges[place].take() else { return };
         let population = desk.settings.population(self.population);
-        let user = self.user(desk);
+        let user = self.user(desk).to_string();
         let mut password = population.password.replace("{user}", &user);
         if self.has(Quirk::WrongPasswordFirst) && self.registration.challenged == 1 && method == "REGISTER" {
             password.push('x');
@@ -126,8 +135,11 @@ impl Phone {
         challenge.answer(&digest::Request { user: &auth_user, password, method, uri, cnonce: &cnonce })
     }
 
-    pub(super) fn send_request(&mut self, id: u32, purpose: Purpose, message: &Message, desk: &mut Desk<'_>) {
-        let bytes = message.emit(self.style());
+    pub(super) fn send_message(&mut self, id: u32, purpose: Purpose, message: &Message, desk: &mut Desk<'_>) {
+        self.send_request(id, purpose, message.emit(self.style()), desk);
+    }
+
+    pub(super) fn send_request(&mut self, id: u32, purpose: Purpose, bytes: Vec<u8>, desk: &mut Desk<'_>) {
         let is_invite = matches!(purpose, Purpose::Invite(_) | Purpose::Reinvite(_));
         if self.clients.len() < TRANSACTIONS_MAX {
             let reliable = self.is_reliable(desk);

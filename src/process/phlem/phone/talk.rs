@@ -50,7 +50,7 @@ impl Phone {
             message.push("Allow", super::request::ALLOW);
             message.push("Content-Type", "application/sdp");
             message.body = phone.description(call, false, desk);
-            phone.send_request(id, Purpose::Reinvite(number), &message, desk);
+            phone.send_message(id, Purpose::Reinvite(number), &message, desk);
         });
     }
 
@@ -103,7 +103,7 @@ impl Phone {
             info.push("Content-Type", "application/dtmf-relay");
             info.body = b"Signal=5\r\nDuration=160\r\n".to_vec();
             desk.figures.digits_sent += 1;
-            phone.send_request(id, Purpose::Info(number), &info, desk);
+            phone.send_message(id, Purpose::Info(number), &info, desk);
         });
     }
 
@@ -157,7 +157,7 @@ impl Phone {
             let (mut refer, id) = phone.in_call(rsip::Method::Refer, call, desk);
             refer.push("Refer-To", call.refer_to.as_str());
             refer.push("Referred-By", by);
-            phone.send_request(id, Purpose::Refer(number), &refer, desk);
+            phone.send_message(id, Purpose::Refer(number), &refer, desk);
         });
     }
 
@@ -272,7 +272,7 @@ impl Phone {
                 _ => "Failed",
             };
             notify.body = format!("SIP/2.0 {code} {reason}\r\n").into_bytes();
-            phone.send_request(id, Purpose::Notify(number), &notify, desk);
+            phone.send_message(id, Purpose::Notify(number), &notify, desk);
         });
     }
 }

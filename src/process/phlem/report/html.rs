@@ -28,7 +28,7 @@ pub fn html(summary: &Summary, history: &History, description: &str) -> String {
     );
     verdicts(&mut page, summary);
     let _ = write!(page, "<h2>Figures</h2><table>");
-    for (name, value) in summary::lines(&summary.figures) {
+    for (name, value) in summary::lines(&summary.figures).into_iter().chain(summary::emulator(summary)) {
         row(&mut page, name, &value);
     }
     page.push_str("</table>");

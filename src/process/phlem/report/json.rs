@@ -4,6 +4,7 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::process::phlem::ceiling::Ceiling;
 use crate::process::phlem::figures::Figures;
 use crate::process::phlem::figures::Histogram;
 use crate::process::phlem::report::history::History;
@@ -29,8 +30,19 @@ pub fn json(summary: &Summary, history: &History) -> Value {
         "met": summary.is_met(),
         "expectations": verdicts,
         "notes": summary.notes,
+        "ceiling": summary.ceiling.as_ref().map(ceiling),
         "figures": figures(&summary.figures),
         "course": history.points().iter().map(point).collect::<Vec<_>>(),
+    })
+}
+
+fn ceiling(ceiling: &Ceiling) -> Value {
+    json!({
+        "threads": ceiling.threads,
+        "registrations_per_s": ceiling.registrations,
+        "calls_per_s": ceiling.calls,
+        "calls_with_audio": ceiling.audio_calls,
+        "send_lateness_p99_ms": ceiling.lateness_p99.map(|late| late.as_secs_f64() * 1e3),
     })
 }
 

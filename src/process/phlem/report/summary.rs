@@ -8,6 +8,9 @@ use crate::process::phlem::figures::Outcome;
 use crate::process::phlem::run::Summary;
 use crate::process::phlem::text;
 
+/// From here on a thread has no room for what comes together.
+const BUSY_PERMILLE: u64 = 800;
+
 /// Ends with a line feed.
 pub fn summary(summary: &Summary) -> String {
     let figures = &summary.figures;
@@ -20,7 +23,7 @@ pub fn summary(summary: &Summary) -> String {
         text::duration(Some(summary.elapsed)),
         summary.seed
     );
-    for (name, value) in lines(figures) {
+    for (name, value) in lines(figures).into_iter().chain(emulator(summary)) {
         let _ = writeln!(text, "  {name:18} {value}");
     }
     for (cause, count) in &figures.errors {
@@ -95,6 +98,36 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, String)> {
         }
     }
     lines
+}
+
+/// What the emulator itself had to do, so that nobody takes its limit for the server's.
+pub(super) fn emulator(summary: &Summary) -> Vec<(&'static str, String)> {
+    let figures = &summary.figures;
+    let threads = |count: u64| if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") };
+    let busiest = figures.busiest_permille;
+    let mean = figures.cpu_nanos as f64 / 1e9 / summary.elapsed.as_secs_f64().max(1e-3) / figures.threads.max(1) as f64;
+    let mut own = format!(
+        "{}, the busiest at {:.1} % of its CPU for a quarter of a second, {:.1} % in the mean",
+        threads(figures.threads),
+        busiest as f64 / 10.0,
+        mean * 100.0
+    );
+    if busiest >= BUSY_PERMILLE {
+        own.push_str("; what was reached may be the emulator's limit, not the server's");
+    }
+    let ceiling = match &summary.ceiling {
+        None => "not measured: --ceiling does, before the run".to_owned(),
+        Some(ceiling) => format!(
+            "{} registrations a second, {} calls a second without audio, {} calls at once with it, frames then sent late by {} \
+             at p99: {} against a null server",
+            text::count(ceiling.registrations as u64),
+            text::count(ceiling.calls as u64),
+            text::count(ceiling.audio_calls as u64),
+            text::duration(ceiling.lateness_p99),
+            threads(ceiling.threads as u64)
+        ),
+    };
+    vec![("emulator", own), ("its own ceiling", ceiling)]
 }
 
 fn delay(lines: &mut Vec<(&'static str, String)>, name: &'static str, delay: &Histogram) {

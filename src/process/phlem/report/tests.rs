@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::random::Random;
+use crate::process::phlem::ceiling::Ceiling;
 use crate::process::phlem::figures::Figures;
 use crate::process::phlem::figures::Outcome;
 use crate::process::phlem::run::Elapsed;
@@ -15,6 +16,7 @@ use crate::process::phlem::run::Verdict;
 fn run(seconds: u64) -> (Summary, History) {
     let (mut figures, mut history, mut random) = (Figures::default(), History::default(), Random::new(1));
     figures.phones = 50;
+    (figures.threads, figures.cpu_nanos, figures.busiest_permille) = (2, 1_200_000_000, 870);
     for second in 0..seconds {
         figures.registered_now = (second * 10).min(50);
         figures.registrations += 2;
@@ -40,12 +42,20 @@ fn run(seconds: u64) -> (Summary, History) {
         }
     }
     let verdict = |key, met| Verdict { key, wanted: "at least 1".into(), found: "0.98".into(), met };
+    let ceiling = Ceiling {
+        threads: 2,
+        registrations: 21_400.0,
+        calls: 5_250.0,
+        audio_calls: 2_150.0,
+        lateness_p99: Some(Duration::from_micros(1_900)),
+    };
     let summary = Summary {
         scenario: "busy & hour".into(),
         server: "127.0.0.1:5060".into(),
         seed: 7,
         elapsed: Duration::from_secs(seconds),
         figures,
+        ceiling: Some(ceiling),
         verdicts: vec![verdict("registered_min", true), verdict("calls_good_min", false)],
         notes: vec!["sockets are shared".into()],
     };
@@ -65,6 +75,9 @@ fn people_read_what_happened() {
         "calls_good_min at least 1, found 0.98",
         "sockets are shared",
         "mean 4.37",
+        "2 threads, the busiest at 87.0 % of its CPU",
+        "21,400 registrations a second, 5,250 calls a second without audio, 2,150 calls at once with it",
+        "may be the emulator's",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
@@ -82,6 +95,7 @@ fn programs_read_the_same() {
     assert!((json["figures"]["media"]["mos"]["p50"].as_f64().unwrap() - 4.37).abs() < 0.07);
     assert_eq!(json["course"].as_array().unwrap().len(), history.points().len());
     assert!(json["figures"].get("setup_delay").is_none());
+    assert_eq!(json["ceiling"]["calls_per_s"].as_f64(), Some(5_250.0));
 }
 
 #[test]
@@ -93,6 +107,7 @@ fn the_page_stands_alone_and_runs_nothing() {
     }
     assert_eq!(page.matches("<svg").count(), 9);
     assert!(page.contains("Not met: 1 of 2 expectations") && page.contains("&lt;script&gt;alert"), "{page}");
+    assert!(page.contains("21,400 registrations a second"), "{page}");
     assert!(!page.contains("NaN"));
     let open = |tag: &str| page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
     for tag in ["figure", "svg", "table", "tr", "td", "main", "div"] {

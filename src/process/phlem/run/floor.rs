@@ -14,6 +14,7 @@ use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::base::timer::Alarm;
 use crate::base::timer::Wheel;
+use crate::process::clock;
 use crate::process::phlem::figures::Figures;
 use crate::process::phlem::phone::Desk;
 use crate::process::phlem::phone::Effect;
@@ -52,6 +53,9 @@ pub(super) enum Note {
 }
 
 const TELL_EVERY: Duration = Duration::from_millis(250);
+/// Phones act, and frames go out, so much later than they would at most. 20 ms are whole steps: it makes no jitter.
+const SIGNALLING_GRID: Duration = Duration::from_millis(2);
+const AUDIO_GRID: Duration = Duration::from_millis(1);
 /// Phones whose time has come, of one turn.
 const PHONES_PER_TURN: usize = 512;
 /// Calls begin when all phones are registered, and so long after the ramp at the latest.
@@ -108,6 +112,8 @@ pub(super) struct Floor {
     is_leaving: bool,
     quiet_at: Instant,
     tell_at: Instant,
+    /// When it last told, and what this thread had taken of its CPU by then.
+    told: (Instant, Duration),
     is_done: bool,
     /// The last figures are to be sent when the last ports are closed.
     owes_last_word: bool,
@@ -127,7 +133,7 @@ impl Floor {
         let times = Times::ramp(now.instant + settings.scenario.ramp.0);
         let registers = |phone: &&Phone| settings.population(phone.population()).register;
         let registering = phones.iter().filter(registers).count() as u64;
-        let figures = Figures { phones: phones.len() as u64, ..Figures::default() };
+        let figures = Figures { phones: phones.len() as u64, threads: 1, ..Figures::default() };
         let mut floor = Self {
             alarms: vec![Alarm::new(); phones.len()],
             wheel: Wheel::new(now.instant),
@@ -149,6 +155,7 @@ impl Floor {
             is_leaving: false,
             quiet_at: Instant::NEVER,
             tell_at: now.instant + TELL_EVERY,
+            told: (now.instant, clock::thread_cpu()),
             is_done: false,
             owes_last_word: false,
             settings,
@@ -299,10 +306,23 @@ impl Floor {
             return;
         }
         self.tell_at = self.now.instant + TELL_EVERY;
+        self.weigh_self();
         self.advance_phase();
         if !self.is_done && self.notes.is_empty() {
             let figures = Box::new(self.figures_so_far());
             self.notes.push_back(Note::Figures { figures, phase: self.phase });
+        }
+    }
+
+    /// How busy this thread is.
+    fn weigh_self(&mut self) {
+        let (now, cpu) = (self.now.instant, clock::thread_cpu());
+        let (passed, taken) = (now.since(self.told.0), cpu.saturating_sub(self.told.1));
+        self.told = (now, cpu);
+        self.figures.cpu_nanos += u64::try_from(taken.as_nanos()).unwrap_or(0);
+        if passed >= TELL_EVERY {
+            let permille = (taken.as_secs_f64() / passed.as_secs_f64() * 1_000.0).min(1_000.0) as u64;
+            self.figures.busiest_permille = self.figures.busiest_permille.max(permille);
         }
     }
 
@@ -358,6 +378,12 @@ impl Floor {
             self.figures.fail("no connection to the server");
         }
     }
+}
+
+/// What is due within a grid's step is done at its end: a turn costs the same for one phone as for ten.
+fn together(at: Instant, grid: Duration) -> Instant {
+    let (nanos, grid) = (at.nanos(), grid.as_nanos() as u64);
+    if at == Instant::NEVER { at } else { Instant::from_nanos(nanos.div_ceil(grid).saturating_mul(grid)) }
 }
 
 impl ShardMachine for Floor {
@@ -427,7 +453,8 @@ impl ShardMachine for Floor {
     fn next_deadline(&self) -> Option<Instant> {
         let calls = if self.phase == Phase::Calls { self.traffic.next_at() } else { Instant::NEVER };
         let wheel = self.wheel.next_deadline().unwrap_or(Instant::NEVER);
-        Some(wheel.min(calls).min(self.happenings.next_at()).min(self.tell_at).min(self.legs.next_at()))
+        let signalling = wheel.min(calls).min(self.happenings.next_at()).min(self.tell_at);
+        Some(together(signalling, SIGNALLING_GRID).min(together(self.legs.next_at(), AUDIO_GRID)))
     }
 
     fn drain(&mut self, effects: &mut impl Effects<Note>) {

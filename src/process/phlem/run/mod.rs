@@ -23,10 +23,13 @@ use serde::Serialize;
 use crate::base::id::ShardId;
 use crate::base::time::UnixTime;
 use crate::process::clock;
+use crate::process::phlem::ceiling;
+use crate::process::phlem::ceiling::Ceiling;
 use crate::process::phlem::figures::Figures;
 pub(in crate::process::phlem) use crate::process::phlem::run::expect::verdicts;
 use crate::process::phlem::run::floor::Note;
 use crate::process::phlem::run::start::Started;
+pub(in crate::process::phlem) use crate::process::phlem::run::start::cpus;
 use crate::process::phlem::scenario::Scenario;
 use crate::shard::mesh::Member;
 
@@ -50,6 +53,8 @@ pub struct RunOptions {
     pub endless: bool,
     /// Received audio is written here as WAV files, one a leg.
     pub record: Option<PathBuf>,
+    /// Measure first what the emulator can do by itself on these CPUs.
+    pub ceiling: bool,
 }
 
 impl Default for RunOptions {
@@ -64,6 +69,7 @@ impl Default for RunOptions {
             stop: Arc::new(AtomicBool::new(false)),
             endless: false,
             record: None,
+            ceiling: false,
         }
     }
 }
@@ -103,6 +109,8 @@ pub struct Summary {
     pub seed: u64,
     pub elapsed: Duration,
     pub figures: Figures,
+    /// What the emulator can do by itself, if it was measured.
+    pub ceiling: Option<Ceiling>,
     pub verdicts: Vec<Verdict>,
     /// What a reader of the figures must know: shared sockets, limits that were hit, a backend that is slower.
     pub notes: Vec<String>,
@@ -146,7 +154,7 @@ pub enum PhlemError {
 
 /// How often the caller hears of the figures.
 const TELL_EVERY: Duration = Duration::from_millis(250);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A thread that has not ended so long after it should have is not waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -160,6 +168,10 @@ pub fn run(
     let expect = scenario.expect.clone();
     let (name, seed) = (scenario.name.clone(), options.seed.unwrap_or(scenario.seed));
     let length_max = if options.endless { Duration::MAX } else { scenario.length_max() + floor::SETTLE_MAX + PATIENCE };
+    if let Some(folder) = &options.record {
+        std::fs::create_dir_all(folder).map_err(|error| PhlemError::Os("the folder for recordings", error))?;
+    }
+    let ceiling = if options.ceiling { Some(ceiling::measure(&scenario, &options)?) } else { None };
     let mut started = start::start(scenario, &options)?;
     let mut watch = Watch::new(started.threads.len());
     let mut stopped_at = None;
@@ -186,7 +198,7 @@ pub fn run(
     let mut notes = std::mem::take(&mut started.notes);
     notes.extend(started.end()?);
     let verdicts = verdicts(&expect, &figures);
-    Ok(Summary { scenario: name, server, seed, elapsed, figures, verdicts, notes })
+    Ok(Summary { scenario: name, server, seed, elapsed, figures, ceiling, verdicts, notes })
 }
 
 /// What the threads last said.

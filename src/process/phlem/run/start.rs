@@ -169,7 +169,7 @@ fn local_address(server: SocketAddr) -> Result<IpAddr, PhlemError> {
 }
 
 /// A CPU for each thread; none: wherever the kernel likes.
-fn cpus(scenario: &Scenario, options: &RunOptions) -> Vec<Option<usize>> {
+pub(in crate::process::phlem) fn cpus(scenario: &Scenario, options: &RunOptions) -> Vec<Option<usize>> {
     if !options.cpus.is_empty() {
         return options.cpus.iter().map(|cpu| Some(*cpu)).collect();
     }
@@ -258,7 +258,7 @@ fn prepare(
         server_host: world.server_host.to_owned(),
         boot: boot()?,
         silent: signalling.first().copied().unwrap_or(world.server),
-        signalling,
+        signalling: signalling.iter().map(ToString::to_string).collect(),
         signalling_from,
     };
     let page = || -> Result<_, memory::MemoryError> {

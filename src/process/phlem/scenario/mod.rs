@@ -19,6 +19,7 @@ pub use check::Fault;
 pub use value::Span;
 pub use value::Spread;
 pub use value::USERS_MAX;
+pub use value::User;
 pub use value::Users;
 pub use value::exponential;
 
@@ -333,6 +334,19 @@ impl Scenario {
 
     pub fn population(&self, name: &str) -> Option<usize> {
         self.populations.iter().position(|population| population.name == name)
+    }
+
+    /// Makes calls begin for so long, and moves what happens to phones with it.
+    pub fn last(&mut self, duration: Duration) {
+        let part = duration.as_secs_f64() / self.duration.0.as_secs_f64().max(1e-3);
+        let moved = |span: Span| Span(span.0.mul_f64(part).min(duration));
+        for event in &mut self.events {
+            (event.at, event.lasts) = (moved(event.at), moved(event.lasts));
+        }
+        for calls in &mut self.calls {
+            (calls.after, calls.ramp) = (moved(calls.after), moved(calls.ramp));
+        }
+        self.duration = Span(duration);
     }
 
     /// From the first registration to the last hang-up, at most.

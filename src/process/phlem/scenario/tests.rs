@@ -52,3 +52,12 @@ fn quirks_are_all_in_the_table() {
     }
     assert_eq!(texts.iter().collect::<std::collections::BTreeSet<_>>().len(), Quirk::ALL.len());
 }
+
+#[test]
+fn a_shorter_run_has_its_events_sooner() {
+    let mut soak = Scenario::parse("soak", ready::text("soak").unwrap()).unwrap();
+    soak.last(Duration::from_secs(60));
+    let events: Vec<_> = soak.events.iter().map(|event| (event.at.0.as_secs(), event.lasts.0.as_millis())).collect();
+    assert_eq!((soak.duration, events), (Span::secs(60), vec![(20, 500), (40, 333)]));
+    soak.check("soak").unwrap();
+}

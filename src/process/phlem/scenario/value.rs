@@ -168,18 +168,32 @@ impl Users {
 
     /// The user of the phone with this number, from 0.
     pub fn user(&self, number: u32) -> Option<String> {
+        (number < self.count()).then(|| self.of(number).to_string())
+    }
+
+    /// The same without making text; nothing for a number that no phone has.
+    pub fn of(&self, number: u32) -> User<'_> {
         let mut left = number;
         for part in &self.0 {
             if left < part.count {
-                let digits = part.digits;
-                return Some(match digits {
-                    0 => part.prefix.clone(),
-                    _ => format!("{}{:0digits$}", part.prefix, part.first + u64::from(left)),
-                });
+                return User(Some((part, part.first + u64::from(left))));
             }
             left -= part.count;
         }
-        None
+        User(None)
+    }
+}
+
+/// One user, as text when it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct User<'a>(Option<(&'a Part, u64)>);
+
+impl fmt::Display for User<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((part, number)) = self.0 else { return Ok(()) };
+        f.write_str(&part.prefix)?;
+        let digits = part.digits;
+        if digits > 0 { write!(f, "{number:0digits$}") } else { Ok(()) }
     }
 }
 

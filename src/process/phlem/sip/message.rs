@@ -4,6 +4,8 @@
 //! Content-Length, survives bytes that are no UTF-8. Writing: bodies as bytes, reason phrases as they are, and the odd styles of
 //! firmware. RFC 3261 §7, §25.
 
+use std::borrow::Cow;
+
 use rsip::Header;
 use rsip::Headers;
 use rsip::headers::UntypedHeader;
@@ -121,9 +123,9 @@ impl Message {
         let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
         let bytes = bytes.get(begin..).unwrap_or_default();
         let head_end = memchr::memmem::find(bytes, b"\r\n\r\n").ok_or(BadMessage::Header)?;
-        let head = String::from_utf8_lossy(bytes.get(..head_end).unwrap_or_default());
+        let head = text_of(bytes.get(..head_end).unwrap_or_default());
         let body = bytes.get(head_end + 4..).unwrap_or_default();
-        let mut lines = head.split("\r\n");
+        let mut lines = lines_of(&head);
         let start = parse_start(lines.next().unwrap_or_default())?;
         let mut headers = Vec::with_capacity(16);
         let mut lines = lines.peekable();
@@ -214,15 +216,29 @@ fn push_field(headers: &mut Vec<Header>, name: &str, value: &str) -> Result<(), 
     if headers.len() >= HEADERS_MAX {
         return Err(BadMessage::TooMany);
     }
-    match header(name, String::new()) {
-        Header::Via(_) | Header::Contact(_) | Header::Route(_) | Header::RecordRoute(_) if value.contains(',') => {
-            for item in split_list(value).take(HEADERS_MAX) {
-                headers.push(header(name, item.to_owned()));
-            }
-        }
-        _ => headers.push(header(name, value.to_owned())),
+    let own = header(name, value.to_owned());
+    let is_list = matches!(own, Header::Via(_) | Header::Contact(_) | Header::Route(_) | Header::RecordRoute(_));
+    if is_list && value.contains(',') {
+        headers.extend(split_list(value).take(HEADERS_MAX).map(|item| header(name, item.to_owned())));
+    } else {
+        headers.push(own);
     }
     Ok(())
+}
+
+/// Almost all messages are UTF-8, and to look is cheaper than to replace.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
+fn lines_of(text: &str) -> impl Iterator<Item = &str> {
+    let ends = memchr::memmem::find_iter(text.as_bytes(), b"\r\n").chain([text.len()]);
+    let mut from = 0;
+    ends.map(move |end| {
+        let line = text.get(from..end).unwrap_or_default();
+        from = end + 2;
+        line
+    })
 }
 
 /// Names that `rsip` knows, their compact forms (RFC 3261 §20), and the header they are.
@@ -230,6 +246,11 @@ macro_rules! fields {
     ($($variant:ident $name:literal $compact:literal;)+) => {
         /// A header of this name, compact or not, in any case.
         pub fn header(name: &str, value: String) -> Header {
+            // As almost everybody writes it.
+            match name {
+                $($name => return Header::$variant(rsip::headers::$variant::new(value)),)+
+                _ => {}
+            }
             $(
                 if name.eq_ignore_ascii_case($name) || name.eq_ignore_ascii_case($compact) {
                     return Header::$variant(rsip::headers::$variant::new(value));
