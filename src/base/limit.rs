@@ -85,6 +85,10 @@ pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
 pub const EVENT_STREAMS_MAX: usize = 128;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Stores of calls that wait to become recordings; others wait on the disk.
+pub const FINISHING_MAX: usize = 1_024;
+/// Recordings shown before they are finished.
+pub const LIVE_RECORDINGS_MAX: usize = 100_000;
 /// Acknowledgements on their way to the tape thread; each is said again, so more are dropped.
 pub const TAPE_COMMANDS_MAX: usize = 256;
 

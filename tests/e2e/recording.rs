@@ -258,10 +258,11 @@ fn a_recorded_call_is_there_over_http_when_it_has_ended() {
     let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
     call.check_media();
     let id = server.live_call();
+    heard_so_far(&server, &id);
     call.end_by_caller(&mut left, &mut right);
     let found = eventually(PATIENCE, || {
         let item = server.json(&format!("/v1/recordings?call={id}"))["items"].get(0)?.clone();
-        (item["from"] == "1001" && item["to"] == "1002").then_some(item)
+        (item["state"] == "completed" && item["from"] == "1001" && item["to"] == "1002").then_some(item)
     });
     let item = found.unwrap_or_else(|| panic!("no recording\n{}", server.log()));
     assert_eq!(
@@ -274,4 +275,24 @@ fn a_recorded_call_is_there_over_http_when_it_has_ended() {
     for line in ledger {
         assert_eq!((&line["received"], &line["written"]), (&CHECKED.into(), &CHECKED.into()), "{line}");
     }
+    let segments = item["segments"].as_array().expect("segments");
+    assert_eq!(segments.len(), 2, "{item}");
+    assert!(segments.iter().all(|one| one["codec"] == "pcmu" && one["packets"] == CHECKED), "{item}");
+}
+
+/// While the call is up its recording is listed, and there is sound of both parties in it.
+fn heard_so_far(server: &Server, call: &str) {
+    let items = server.json(&format!("/v1/recordings?call={call}"))["items"].clone();
+    assert_eq!(items[0]["state"], "recording", "{items}\n{}", server.log());
+    assert!(items[0]["verdict"].is_null() && items[0]["from"] == "1001", "{items}");
+    let path = format!("/v1/recordings/{call}");
+    let both = eventually(PATIENCE, || {
+        let peaks = server.json(&format!("{path}/peaks"));
+        let has_sound = |side: &str| peaks[side].as_array()?.iter().any(|peak| *peak != 0).then_some(());
+        has_sound("left").and_then(|()| has_sound("right"))
+    });
+    assert!(both.is_some(), "nothing is heard\n{}", server.log());
+    let media = server.get(&format!("{path}/media")).expect("an answer");
+    assert_eq!(media.status, 200, "{}", media.body);
+    assert!(media.body.starts_with("RIFF"));
 }

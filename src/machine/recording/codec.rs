@@ -39,6 +39,17 @@ impl Codec {
         }
     }
 
+    /// Its encoding name, with the rate where that is not said by the name.
+    pub fn text(self) -> String {
+        match self {
+            Self::G711(Law::Mu) => "pcmu".to_owned(),
+            Self::G711(Law::A) => "pcma".to_owned(),
+            Self::G722 => "g722".to_owned(),
+            Self::L16 { rate, channels: 1 } => format!("l16/{rate}"),
+            Self::L16 { rate, channels } => format!("l16/{rate}/{channels}"),
+        }
+    }
+
     /// Ticks a second of the RTP timestamp.
     pub const fn clock(self) -> u32 {
         match self {
@@ -67,10 +78,31 @@ impl Codec {
 }
 
 const FORMATS_MAX: usize = 256;
+/// Of an encoding's name.
+const NAME_BYTES_MAX: usize = 32;
+/// Payload formats of audio streams that hold none.
+const NOT_AUDIO: [&str; 4] = ["telephone-event", "tone", "cn", "parityfec"];
+
+/// What a payload type stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind<'a> {
+    Audio(Codec),
+    /// Audio of this name that this build cannot decode.
+    Undecodable(&'a str),
+    /// No audio, or nobody said what it is.
+    Other,
+}
+
+#[derive(Clone, Debug)]
+enum Known {
+    Audio(Codec),
+    Undecodable(String),
+    Other,
+}
 
 /// What payload types of a call's streams mean at a time.
 #[derive(Clone, Debug, Default)]
-pub struct Formats(BTreeMap<(u8, u8, u8), Option<Codec>>);
+pub struct Formats(BTreeMap<(u8, u8, u8), Known>);
 
 impl Formats {
     /// A leg's stream has these from here on, and no others.
@@ -78,19 +110,36 @@ impl Formats {
         self.0.retain(|(of, index, _), _| (*of, *index) != (leg, stream));
         for format in formats {
             if self.0.len() < FORMATS_MAX {
-                self.0.insert((leg, stream, format.payload_type), Codec::of(format));
+                self.0.insert((leg, stream, format.payload_type), known(format));
             }
         }
     }
 
     pub fn codec(&self, leg: u8, stream: u8, payload_type: u8) -> Option<Codec> {
+        match self.kind(leg, stream, payload_type) {
+            Kind::Audio(codec) => Some(codec),
+            Kind::Undecodable(_) | Kind::Other => None,
+        }
+    }
+
+    pub fn kind(&self, leg: u8, stream: u8, payload_type: u8) -> Kind<'_> {
         match self.0.get(&(leg, stream, payload_type)) {
-            Some(known) => *known,
-            None => Codec::of_static(payload_type),
+            Some(Known::Audio(codec)) => Kind::Audio(*codec),
+            Some(Known::Undecodable(name)) => Kind::Undecodable(name),
+            Some(Known::Other) => Kind::Other,
+            None => Codec::of_static(payload_type).map_or(Kind::Other, Kind::Audio),
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+fn known(format: &Format) -> Known {
+    match Codec::of(format) {
+        Some(codec) => Known::Audio(codec),
+        None if NOT_AUDIO.contains(&format.name.as_str()) => Known::Other,
+        None => Known::Undecodable(format.name.chars().take(NAME_BYTES_MAX).collect()),
     }
 }

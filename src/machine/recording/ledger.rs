@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::machine::recording::timeline::Party;
 use crate::wire::tape::record::Frames;
 
-/// Audio packets are `received = written + duplicated + discarded`; all packets are that and `other` and `malformed`.
+/// Audio packets are `received = written + duplicated + discarded`; all packets are that, `other`, `undecodable`
+/// and `malformed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// Audio packets that reached us.
@@ -21,8 +22,10 @@ pub struct Line {
     pub written: u64,
     /// Had no place: all of it lay where other audio is already.
     pub discarded: u64,
-    /// Not audio: telephone events, comfort noise, empty packets, formats that cannot be decoded.
+    /// Not audio: telephone events, comfort noise, empty packets, payload types that nobody named.
     pub other: u64,
+    /// Audio in a format that this build cannot decode.
+    pub undecodable: u64,
     /// Not RTP.
     pub malformed: u64,
 }
@@ -30,7 +33,7 @@ pub struct Line {
 impl Line {
     /// Packets of the tape that this line accounts for.
     pub const fn packets(&self) -> u64 {
-        self.received + self.other + self.malformed
+        self.received + self.other + self.undecodable + self.malformed
     }
 }
 
@@ -75,7 +78,7 @@ impl Ledger {
         }
         let is_counted =
             |(leg, frames): (&u8, &u64)| self.lines.get(leg).copied().unwrap_or_default().packets() == *frames;
-        let is_written = |line: &Line| line.received == line.written + line.duplicated;
+        let is_written = |line: &Line| line.received == line.written + line.duplicated && line.undecodable == 0;
         let is_whole = given.iter().all(is_counted) && self.lines.values().all(is_written);
         if is_whole { Verdict::Complete } else { Verdict::Degraded }
     }

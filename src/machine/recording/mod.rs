@@ -8,6 +8,7 @@ pub mod codec;
 mod convert;
 mod ledger;
 mod mixdown;
+pub mod segments;
 mod sequence;
 mod stream;
 mod timeline;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::base::time::Instant;
 use crate::machine::recording::codec::Codec;
 use crate::machine::recording::codec::Formats;
+use crate::machine::recording::codec::Kind;
 use crate::machine::recording::ledger::Ledger;
 use crate::machine::recording::sequence::Order;
 use crate::machine::recording::stream::Arrival;
@@ -171,9 +172,16 @@ impl Timeline {
         let payload = frame.packet.get(range).unwrap_or_default();
         let key = (frame.leg, frame.stream, header.ssrc);
         let order = self.order_of(key, header.sequence, frame.at);
-        let Some(codec) = self.formats.codec(frame.leg, frame.stream, header.payload_type) else {
-            self.ledger.line(frame.leg).other += 1;
-            return;
+        let codec = match self.formats.kind(frame.leg, frame.stream, header.payload_type) {
+            Kind::Audio(codec) => codec,
+            Kind::Undecodable(_) if !payload.is_empty() => {
+                self.ledger.line(frame.leg).undecodable += 1;
+                return;
+            }
+            Kind::Undecodable(_) | Kind::Other => {
+                self.ledger.line(frame.leg).other += 1;
+                return;
+            }
         };
         let samples = codec.samples(payload) as u64 * u64::from(self.rate) / u64::from(codec.rate());
         if samples == 0 {

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,6 +15,8 @@ use crate::process::side::mirror::Readiness;
 use crate::process::side::procfs;
 use crate::process::side::procfs::Usage;
 use crate::process::side::record::ingest::Committed;
+use crate::process::side::recording::finisher::Counts;
+use crate::process::side::recording::live::Live;
 use crate::shard::memory::BUCKET_BOUNDS_MICROS;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
@@ -41,6 +44,8 @@ pub(crate) struct Metrics {
     pub(crate) mirror_overflows: AtomicU64,
     pub(crate) directory_version: AtomicU64,
     pub(crate) import_failed: AtomicU64,
+    pub(crate) finishing: Arc<Counts>,
+    pub(crate) live: Arc<Live>,
 }
 
 impl Metrics {
@@ -64,6 +69,8 @@ impl Metrics {
             mirror_overflows: zero(),
             directory_version: zero(),
             import_failed: zero(),
+            finishing: Arc::default(),
+            live: Arc::default(),
         }
     }
 
@@ -177,11 +184,25 @@ impl Metrics {
             ("side_link_connections_total", "Connections to the engine.", &self.link_connections),
             ("side_link_faults_total", "Connections to the engine that ended by a fault.", &self.link_faults),
             ("side_mirror_overflows_total", "Live entries that had no room and are not shown.", &self.mirror_overflows),
+            ("side_recordings_total", "Recordings finished.", &self.finishing.finished),
+            ("side_recording_failures_total", "Tries to finish a recording that failed.", &self.finishing.failures),
+            (
+                "side_recordings_left_behind_total",
+                "Recordings that found the queue full and were taken up later.",
+                &self.finishing.left_behind,
+            ),
         ];
         for (name, help, count) in counters {
             text.counter(name, help);
             text.sample(name, "", count.load(Relaxed));
         }
+        text.gauge("side_recordings_live", "Recordings that are not in the database yet.");
+        let (recording, processing) = self.live.counts();
+        for (state, count) in [("recording", recording), ("processing", processing)] {
+            text.sample("side_recordings_live", &format!("state=\"{state}\""), count);
+        }
+        text.gauge("side_recordings_waiting", "Calls that ended and whose recordings are not finished.");
+        text.sample("side_recordings_waiting", "", self.finishing.waiting.load(Relaxed));
         text.gauge("side_events_missing", "Events missing between those that came since the start.");
         text.sample("side_events_missing", "", self.events_missing.load(Relaxed).cast_signed());
     }

@@ -22,13 +22,17 @@ use crate::process::side::directory::import::import_file;
 use crate::process::side::directory::snapshot;
 use crate::process::side::http;
 use crate::process::side::http::Api;
+use crate::process::side::http::Recordings;
 use crate::process::side::link::Link;
 use crate::process::side::link::LinkHandle;
 use crate::process::side::metrics::Metrics;
 use crate::process::side::mirror::Mirror;
 use crate::process::side::record::ingest;
 use crate::process::side::recording::rows::Shelf;
+use crate::process::side::recording::so_far::SoFar;
+use crate::process::side::recording::sweep;
 use crate::process::side::recording::tail;
+use crate::process::side::recording::tail::Around;
 use crate::process::side::retain;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
@@ -90,9 +94,16 @@ impl Node {
             Arc::clone(&metrics),
             newest,
         );
-        let tailing = tail::start(&data, memory, &store, &key, &handle)
+        let live = Arc::clone(&metrics.live);
+        let around = Around { link: handle.clone(), live: Arc::clone(&live), counts: Arc::clone(&metrics.finishing) };
+        let tailing = tail::start(&data, memory, &store, &key, around)
             .map_err(|error| Failure::from_io("the recordings", &error))?;
-        let shelf = Shelf::new(store.clone(), Arc::clone(&key), &data);
+        let shelf = Arc::new(Shelf::new(store.clone(), Arc::clone(&key), &data));
+        let recordings = Recordings {
+            shelf: Arc::clone(&shelf),
+            so_far: SoFar::new(&data, Arc::clone(&key), Arc::clone(&live)),
+            live,
+        };
         let api = Api::new(
             node,
             store.clone(),
@@ -100,7 +111,7 @@ impl Node {
             handle.clone(),
             Arc::clone(&metrics),
             newest_event,
-            shelf,
+            recordings,
         );
         let (retain, retained) = watch::channel(kept);
         let mut running = Self {
@@ -119,7 +130,10 @@ impl Node {
             return Err(error);
         }
         running.tasks.spawn(link.run());
+        running.tasks.spawn(sweep::run(store.clone(), shelf));
         running.tasks.spawn(retain::run(store, retained));
+        let listened = api.clone();
+        running.tasks.spawn(async move { listened.so_far.forget().await });
         for listener in listeners {
             let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
             let listening = listening.map_err(|error| Failure::from_io("the HTTP API", &error))?;

@@ -54,6 +54,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // A key that is deleted is overwritten.
+            .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_MAX);
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)

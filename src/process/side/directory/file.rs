@@ -41,6 +41,8 @@ pub(super) struct TenantEntry {
     pub(super) default: bool,
     pub(super) record: Record,
     pub(super) announce: Announce,
+    /// How long recordings are kept; 0: until they are deleted.
+    pub(super) recording_days: u32,
 }
 
 pub(super) struct PhoneEntry {
@@ -55,6 +57,9 @@ pub(super) struct PhoneEntry {
     pub(super) record: Record,
     pub(super) external_id: String,
 }
+
+/// A hundred years.
+const RECORDING_DAYS_MAX: u32 = 36_500;
 
 /// Reads a file named by a `{ file = "…" }`, of which no more than so many bytes are wanted.
 pub type ReadFile<'a> = &'a dyn Fn(&str, u64) -> Result<Vec<u8>, String>;
@@ -131,13 +136,14 @@ fn tenant(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faul
     let default = fields.flag("default", faults);
     let record = record(&mut fields, faults);
     let announce = announce(&mut fields, read_file, faults);
+    let recording_days = fields.count("recording_days", RECORDING_DAYS_MAX, faults);
     fields.finish(faults);
     if faults.found.len() > before {
         return None;
     }
     let domain = domain?;
     let realm = realm.unwrap_or_else(|| domain.clone());
-    Some(TenantEntry { line, name: name?.value, domain, aliases, realm, default, record, announce })
+    Some(TenantEntry { line, name: name?.value, domain, aliases, realm, default, record, announce, recording_days })
 }
 
 fn phone(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faults) -> Option<PhoneEntry> {

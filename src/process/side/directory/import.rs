@@ -149,8 +149,10 @@ async fn write_tenants(
             realms_changed.insert(tenant.name.clone());
         }
         sqlx::query(
-            "INSERT INTO tenants (name, realm, is_default, record, announce, announcement) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (name) DO UPDATE SET realm = ?2, is_default = ?3, record = ?4, announce = ?5, announcement = ?6",
+            "INSERT INTO tenants (name, realm, is_default, record, announce, announcement, recording_days)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (name) DO UPDATE SET realm = ?2, is_default = ?3, record = ?4, announce = ?5, announcement = ?6,
+                 recording_days = ?7",
         )
         .bind(&tenant.name)
         .bind(&tenant.realm)
@@ -161,6 +163,7 @@ async fn write_tenants(
             Announce::File { audio } => Some(audio.as_slice()),
             Announce::None | Announce::Tone => None,
         })
+        .bind(tenant.recording_days)
         .execute(&mut **tx)
         .await?;
         sqlx::query("DELETE FROM domains WHERE tenant = ?").bind(&tenant.name).execute(&mut **tx).await?;

@@ -110,6 +110,19 @@ impl<'t, 'i> Fields<'t, 'i> {
         }
     }
 
+    /// A whole number from 0 to `max`; 0 where there is none.
+    pub(super) fn count(&mut self, name: &'static str, max: u32, faults: &mut Faults) -> u32 {
+        let Some(value) = self.take(name) else { return 0 };
+        let found = match value.get_ref() {
+            DeValue::Integer(number) => u32::from_str_radix(number.as_str(), number.radix()).ok(),
+            _ => None,
+        };
+        found.filter(|found| *found <= max).unwrap_or_else(|| {
+            faults.note(faults.line(value.span().start), &self.key(name), format!("expected a number from 0 to {max}"));
+            0
+        })
+    }
+
     pub(super) fn texts(&mut self, name: &'static str, faults: &mut Faults) -> Vec<Placed<String>> {
         let Some(value) = self.take(name) else { return Vec::new() };
         let line = faults.line(value.span().start);

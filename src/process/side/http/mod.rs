@@ -7,6 +7,7 @@ mod events;
 mod guard;
 mod health;
 mod home;
+mod media;
 mod openapi;
 mod page;
 mod problem;
@@ -26,7 +27,9 @@ use crate::process::side::audit::RefusalBudget;
 use crate::process::side::link::LinkHandle;
 use crate::process::side::metrics::Metrics;
 use crate::process::side::mirror::Mirror;
+use crate::process::side::recording::live::Live;
 use crate::process::side::recording::rows::Shelf;
+use crate::process::side::recording::so_far::SoFar;
 use crate::process::side::store::Store;
 
 /// What every handler may use.
@@ -41,7 +44,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     /// Position of the newest committed event.
     pub(crate) newest_event: watch::Receiver<i64>,
-    pub(crate) shelf: Shelf,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) so_far: SoFar,
     refusals: RefusalBudget,
     streams: AtomicUsize,
 }
@@ -54,6 +59,13 @@ impl std::ops::Deref for Api {
     }
 }
 
+/// Of the recordings.
+pub(crate) struct Recordings {
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) so_far: SoFar,
+}
+
 impl Api {
     pub(crate) fn new(
         node: String,
@@ -62,9 +74,9 @@ impl Api {
         link: LinkHandle,
         metrics: Arc<Metrics>,
         newest_event: watch::Receiver<i64>,
-        shelf: Shelf,
+        recordings: Recordings,
     ) -> Self {
-        let refusals = RefusalBudget::default();
+        let Recordings { shelf, live, so_far } = recordings;
         Self(Arc::new(Shared {
             node,
             store,
@@ -73,7 +85,9 @@ impl Api {
             metrics,
             newest_event,
             shelf,
-            refusals,
+            live,
+            so_far,
+            refusals: RefusalBudget::default(),
             streams: AtomicUsize::new(0),
         }))
     }
@@ -88,8 +102,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/cdrs", get(cdrs::list))
         .route("/recordings", get(recordings::list))
         .route("/recordings/{id}", get(recordings::one).delete(recordings::delete))
-        .route("/recordings/{id}/media", get(recordings::media))
-        .route("/recordings/{id}/peaks", get(recordings::peaks))
+        .route("/recordings/{id}/media", get(media::media))
+        .route("/recordings/{id}/peaks", get(media::peaks))
         .route("/recordings/{id}/hold", axum::routing::put(recordings::hold).delete(recordings::release))
         .route("/calls/{call}/recording/{wish}", axum::routing::post(recordings::wish))
         .route("/events", get(events::stream))

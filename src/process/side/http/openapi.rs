@@ -12,6 +12,7 @@ use crate::process::side::http::calls;
 use crate::process::side::http::cdrs;
 use crate::process::side::http::events;
 use crate::process::side::http::health;
+use crate::process::side::http::media;
 use crate::process::side::http::page::NoParams;
 use crate::process::side::http::page::Params;
 use crate::process::side::http::recordings;
@@ -31,8 +32,8 @@ use crate::process::side::http::registrations;
         cdrs::list,
         recordings::list,
         recordings::one,
-        recordings::media,
-        recordings::peaks,
+        media::media,
+        media::peaks,
         recordings::delete,
         recordings::hold,
         recordings::release,

@@ -3,11 +3,8 @@
 //! Without the key the file is noise: deleting the key deletes the recording. Any range is read alone.
 
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::process::side::seal::KEY_BYTES;
@@ -27,9 +24,9 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn create(path: &Path, id: &str, key: &[u8; KEY_BYTES]) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        Ok(Self { file, key: NodeKey::new(key), id: id.to_owned(), waiting: Vec::new(), chunks: 0 })
+    /// Into an empty file.
+    pub(crate) fn new(file: File, id: &str, key: &[u8; KEY_BYTES]) -> Self {
+        Self { file, key: NodeKey::new(key), id: id.to_owned(), waiting: Vec::new(), chunks: 0 }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -42,19 +39,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Everything is on the disk when this returns.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.waiting);
         if !last.is_empty() {
             self.put(&last)?;
         }
-        self.file.sync_all()
+        Ok(())
     }
 
     fn put(&mut self, chunk: &[u8]) -> io::Result<()> {
         let sealed = self.key.seal(&place(&self.id, self.chunks), chunk).map_err(io::Error::other)?;
+        self.file.write_all_at(&sealed, self.chunks * SEALED_BYTES)?;
         self.chunks += 1;
-        self.file.write_all(&sealed)
+        Ok(())
     }
 }
 
@@ -68,7 +65,11 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn open(path: &Path, id: &str, key: &[u8; KEY_BYTES], len: u64) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, key: NodeKey::new(key), id: id.to_owned(), len })
+        Ok(Self::new(File::open(path)?, id, key, len))
+    }
+
+    pub(crate) fn new(file: File, id: &str, key: &[u8; KEY_BYTES], len: u64) -> Self {
+        Self { file, key: NodeKey::new(key), id: id.to_owned(), len }
     }
 
     /// So many bytes from this one on; fewer at the end of a chunk, none at the end of all.

@@ -1,7 +1,7 @@
 //! Makes a recording of a call's records: reads them twice, once for the codecs and once for the audio, in bounded memory.
 
+use std::fs::File;
 use std::io;
-use std::path::Path;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -17,12 +17,15 @@ use crate::machine::recording::Mixdown;
 use crate::machine::recording::Timeline;
 use crate::machine::recording::Verdict;
 use crate::machine::recording::codec::Formats;
+use crate::machine::recording::segments::Segment;
+use crate::machine::recording::segments::Segments;
 use crate::machine::recording::view::Channels;
 use crate::machine::recording::view::Peaks;
 use crate::machine::recording::view::View;
 use crate::process::side::recording::audio;
+use crate::process::side::recording::work::Chunk;
+use crate::process::side::recording::work::Chunks;
 use crate::process::side::recording::work::Clocks;
-use crate::process::side::recording::work::Work;
 use crate::process::side::seal::KEY_BYTES;
 use crate::wire::rtp::Header;
 use crate::wire::tape::Frame;
@@ -49,6 +52,13 @@ pub(crate) struct Finished {
     pub(crate) detail: Detail,
 }
 
+impl Finished {
+    /// Of the audio.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.samples * self.encoding.sample_bytes() as u64 * 2
+    }
+}
+
 /// What is only shown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Detail {
@@ -60,6 +70,12 @@ pub(crate) struct Detail {
     pub(crate) announced: Vec<Announced>,
     /// The engine told the end; without it nobody can say what is missing.
     pub(crate) is_ended: bool,
+    /// Of whom, in which codec, from which source.
+    #[serde(default)]
+    pub(crate) segments: Vec<Segment>,
+    /// Segments that had no room in the list.
+    #[serde(default)]
+    pub(crate) segments_more: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,32 +92,43 @@ struct Survey {
     began: Instant,
     ended: Instant,
     clocks: Clocks,
+    /// Where what is written next begins, which is not of this recording.
+    upto: u64,
     found: Vec<Codec>,
     expected: Option<Vec<Frames>>,
     announced: Vec<Announced>,
 }
 
-/// Writes the audio to `path`, sealed under `key`; nothing but the file is changed. The answer is the same however often it is
-/// done.
-pub(crate) fn finish(work: &Work, path: &Path, id: &str, key: &[u8; KEY_BYTES]) -> io::Result<Finished> {
-    let survey = survey(work);
+/// Writes the audio of what the store has so far to an empty file, sealed under `key`; the caller syncs it. The answer is the
+/// same however often it is done.
+pub(crate) fn finish(store: &Chunks, file: &File, id: &str, key: &[u8; KEY_BYTES]) -> io::Result<Finished> {
+    let survey = survey(store);
     let encoding = Encoding::of(survey.found.iter().copied());
     let mut timeline = Timeline::new(encoding.rate(), survey.began);
+    let mut segments = Segments::new(survey.began);
     let mut making = Making {
         mixdown: Mixdown::new(encoding),
-        writer: audio::Writer::create(path, id, key)?,
+        writer: audio::Writer::new(file.try_clone()?, id, key),
         peaks: Peaks::new(encoding),
         encoding,
         frames: Vec::new(),
         failed: None,
     };
-    each(work, |record, _| match record {
-        Record::Frame(frame) => {
-            timeline.on_frame(&frame, &mut making.mixdown);
-            making.drain();
+    each(store, survey.upto, |record, chunk| {
+        segments.on_boot(chunk.last.boot);
+        match record {
+            Record::Frame(frame) => {
+                segments.on_frame(&frame);
+                timeline.on_frame(&frame, &mut making.mixdown);
+                making.drain();
+            }
+            Record::Mark { at, mark, .. } => {
+                segments.on_mark(&mark);
+                timeline.on_mark(at, &mark);
+            }
+            Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => {}
         }
-        Record::Mark { at, mark, .. } => timeline.on_mark(at, &mark),
-        Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => {}
+        making.failed.is_none()
     });
     let samples = timeline.finish(survey.ended, &mut making.mixdown);
     making.drain();
@@ -109,6 +136,7 @@ pub(crate) fn finish(work: &Work, path: &Path, id: &str, key: &[u8; KEY_BYTES]) 
     let millis = |place: u64| place * 1_000 / u64::from(encoding.rate());
     let pauses = timeline.pauses().iter().map(|(since, until)| (millis(*since), millis(*until))).collect();
     let ledger = timeline.ledger().clone();
+    let (segments, segments_more) = segments.finish();
     let bytes = samples * encoding.sample_bytes() as u64 * 2;
     Ok(Finished {
         tenant: survey.tenant,
@@ -116,9 +144,16 @@ pub(crate) fn finish(work: &Work, path: &Path, id: &str, key: &[u8; KEY_BYTES]) 
         encoding,
         samples,
         verdict: ledger.verdict(survey.expected.as_deref()),
-        sha256: digest(&audio::Reader::open(path, id, key, bytes)?, encoding, bytes)?,
+        sha256: digest(&audio::Reader::new(file.try_clone()?, id, key, bytes), encoding, bytes)?,
         ledger,
-        detail: Detail { pauses, peaks, announced: survey.announced, is_ended: survey.expected.is_some() },
+        detail: Detail {
+            pauses,
+            peaks,
+            announced: survey.announced,
+            is_ended: survey.expected.is_some(),
+            segments,
+            segments_more,
+        },
     })
 }
 
@@ -151,7 +186,7 @@ impl Making {
     }
 }
 
-fn survey(work: &Work) -> Survey {
+fn survey(store: &Chunks) -> Survey {
     let mut formats = Formats::default();
     let mut began = None;
     let mut survey = Survey {
@@ -159,11 +194,12 @@ fn survey(work: &Work) -> Survey {
         began: Instant::ZERO,
         ended: Instant::ZERO,
         clocks: Clocks::default(),
+        upto: 0,
         found: Vec::new(),
         expected: None,
         announced: Vec::new(),
     };
-    each(work, |record, clocks| {
+    let upto = each(store, u64::MAX, |record, chunk| {
         let at = match record {
             Record::Frame(frame) => {
                 survey.note(&formats, &frame);
@@ -181,15 +217,17 @@ fn survey(work: &Work) -> Survey {
                 }
                 at
             }
-            Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => return,
+            Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => return true,
         };
         if began.is_none() {
             began = Some(at);
-            (survey.began, survey.clocks) = (at, clocks);
+            (survey.began, survey.clocks) = (at, chunk.clocks);
         }
         survey.ended = survey.ended.max(at);
+        true
     });
     survey.announced.sort_by_key(|announced| announced.leg);
+    survey.upto = upto;
     survey
 }
 
@@ -204,13 +242,18 @@ impl Survey {
     }
 }
 
-/// Every record, in order.
-fn each(work: &Work, mut on_record: impl FnMut(Record<'_>, Clocks)) {
-    let mut position = Work::FIRST;
-    while let Some(chunk) = work.read(position) {
+/// Every record before `upto`, in order, until one is refused; says where the next would be.
+fn each(store: &Chunks, upto: u64, mut on_record: impl FnMut(Record<'_>, &Chunk) -> bool) -> u64 {
+    let mut position = Chunks::FIRST;
+    while position < upto
+        && let Some(chunk) = store.read(position)
+    {
         position = chunk.next;
-        records(&chunk.records).flatten().for_each(|record| on_record(record, chunk.clocks));
+        if !records(&chunk.records).flatten().all(|record| on_record(record, &chunk)) {
+            break;
+        }
     }
+    position
 }
 
 fn digest(reader: &audio::Reader, encoding: Encoding, bytes: u64) -> io::Result<String> {

@@ -1,6 +1,9 @@
 //! What the database knows of recordings, and where their audio lies.
 
+use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +24,9 @@ use crate::process::side::clock;
 use crate::process::side::recording::audio;
 use crate::process::side::recording::finish::Detail;
 use crate::process::side::recording::finish::Finished;
-use crate::process::side::recording::tail::Done;
+use crate::process::side::recording::finisher::Done;
+use crate::process::side::recording::finisher::Job;
+use crate::process::side::recording::work;
 use crate::process::side::recording::work::Place;
 use crate::process::side::seal::KEY_BYTES;
 use crate::process::side::seal::NodeKey;
@@ -39,6 +44,16 @@ pub(crate) fn audio_path(folder: &Path, id: &str) -> PathBuf {
     folder.join("audio").join(digits).join(format!("{id}.audio"))
 }
 
+/// The stores of calls.
+pub(crate) fn work_folder(folder: &Path) -> PathBuf {
+    folder.join("work")
+}
+
+/// An empty file that its owner alone may read.
+pub(crate) fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// What became of the packets of one leg.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct LedgerLine {
@@ -54,6 +69,9 @@ pub(crate) struct LedgerLine {
     pub(crate) discarded: u64,
     /// Not audio.
     pub(crate) other: u64,
+    /// Audio in a format that this build cannot decode.
+    #[serde(default)]
+    pub(crate) undecodable: u64,
     pub(crate) malformed: u64,
 }
 
@@ -68,6 +86,7 @@ pub(crate) fn ledger_lines(ledger: &Ledger) -> Vec<LedgerLine> {
             written: line.written,
             discarded: line.discarded,
             other: line.other,
+            undecodable: line.undecodable,
             malformed: line.malformed,
         };
     ledger.lines().map(line).collect()
@@ -87,54 +106,52 @@ impl Database {
 }
 
 impl Done for Database {
-    fn last(&mut self, call: CallId) -> io::Result<(Place, u32)> {
-        let query = sqlx::query("SELECT boot, block, record FROM recordings WHERE call = ?").bind(call.to_string());
+    fn last(&self, call: CallId) -> io::Result<(Place, u32)> {
+        let query = sqlx::query("SELECT id, boot, block, record FROM recordings WHERE call = ?").bind(call.to_string());
         let rows = self.handle.block_on(query.fetch_all(&self.store.pool)).map_err(io::Error::other)?;
         let place = |row: &SqliteRow| Place {
             boot: row.get::<i64, _>("boot").cast_unsigned(),
             block: row.get::<i64, _>("block").cast_unsigned(),
             record: row.get("record"),
         };
-        Ok((rows.iter().map(place).max().unwrap_or_default(), u32::try_from(rows.len()).unwrap_or(u32::MAX)))
+        let number = |row: &SqliteRow| work::parse_id(row.get("id")).map_or(0, |(_, number)| number);
+        Ok((rows.iter().map(place).max().unwrap_or_default(), rows.iter().map(number).max().unwrap_or(0)))
     }
 
-    fn put(
-        &mut self,
-        call: CallId,
-        id: &str,
-        last: Place,
-        key: &[u8; KEY_BYTES],
-        finished: &Finished,
-    ) -> io::Result<()> {
-        self.handle.block_on(put(&self.store, &self.key, call, id, last, key, finished)).map_err(io::Error::other)
+    fn is_done(&self, id: &str) -> io::Result<bool> {
+        let query = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM recordings WHERE id = ?").bind(id);
+        let found = self.handle.block_on(query.fetch_one(&self.store.pool)).map_err(io::Error::other)?;
+        Ok(found > 0)
+    }
+
+    fn put(&self, job: &Job, key: &[u8; KEY_BYTES], finished: &Finished) -> io::Result<()> {
+        self.handle.block_on(put(&self.store, &self.key, job, key, finished)).map_err(io::Error::other)
     }
 }
 
 async fn put(
     store: &Store,
     node_key: &NodeKey,
-    call: CallId,
-    id: &str,
-    last: Place,
+    job: &Job,
     key: &[u8; KEY_BYTES],
     finished: &Finished,
 ) -> Result<(), StoreError> {
     let json = |result: serde_json::Result<String>| result.map_err(|_| StoreError::Row("recordings"));
     let mut tx = store.write().await?;
-    let sealed = tenant_key(&mut tx, node_key, &finished.tenant).await?.seal(id, key)?;
+    let sealed = tenant_key(&mut tx, node_key, &finished.tenant).await?.seal(&job.id, key)?;
     let sql = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let rate = finished.encoding.rate();
     sqlx::query(
-        "INSERT OR REPLACE INTO recordings (id, call, tenant, boot, block, record, started_at, duration_ms, state, verdict,
+        "INSERT INTO recordings (id, call, tenant, boot, block, record, started_at, duration_ms, state, verdict,
              encoding, rate, samples, sha256, ledger, detail, key)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'completed', ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'completed', ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     )
-    .bind(id)
-    .bind(call.to_string())
+    .bind(&job.id)
+    .bind(job.call.to_string())
     .bind(&finished.tenant)
-    .bind(last.boot.cast_signed())
-    .bind(last.block.cast_signed())
-    .bind(last.record)
+    .bind(job.last.boot.cast_signed())
+    .bind(job.last.block.cast_signed())
+    .bind(job.last.record)
     .bind(clock::to_sql(finished.started_at))
     .bind(sql(finished.samples * 1_000 / u64::from(rate)))
     .bind(finished.verdict.text())
@@ -179,7 +196,7 @@ fn open_key(key: &NodeKey, place: &str, sealed: &[u8]) -> Result<[u8; KEY_BYTES]
     key.open_value(place, sealed)?.try_into().map_err(|_| StoreError::Row("keys"))
 }
 
-const fn encoding_text(encoding: Encoding) -> &'static str {
+pub(crate) const fn encoding_text(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::G711(Law::Mu) => "pcmu",
         Encoding::G711(Law::A) => "pcma",
@@ -212,7 +229,6 @@ pub(crate) enum Deletion {
 }
 
 /// For those who read recordings.
-#[derive(Clone)]
 pub(crate) struct Shelf {
     store: Store,
     key: Arc<NodeKey>,
@@ -246,9 +262,20 @@ impl Shelf {
         if done.rows_affected() == 0 {
             return Ok(Deletion::Held);
         }
-        match std::fs::remove_file(audio_path(&self.folder, id)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(Deletion::Done),
+        if let Err(error) = self.remove(id).await {
+            tracing::error!(event = "recording.left", "the audio of {id}, whose key is deleted: {error}");
         }
+        Ok(Deletion::Done)
+    }
+
+    /// The audio of a recording whose key is deleted.
+    pub(crate) async fn remove(&self, id: &str) -> Result<(), StoreError> {
+        match std::fs::remove_file(audio_path(&self.folder, id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let query = sqlx::query("UPDATE recordings SET stored = 'gone' WHERE id = ? AND state = 'absent'").bind(id);
+        query.execute(&self.store.pool).await?;
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
-//! Reads the tapes as they are confirmed and takes them apart into a store per call; what has ended becomes a recording.
+//! Reads the tapes as they are confirmed and takes them apart into a store per call; what has ended is handed to the finisher.
 //!
 //! A thread of its own, which may wait for the disk. A segment is acknowledged when everything up to it is durable in the
 //! stores or in recordings. Killed at any point it reads the segments that are left again: places tell what is there already.
+//! After a fault it goes on at the block that it could not take.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,14 +18,21 @@ use tokio::runtime::Handle;
 
 use crate::base::id::CallId;
 use crate::base::id::ShardId;
+use crate::base::time::Instant;
+use crate::process::side::clock;
 use crate::process::side::link::LinkHandle;
-use crate::process::side::recording::finish;
-use crate::process::side::recording::finish::Finished;
+use crate::process::side::recording::finisher::Counts;
+use crate::process::side::recording::finisher::Done;
+use crate::process::side::recording::finisher::Finisher;
+use crate::process::side::recording::finisher::Job;
+use crate::process::side::recording::live::Live;
 use crate::process::side::recording::rows;
+use crate::process::side::recording::work;
+use crate::process::side::recording::work::Begin;
+use crate::process::side::recording::work::Chunks;
 use crate::process::side::recording::work::Clocks;
 use crate::process::side::recording::work::Place;
 use crate::process::side::recording::work::Work;
-use crate::process::side::seal::KEY_BYTES;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
 use crate::shard::memory::Figures;
@@ -41,33 +49,21 @@ use crate::wire::tape::record;
 use crate::wire::tape::records;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// After a disk or database that failed.
+/// After a disk or database that failed, twice as long each time.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
+const FAILED_PAUSE_MAX: Duration = Duration::from_secs(30);
 const TELL_EVERY_LOOKS: u32 = 10;
 /// A new engine has by then written again what the dead one left in its ring.
 const REWRITTEN_AFTER_LOOKS: u32 = 100;
 /// Calls whose last recording's place is remembered; of others the database is asked.
 const KNOWN_MAX: usize = 4_096;
 
-/// Knows which recordings are done. Waits for the database.
-pub(crate) trait Done {
-    /// Last place of the call's recordings, and how many there are.
-    fn last(&mut self, call: CallId) -> io::Result<(Place, u32)>;
-    /// Durable when it returns; doing it again changes nothing.
-    fn put(
-        &mut self,
-        call: CallId,
-        id: &str,
-        last: Place,
-        key: &[u8; KEY_BYTES],
-        finished: &Finished,
-    ) -> io::Result<()>;
-}
-
 #[derive(Default)]
 struct Tape {
     copies: Copies,
     reader: Option<SegmentReader>,
+    /// A block that was read and could not be taken.
+    refused: Option<(Header, Vec<u8>)>,
     /// The next segment to read.
     next: u64,
     /// Everything up to this one is durable.
@@ -79,29 +75,51 @@ struct Tape {
 struct Open {
     work: Work,
     boot: u64,
-    recordings: u32,
+    number: u32,
+}
+
+/// A store that was handed over.
+struct Finishing {
+    last: Place,
+    shard: ShardId,
+    store: Arc<Chunks>,
 }
 
 pub(crate) struct Separator<D> {
     tape: PathBuf,
     folder: PathBuf,
     key: Arc<NodeKey>,
-    done: D,
+    finisher: Finisher<D>,
+    live: Arc<Live>,
     tapes: BTreeMap<ShardId, Tape>,
     open: BTreeMap<CallId, Open>,
+    finishing: BTreeMap<(CallId, u32), Finishing>,
     known: BTreeMap<CallId, (Place, u32)>,
     room: Vec<u8>,
     is_recovered: bool,
+    /// There are stores that ended and that the finisher had no room for.
+    has_left_behind: bool,
 }
 
-impl<D: Done> Separator<D> {
+impl<D: Done + 'static> Separator<D> {
     /// `data`: the node's folder. Stores that were left behind go on.
-    pub(crate) fn new(data: &Path, key: Arc<NodeKey>, done: D) -> io::Result<Self> {
+    pub(crate) fn new(data: &Path, key: Arc<NodeKey>, finisher: Finisher<D>, live: Arc<Live>) -> io::Result<Self> {
         let folder = rows::folder(data);
-        std::fs::create_dir_all(work_folder(&folder))?;
-        let room = vec![0; record::RECORD_BYTES_MAX];
-        let (tapes, open, known) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { tape: data.join("tape"), folder, key, done, tapes, open, known, room, is_recovered: false })
+        std::fs::create_dir_all(rows::work_folder(&folder))?;
+        Ok(Self {
+            tape: data.join("tape"),
+            folder,
+            key,
+            finisher,
+            live,
+            tapes: BTreeMap::new(),
+            open: BTreeMap::new(),
+            finishing: BTreeMap::new(),
+            known: BTreeMap::new(),
+            room: vec![0; record::RECORD_BYTES_MAX],
+            is_recovered: false,
+            has_left_behind: false,
+        })
     }
 
     /// Reads what is confirmed up to this byte of this segment of the shard's media.
@@ -109,38 +127,60 @@ impl<D: Done> Separator<D> {
         self.recover()?;
         let mut tape = self.tapes.remove(&shard).unwrap_or_default();
         let read = self.read_tape(&mut tape, shard, segment, limit);
-        if read.is_err() {
-            // What was read and is not written anywhere is read again.
-            tape = Tape { durable: tape.durable, events: tape.events, ..Tape::default() };
-            self.tapes.values_mut().for_each(|other| {
-                *other = Tape { durable: other.durable, events: other.events, ..Tape::default() };
-            });
-            self.open.clear();
-            self.is_recovered = false;
-        }
         self.tapes.insert(shard, tape);
-        read
+        read?;
+        if !self.finisher.has_workers() {
+            self.finisher.work_off()?;
+        }
+        self.on_done();
+        Ok(())
     }
 
     /// Stores of before: those whose recording is done go, those that have ended become recordings, the others go on.
     fn recover(&mut self) -> io::Result<()> {
-        if self.is_recovered {
+        if self.is_recovered && !(self.has_left_behind && self.finisher.has_room()) {
             return Ok(());
         }
-        let folder = work_folder(&self.folder);
+        self.has_left_behind = false;
+        let folder = rows::work_folder(&self.folder);
+        let mut found = Vec::new();
         for entry in std::fs::read_dir(&folder)? {
-            let Some(call) = entry?.file_name().to_str().and_then(Work::call_of) else { continue };
-            let (last, recordings) = self.known(call)?;
-            let work = Work::open(&folder, call, ShardId(0), &self.key)?;
-            if work.last() <= last {
-                std::fs::remove_file(Work::path(&folder, call))?;
+            found.extend(entry?.file_name().to_str().and_then(work::id_of_file));
+        }
+        found.sort_unstable();
+        for (index, (call, number)) in found.iter().copied().enumerate() {
+            let is_open = self.open.get(&call).is_some_and(|open| open.number == number);
+            if is_open || self.finishing.contains_key(&(call, number)) {
                 continue;
             }
-            let is_ended = work.is_ended();
+            let id = work::id_of(call, number);
+            if self.finisher.done().is_done(&id)? {
+                work::destroy(&folder, &id)?;
+                continue;
+            }
+            if self.is_recovered && self.finisher.is_full() {
+                self.has_left_behind = true;
+                break;
+            }
+            let mut work = Work::open(&folder, &id, ShardId(0), &self.key)?;
+            if work.last() == Place::default() {
+                // Killed before anything was written: the tape has it all.
+                work::destroy(&folder, &id)?;
+                continue;
+            }
+            if let Some(begin) = work.begin() {
+                self.live.on_begin(&id, call, begin);
+            }
+            let has_later = found.get(index + 1).is_some_and(|(later, _)| *later == call);
+            let is_over = work.is_ended() || has_later || self.is_recovered;
             let boot = work.last().boot;
-            self.open.insert(call, Open { work, boot, recordings });
-            if is_ended {
-                self.finish(call)?;
+            if is_over {
+                if self.finisher.is_full() {
+                    work.sync()?;
+                }
+                self.hand_over(call, Open { work, boot, number });
+            } else {
+                self.open.insert(call, Open { work, boot, number });
             }
         }
         self.is_recovered = true;
@@ -148,33 +188,61 @@ impl<D: Done> Separator<D> {
     }
 
     fn read_tape(&mut self, tape: &mut Tape, shard: ShardId, segment: u64, limit: u64) -> io::Result<()> {
+        if let Some((header, body)) = tape.refused.take()
+            && let Err(error) = self.on_block(&header, &body)
+        {
+            tape.refused = Some((header, body));
+            return Err(error);
+        }
         loop {
             let reader = match tape.reader.take() {
                 Some(reader) => Some(reader),
                 None => self.next_segment(tape, shard, segment)?,
             };
-            let Some(mut reader) = reader else { return Ok(()) };
+            let Some(reader) = reader else { return Ok(()) };
             let name = reader.name();
             let is_complete = name.segment < segment;
-            let limit = if is_complete { u64::MAX } else { limit };
-            while let Some((header, body)) = reader.next(limit)? {
-                if tape.copies.is_new(&header) {
-                    self.on_block(&header, body)?;
-                }
-            }
-            if let Some(bad) = reader.end().filter(|bad| !matches!(bad, BadBlock::Magic | BadBlock::Short)) {
-                tracing::warn!(event = "tape.damaged", "{} of shard {} ends: {bad}", name.file(), shard.0);
-            }
+            self.read_segment(tape, reader, if is_complete { u64::MAX } else { limit })?;
             if !is_complete {
-                tape.reader = Some(reader);
                 return Ok(());
             }
-            for open in self.open.values_mut().filter(|open| open.work.shard() == shard) {
-                open.work.sync()?;
-            }
+            self.sync(shard)?;
+            tape.reader = None;
             tape.durable = Some(name.segment);
             tape.next = name.segment + 1;
         }
+    }
+
+    /// Puts the reader back, whatever comes.
+    fn read_segment(&mut self, tape: &mut Tape, mut reader: SegmentReader, limit: u64) -> io::Result<()> {
+        let name = reader.name();
+        let read = loop {
+            match reader.next(limit) {
+                Ok(Some((header, body))) => {
+                    if tape.copies.is_new(&header)
+                        && let Err(error) = self.on_block(&header, body)
+                    {
+                        tape.refused = Some((header, body.to_vec()));
+                        break Err(error);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Some(bad) = reader.end().filter(|bad| !matches!(bad, BadBlock::Magic | BadBlock::Short)) {
+            tracing::warn!(event = "tape.damaged", "{} of shard {} ends: {bad}", name.file(), name.shard.0);
+        }
+        tape.reader = Some(reader);
+        read
+    }
+
+    /// What was taken from the shard's tape is durable when this returns.
+    fn sync(&mut self, shard: ShardId) -> io::Result<()> {
+        for open in self.open.values_mut().filter(|open| open.work.shard() == shard) {
+            open.work.sync()?;
+        }
+        self.finishing.values().filter(|finishing| finishing.shard == shard).try_for_each(|one| one.store.sync())
     }
 
     fn next_segment(&self, tape: &Tape, shard: ShardId, newest: u64) -> io::Result<Option<SegmentReader>> {
@@ -191,7 +259,7 @@ impl<D: Done> Separator<D> {
 
     fn on_block(&mut self, header: &Header, body: &[u8]) -> io::Result<()> {
         let shard = header.shard;
-        self.finish_where(|open| open.work.shard() == shard && open.boot < header.boot)?;
+        self.end_where(|open| open.work.shard() == shard && open.boot < header.boot)?;
         let clocks = Clocks { instant: header.opened, unix: header.opened_unix };
         for (index, record) in (0..).zip(records(body).flatten()) {
             let place = Place { boot: header.boot, block: header.number, record: index };
@@ -206,8 +274,9 @@ impl<D: Done> Separator<D> {
                 Record::Mark { call, at, mark } => {
                     let record = record::emit_mark(at, call, &mark).map_err(io::Error::other)?;
                     let is_new = self.append(call, shard, place, clocks, &record)?;
-                    if is_new && matches!(mark, Mark::Ended { .. }) {
-                        self.finish(call)?;
+                    // It is there already and came no further where the block is taken again after a fault.
+                    if is_new || self.open.get(&call).is_some_and(|open| open.work.last() == place) {
+                        self.on_mark(call, at, clocks, mark)?;
                     }
                 }
                 Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => {}
@@ -216,14 +285,26 @@ impl<D: Done> Separator<D> {
         Ok(())
     }
 
-    /// Calls of engines before this one: nothing of theirs comes any more.
-    pub(crate) fn finish_before(&mut self, boot: u64) -> io::Result<()> {
-        self.finish_where(|open| open.boot < boot)
+    fn on_mark(&mut self, call: CallId, at: Instant, clocks: Clocks, mark: Mark) -> io::Result<()> {
+        match (mark, self.open.get(&call)) {
+            (Mark::Begin { tenant }, Some(open)) => {
+                let begin = Begin { tenant, at: clocks.unix(at) };
+                self.live.on_begin(&work::id_of(call, open.number), call, &begin);
+                Ok(())
+            }
+            (Mark::Ended { .. }, _) => self.end(call),
+            _ => Ok(()),
+        }
     }
 
-    fn finish_where(&mut self, is_over: impl Fn(&Open) -> bool) -> io::Result<()> {
+    /// Calls of engines before this one: nothing of theirs comes any more.
+    pub(crate) fn end_before(&mut self, boot: u64) -> io::Result<()> {
+        self.end_where(|open| open.boot < boot)
+    }
+
+    fn end_where(&mut self, is_over: impl Fn(&Open) -> bool) -> io::Result<()> {
         let over: Vec<CallId> = self.open.iter().filter(|(_, open)| is_over(open)).map(|(call, _)| *call).collect();
-        over.into_iter().try_for_each(|call| self.finish(call))
+        over.into_iter().try_for_each(|call| self.end(call))
     }
 
     fn append(
@@ -238,23 +319,38 @@ impl<D: Done> Separator<D> {
             open.boot = place.boot;
             return open.work.append(place, clocks, record);
         }
-        let (last, recordings) = self.known(call)?;
+        let (last, newest) = self.known(call)?;
         if place <= last {
             return Ok(false);
         }
-        let mut work = Work::open(&work_folder(&self.folder), call, shard, &self.key)?;
+        let folder = rows::work_folder(&self.folder);
+        let mut number = newest + 1;
+        let mut work = Work::open(&folder, &work::id_of(call, number), shard, &self.key)?;
+        // A store that ended and was left behind on the disk.
+        while work.is_ended() {
+            if place <= work.last() {
+                return Ok(false);
+            }
+            number += 1;
+            work = Work::open(&folder, &work::id_of(call, number), shard, &self.key)?;
+        }
         let is_new = work.append(place, clocks, record)?;
-        self.open.insert(call, Open { work, boot: place.boot, recordings });
+        self.open.insert(call, Open { work, boot: place.boot, number });
         Ok(is_new)
     }
 
+    /// Last place of the call's recordings that have ended, and their highest number.
     fn known(&mut self, call: CallId) -> io::Result<(Place, u32)> {
-        if let Some(known) = self.known.get(&call) {
-            return Ok(*known);
-        }
-        let known = self.done.last(call)?;
-        self.remember(call, known);
-        Ok(known)
+        let known = match self.known.get(&call) {
+            Some(known) => *known,
+            None => {
+                let known = self.finisher.done().last(call)?;
+                self.remember(call, known);
+                known
+            }
+        };
+        let finishing = self.finishing.range((call, 0)..=(call, u32::MAX));
+        Ok(finishing.fold(known, |(last, newest), ((_, number), one)| (last.max(one.last), newest.max(*number))))
     }
 
     fn remember(&mut self, call: CallId, known: (Place, u32)) {
@@ -264,28 +360,52 @@ impl<D: Done> Separator<D> {
         }
     }
 
-    /// A recording is made of the call's store, which goes when the database has it.
-    fn finish(&mut self, call: CallId) -> io::Result<()> {
+    /// A recording will be made of the call's store.
+    fn end(&mut self, call: CallId) -> io::Result<()> {
         let Some(open) = self.open.get_mut(&call) else { return Ok(()) };
         open.work.flush()?;
-        let id = if open.recordings == 0 { call.to_string() } else { format!("{call}-{}", open.recordings + 1) };
-        let mut key = [0; KEY_BYTES];
-        getrandom::fill(&mut key).map_err(|_| io::Error::other("no randomness"))?;
-        let path = rows::audio_path(&self.folder, &id);
-        let draft = path.with_extension("new");
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
+        if self.finisher.is_full() {
+            open.work.sync()?;
         }
-        let finished = finish::finish(&open.work, &draft, &id, &key)?;
-        std::fs::rename(&draft, &path)?;
-        if let Some(parent) = path.parent() {
-            std::fs::File::open(parent)?.sync_all()?;
+        if let Some(open) = self.open.remove(&call) {
+            self.hand_over(call, open);
         }
-        let (last, recordings) = (open.work.last(), open.recordings + 1);
-        self.done.put(call, &id, last, &key, &finished)?;
-        self.open.remove(&call);
-        self.remember(call, (last, recordings));
-        std::fs::remove_file(Work::path(&work_folder(&self.folder), call))
+        Ok(())
+    }
+
+    /// What it has no room for is durable already.
+    fn hand_over(&mut self, call: CallId, open: Open) {
+        let Open { work, number, .. } = open;
+        let (last, shard, bytes, store) = (work.last(), work.shard(), work.len(), Arc::clone(work.chunks()));
+        self.live.on_end(&work::id_of(call, number), clock::now());
+        if self.finisher.offer(Job::new(call, number, last, Arc::clone(&store), bytes)) {
+            self.finishing.insert((call, number), Finishing { last, shard, store });
+        } else {
+            self.has_left_behind = true;
+        }
+    }
+
+    fn on_done(&mut self) {
+        for (call, number) in self.finisher.take_done() {
+            if let Some(finishing) = self.finishing.remove(&(call, number))
+                && let Some((last, newest)) = self.known.get_mut(&call)
+            {
+                *last = finishing.last.max(*last);
+                *newest = number.max(*newest);
+            }
+        }
+    }
+
+    /// Writes what waits of calls that somebody wants to hear.
+    fn write_wanted(&mut self) -> io::Result<()> {
+        let wanted = self.live.wanted();
+        for call in &wanted {
+            if let Some(open) = self.open.get_mut(call) {
+                open.work.flush()?;
+            }
+        }
+        self.live.on_written(&wanted);
+        Ok(())
     }
 
     /// Calls that are being recorded.
@@ -313,10 +433,6 @@ impl<D: Done> Separator<D> {
     }
 }
 
-fn work_folder(folder: &Path) -> PathBuf {
-    folder.join("work")
-}
-
 /// The thread goes on until this is dropped.
 pub(crate) struct Tailing(Arc<AtomicBool>);
 
@@ -326,53 +442,82 @@ impl Drop for Tailing {
     }
 }
 
+/// Who is told, and asked.
+pub(crate) struct Around {
+    pub(crate) link: LinkHandle,
+    pub(crate) live: Arc<Live>,
+    pub(crate) counts: Arc<Counts>,
+}
+
 pub(crate) fn start(
     data: &Path,
     memory: Vec<OwnedFd>,
     store: &Store,
     key: &Arc<NodeKey>,
-    link: &LinkHandle,
+    around: Around,
 ) -> io::Result<Tailing> {
+    let Around { link, live, counts } = around;
     let done = rows::Database::new(store.clone(), Arc::clone(key), Handle::current());
-    let mut separator = Separator::new(data, Arc::clone(key), done)?;
-    let link = link.clone();
+    let mut finisher = Finisher::new(rows::folder(data), done, Arc::clone(&live), counts);
+    finisher.start()?;
+    let mut separator = Separator::new(data, Arc::clone(key), finisher, live)?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let run = move || {
         let mut figures: Vec<Option<Figures>> = memory.iter().map(|_| None).collect();
         let mut looks = 0u32;
         let mut engine = (None, 0u32);
+        let mut pause = FAILED_PAUSE;
         while !stopped.load(Relaxed) {
-            let mut failed = None;
-            for (figures, memory) in figures.iter_mut().zip(&memory) {
-                if figures.is_none() {
-                    *figures = Figures::read(memory).ok();
-                }
-                let Some(figures) = figures else { continue };
-                if let Some((segment, _)) = figures.committed(Track::Events) {
-                    separator.on_events(figures.shard(), segment);
-                }
-                if let Some((segment, limit)) = figures.committed(Track::Media) {
-                    failed = separator.read(figures.shard(), segment, limit).err().or(failed);
-                }
-            }
+            let mut failed = look(&mut separator, &mut figures, &memory);
             looks = looks.wrapping_add(1);
             engine = if link.boot() == engine.0 { (engine.0, engine.1.saturating_add(1)) } else { (link.boot(), 0) };
             if let (Some(boot), REWRITTEN_AFTER_LOOKS..) = engine
                 && failed.is_none()
             {
-                failed = separator.finish_before(boot).err();
+                failed = separator.end_before(boot).err();
             }
-            if looks.is_multiple_of(TELL_EVERY_LOOKS) {
+            if looks.is_multiple_of(TELL_EVERY_LOOKS) || failed.is_some() {
                 let acknowledgements = separator.acknowledgements();
                 acknowledgements.iter().flatten().for_each(|name| link.acknowledge_tape(*name));
             }
-            if let Some(error) = &failed {
-                tracing::error!(event = "recordings.failed", calls = separator.open(), "recordings: {error}");
-            }
-            std::thread::sleep(if failed.is_some() { FAILED_PAUSE } else { LOOK_EVERY });
+            let Some(error) = &failed else {
+                pause = FAILED_PAUSE;
+                std::thread::sleep(LOOK_EVERY);
+                continue;
+            };
+            let secs = pause.as_secs();
+            tracing::error!(
+                event = "recordings.failed",
+                calls = separator.open(),
+                "recordings, again in {secs} s: {error}"
+            );
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(FAILED_PAUSE_MAX);
         }
     };
     std::thread::Builder::new().name("tapes".to_owned()).spawn(run)?;
     Ok(Tailing(stop))
+}
+
+/// One look at all tapes; what failed of it.
+fn look<D: Done + 'static>(
+    separator: &mut Separator<D>,
+    figures: &mut [Option<Figures>],
+    memory: &[OwnedFd],
+) -> Option<io::Error> {
+    let mut failed = None;
+    for (figures, memory) in figures.iter_mut().zip(memory) {
+        if figures.is_none() {
+            *figures = Figures::read(memory).ok();
+        }
+        let Some(figures) = figures else { continue };
+        if let Some((segment, _)) = figures.committed(Track::Events) {
+            separator.on_events(figures.shard(), segment);
+        }
+        if let Some((segment, limit)) = figures.committed(Track::Media) {
+            failed = separator.read(figures.shard(), segment, limit).err().or(failed);
+        }
+    }
+    failed.or_else(|| separator.write_wanted().err())
 }

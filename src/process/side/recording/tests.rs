@@ -1,11 +1,13 @@
 //! Tapes as an engine writes them, and what the side makes of them when it is killed at every step.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use sha2::Digest;
 use sha2::Sha256;
@@ -16,11 +18,17 @@ use crate::base::time::Instant;
 use crate::base::time::UnixTime;
 use crate::machine::recording::Encoding;
 use crate::machine::recording::Verdict;
+use crate::machine::recording::segments::Cause;
 use crate::process::side::recording::audio;
 use crate::process::side::recording::finish::Finished;
+use crate::process::side::recording::finisher::Done;
+use crate::process::side::recording::finisher::Finisher;
+use crate::process::side::recording::finisher::Job;
+use crate::process::side::recording::live::Live;
+use crate::process::side::recording::live::State;
 use crate::process::side::recording::rows;
-use crate::process::side::recording::tail::Done;
 use crate::process::side::recording::tail::Separator;
+use crate::process::side::recording::work::Chunks;
 use crate::process::side::recording::work::Clocks;
 use crate::process::side::recording::work::Place;
 use crate::process::side::recording::work::Work;
@@ -128,12 +136,21 @@ fn ended(frames: u64) -> Mark {
 
 /// A call of so many frames each way, some records a block.
 pub(in crate::process::side) fn whole_call(tape: &mut Tape, call: CallId, tenant: &str, frames: u64) {
+    begun_call(tape, call, tenant, frames);
+    end_call(tape, call, frames);
+}
+
+/// The same, still up.
+pub(in crate::process::side) fn begun_call(tape: &mut Tape, call: CallId, tenant: &str, frames: u64) {
     tape.block(&[mark(call, 0, &Mark::Begin { tenant: tenant.to_owned() })]);
     for first in (0..frames).step_by(5) {
         let numbers = first..(first + 5).min(frames);
         let records: Vec<_> = numbers.flat_map(|number| [frame(call, 0, number), frame(call, 1, number)]).collect();
         tape.block(&records);
     }
+}
+
+pub(in crate::process::side) fn end_call(tape: &mut Tape, call: CallId, frames: u64) {
     tape.block(&[mark(call, frames, &ended(frames))]);
 }
 
@@ -153,32 +170,41 @@ struct Row {
 /// A database that outlives its process.
 #[derive(Clone, Default)]
 struct Memory {
-    rows: Rc<RefCell<BTreeMap<String, Row>>>,
+    rows: Arc<Mutex<BTreeMap<String, Row>>>,
     /// The process dies before, or after, the next one is committed.
-    dies: Rc<RefCell<Option<bool>>>,
+    dies: Arc<Mutex<Option<bool>>>,
+    /// Questions that are not answered before others are.
+    mute: Arc<AtomicU32>,
+}
+
+impl Memory {
+    fn rows(&self) -> MutexGuard<'_, BTreeMap<String, Row>> {
+        self.rows.lock().unwrap()
+    }
 }
 
 impl Done for Memory {
-    fn last(&mut self, call: CallId) -> io::Result<(Place, u32)> {
-        let rows = self.rows.borrow();
+    fn last(&self, call: CallId) -> io::Result<(Place, u32)> {
+        if self.mute.load(Relaxed) > 0 {
+            self.mute.fetch_sub(1, Relaxed);
+            return Err(io::Error::other("no database"));
+        }
+        let rows = self.rows();
         let own = rows.values().filter(|row| row.call == call);
         Ok((own.clone().map(|row| row.last).max().unwrap_or_default(), own.count() as u32))
     }
 
-    fn put(
-        &mut self,
-        call: CallId,
-        id: &str,
-        last: Place,
-        key: &[u8; KEY_BYTES],
-        finished: &Finished,
-    ) -> io::Result<()> {
-        let dies = self.dies.borrow_mut().take();
+    fn is_done(&self, id: &str) -> io::Result<bool> {
+        Ok(self.rows().contains_key(id))
+    }
+
+    fn put(&self, job: &Job, key: &[u8; KEY_BYTES], finished: &Finished) -> io::Result<()> {
+        let dies = self.dies.lock().unwrap().take();
         if dies == Some(true) {
             return Err(io::Error::other("died before"));
         }
-        let row = Row { call, last, key: *key, finished: finished.clone() };
-        self.rows.borrow_mut().insert(id.to_owned(), row);
+        let row = Row { call: job.call, last: job.last, key: *key, finished: finished.clone() };
+        self.rows().entry(job.id.clone()).or_insert(row);
         if dies.is_some() { Err(io::Error::other("died after")) } else { Ok(()) }
     }
 }
@@ -186,20 +212,28 @@ impl Done for Memory {
 struct Node {
     data: tempfile::TempDir,
     memory: Memory,
+    live: Arc<Live>,
 }
 
 impl Node {
     fn new() -> Self {
-        Self { data: tempfile::tempdir().unwrap(), memory: Memory::default() }
+        Self { data: tempfile::tempdir().unwrap(), memory: Memory::default(), live: Arc::default() }
     }
 
     fn separator(&self) -> Separator<Memory> {
+        self.separator_of(1_000)
+    }
+
+    /// One whose queue has room for so many.
+    fn separator_of(&self, capacity: usize) -> Separator<Memory> {
         let key = NodeKey::open(&self.data.path().join("node.key")).unwrap();
-        Separator::new(self.data.path(), Arc::new(key), self.memory.clone()).unwrap()
+        let (folder, live) = (rows::folder(self.data.path()), Arc::clone(&self.live));
+        let finisher = Finisher::new(folder, self.memory.clone(), Arc::clone(&live), Arc::default());
+        Separator::new(self.data.path(), Arc::new(key), finisher.with_capacity(capacity), live).unwrap()
     }
 
     fn audio(&self, id: &str) -> Vec<u8> {
-        let rows = self.memory.rows.borrow();
+        let rows = self.memory.rows();
         let row = &rows[id];
         let len = row.finished.samples * row.finished.encoding.sample_bytes() as u64 * 2;
         let path = rows::audio_path(&rows::folder(self.data.path()), id);
@@ -220,7 +254,7 @@ impl Node {
 
 fn assert_whole(node: &Node, id: &str, frames: u64) {
     {
-        let rows = node.memory.rows.borrow();
+        let rows = node.memory.rows();
         let Finished { verdict, encoding, samples, sha256, ledger, tenant, .. } = &rows[id].finished;
         assert_eq!((*verdict, *encoding, *samples), (Verdict::Complete, Encoding::G711(Law::A), frames * 160));
         assert_eq!(tenant, "acme");
@@ -257,7 +291,7 @@ fn killed_at_any_point_nothing_is_lost_and_nothing_doubled() {
         whole_call(&mut tape, call(1), "acme", 23);
         tape.next_segment();
         whole_call(&mut tape, call(2), "acme", 41);
-        *node.memory.dies.borrow_mut() = dies;
+        *node.memory.dies.lock().unwrap() = dies;
         let mut separator = node.separator();
         for (index, (segment, limit)) in tape.ends.iter().enumerate() {
             if index % every == 0 {
@@ -267,7 +301,7 @@ fn killed_at_any_point_nothing_is_lost_and_nothing_doubled() {
         }
         let (segment, limit) = *tape.ends.last().unwrap();
         node.separator().read(SHARD, segment, limit).unwrap();
-        assert_eq!(node.memory.rows.borrow().len(), 2, "{every} {dies:?}");
+        assert_eq!(node.memory.rows().len(), 2, "{every} {dies:?}");
         assert_whole(&node, &call(1).to_string(), 23);
         assert_whole(&node, &call(2).to_string(), 41);
         node.assert_tidy();
@@ -315,7 +349,7 @@ fn an_engine_that_dies_leaves_a_recording_that_says_so() {
     node.separator().read(SHARD, segment, limit).unwrap();
     assert_whole(&node, &call(2).to_string(), 10);
     assert!(node.audio(&call(1).to_string()) == whole_audio(10));
-    assert_eq!(node.memory.rows.borrow()[&call(1).to_string()].finished.verdict, Verdict::Degraded);
+    assert_eq!(node.memory.rows()[&call(1).to_string()].finished.verdict, Verdict::Degraded);
     node.assert_tidy();
 }
 
@@ -330,7 +364,7 @@ fn a_call_recorded_twice_has_two_recordings() {
     }
     assert_whole(&node, &call(1).to_string(), 10);
     assert_whole(&node, &format!("{}-2", call(1)), 15);
-    assert_eq!(node.memory.rows.borrow().len(), 2);
+    assert_eq!(node.memory.rows().len(), 2);
 }
 
 #[test]
@@ -340,14 +374,14 @@ fn frames_that_are_missing_on_the_tape_are_confessed() {
     tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() }), frame(call(1), 0, 0)]);
     tape.block(&[mark(call(1), 2, &Mark::Ended { frames: vec![Frames { leg: 0, stream: 0, frames: 2 }] })]);
     node.separator().read(SHARD, 1, tape.ends[1].1).unwrap();
-    assert_eq!(node.memory.rows.borrow()[&call(1).to_string()].finished.verdict, Verdict::Degraded);
+    assert_eq!(node.memory.rows()[&call(1).to_string()].finished.verdict, Verdict::Degraded);
 }
 
 #[test]
 fn a_store_that_was_torn_goes_on_before_the_tear() {
     let folder = tempfile::tempdir().unwrap();
     let key = NodeKey::open(&folder.path().join("node.key")).unwrap();
-    let open = || Work::open(folder.path(), call(1), SHARD, &key).unwrap();
+    let open = || Work::open(folder.path(), &call(1).to_string(), SHARD, &key).unwrap();
     let record = |number| frame(call(1), 0, number);
     let place = |block| Place { boot: 1, block, record: 0 };
     let mut work = open();
@@ -356,7 +390,7 @@ fn a_store_that_was_torn_goes_on_before_the_tear() {
         work.flush().unwrap();
     }
     drop(work);
-    let path = Work::path(folder.path(), call(1));
+    let path = Work::path(folder.path(), &call(1).to_string());
     let whole = std::fs::read(&path).unwrap();
     for cut in (0..whole.len()).step_by(13).chain([whole.len()]) {
         std::fs::write(&path, &whole[..cut]).unwrap();
@@ -366,8 +400,8 @@ fn a_store_that_was_torn_goes_on_before_the_tear() {
             assert_eq!(work.append(place(block), Clocks::default(), &record(block)).unwrap(), block > kept);
         }
         work.sync().unwrap();
-        let (mut position, mut found) = (Work::FIRST, Vec::new());
-        while let Some(chunk) = work.read(position) {
+        let (mut position, mut found) = (Chunks::FIRST, Vec::new());
+        while let Some(chunk) = work.chunks().read(position) {
             position = chunk.next;
             found.extend(chunk.records);
         }
@@ -378,10 +412,10 @@ fn a_store_that_was_torn_goes_on_before_the_tear() {
 #[test]
 fn a_store_under_another_node_key_is_kept_aside() {
     let folder = tempfile::tempdir().unwrap();
-    let path = Work::path(folder.path(), call(3));
-    drop(Work::open(folder.path(), call(3), SHARD, &NodeKey::new(&[1; KEY_BYTES])).unwrap());
+    let path = Work::path(folder.path(), &call(3).to_string());
+    drop(Work::open(folder.path(), &call(3).to_string(), SHARD, &NodeKey::new(&[1; KEY_BYTES])).unwrap());
     let before = std::fs::read(&path).unwrap();
-    drop(Work::open(folder.path(), call(3), SHARD, &NodeKey::new(&[2; KEY_BYTES])).unwrap());
+    drop(Work::open(folder.path(), &call(3).to_string(), SHARD, &NodeKey::new(&[2; KEY_BYTES])).unwrap());
     assert_eq!(std::fs::read(path.with_extension("unreadable")).unwrap(), before);
     assert_ne!(std::fs::read(&path).unwrap(), before);
 }
@@ -394,8 +428,104 @@ fn a_call_that_a_dead_engine_left_becomes_a_recording() {
     let mut separator = node.separator();
     let (segment, end) = *tape.ends.last().unwrap();
     separator.read(SHARD, segment, end).unwrap();
-    separator.finish_before(tape.boot).unwrap();
+    separator.end_before(tape.boot).unwrap();
     assert_eq!(separator.open(), 1);
-    separator.finish_before(tape.boot + 1).unwrap();
+    separator.end_before(tape.boot + 1).unwrap();
     assert_eq!(separator.open(), 0);
+}
+
+#[test]
+fn a_database_that_fails_loses_nothing_and_nothing_is_read_twice() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    whole_call(&mut tape, call(1), "acme", 20);
+    whole_call(&mut tape, call(2), "acme", 30);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    let mut separator = node.separator();
+    node.memory.mute.store(3, Relaxed);
+    for _ in 0..3 {
+        separator.read(SHARD, segment, limit).unwrap_err();
+    }
+    // The tape goes on from where it stood: what was before is not needed.
+    std::fs::rename(tape.path(1), tape.path(1).with_extension("gone")).unwrap();
+    separator.read(SHARD, segment, limit).unwrap();
+    assert_whole(&node, &call(1).to_string(), 20);
+    assert_whole(&node, &call(2).to_string(), 30);
+    node.assert_tidy();
+}
+
+#[test]
+fn stores_that_find_the_queue_full_are_taken_up_later() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    for number in 1..=10 {
+        whole_call(&mut tape, call(number), "acme", 5);
+    }
+    // The first of these two ends and has no room; the second must not go on in its store.
+    whole_call(&mut tape, call(10), "acme", 7);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    let mut separator = node.separator_of(4);
+    separator.read(SHARD, segment, limit).unwrap();
+    assert_eq!(node.memory.rows().len(), 4);
+    for _ in 0..4 {
+        separator.read(SHARD, segment, limit).unwrap();
+    }
+    for number in 1..=10 {
+        assert_whole(&node, &call(number).to_string(), 5);
+    }
+    assert_whole(&node, &format!("{}-2", call(10)), 7);
+    node.assert_tidy();
+}
+
+#[test]
+fn who_asks_sees_what_is_recorded_and_what_is_being_finished() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() }), frame(call(1), 0, 0)]);
+    let mut separator = node.separator();
+    let (segment, limit) = *tape.ends.last().unwrap();
+    separator.read(SHARD, segment, limit).unwrap();
+    let id = call(1).to_string();
+    let live = node.live.get(&id).unwrap();
+    assert_eq!((live.tenant.as_str(), live.state), ("acme", State::Recording));
+    assert_eq!(live.started_at, UnixTime::from_secs(1_700_000_000));
+    // Another process goes on with it.
+    node.live.on_gone(&id);
+    let mut separator = node.separator();
+    separator.read(SHARD, segment, limit).unwrap();
+    assert_eq!(node.live.get(&id).unwrap().started_at, live.started_at);
+    tape.block(&[mark(call(1), 2, &ended(1))]);
+    *node.memory.dies.lock().unwrap() = Some(true);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    separator.read(SHARD, segment, limit).unwrap_err();
+    assert!(matches!(node.live.get(&id).unwrap().state, State::Processing(_)));
+    separator.read(SHARD, segment, limit).unwrap();
+    assert!(node.live.get(&id).is_none());
+    assert_eq!(node.memory.rows().len(), 1);
+}
+
+#[test]
+fn a_recording_knows_its_segments() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    let numbers = |range: std::ops::Range<u64>| -> Vec<Vec<u8>> {
+        range.flat_map(|number| [frame(call(1), 0, number), frame(call(1), 1, number)]).collect()
+    };
+    tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() })]);
+    tape.block(&numbers(0..50));
+    tape.block(&[mark(call(1), 50, &Mark::Paused), mark(call(1), 100, &Mark::Resumed)]);
+    tape.block(&numbers(100..150));
+    tape.block(&numbers(250..260));
+    tape.block(&[mark(call(1), 260, &ended(110))]);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    node.separator().read(SHARD, segment, limit).unwrap();
+    let rows = node.memory.rows();
+    let finished = &rows[&call(1).to_string()].finished;
+    assert_eq!(finished.verdict, Verdict::Complete);
+    let segments = &finished.detail.segments;
+    let caller: Vec<_> = segments.iter().filter(|segment| segment.leg == 0).collect();
+    let told: Vec<_> = caller.iter().map(|one| (one.since_ms, one.until_ms, one.packets, one.cause)).collect();
+    let expected = [(0, 980, 50, Cause::Begin), (2_000, 2_980, 50, Cause::Resumed), (5_000, 5_180, 10, Cause::Silence)];
+    assert_eq!((told.as_slice(), segments.len()), (&expected[..], 6));
+    assert!(segments.iter().all(|segment| segment.codec == "pcma"));
 }

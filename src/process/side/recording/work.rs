@@ -1,7 +1,7 @@
 //! One call's records while it is recorded: an append-only file of sealed chunks, each with its place on the tape.
 //!
 //! What is torn at the end is cut off when it is opened again, and what is read from the tape a second time is told by its place.
-//! The file's key stands at its beginning, sealed under the node's.
+//! The file's key stands at its beginning, sealed under the node's. [`Chunks`] reads while [`Work`] goes on writing.
 
 use std::fs;
 use std::fs::File;
@@ -11,6 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::Release;
 
 use crate::base::id::CallId;
 use crate::base::id::ShardId;
@@ -53,76 +57,123 @@ impl Clocks {
     }
 }
 
+/// When and for whom a recording began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Begin {
+    pub(crate) tenant: String,
+    pub(crate) at: UnixTime,
+}
+
 pub(crate) struct Work {
-    file: File,
-    key: NodeKey,
-    call: CallId,
+    chunks: Arc<Chunks>,
     len: u64,
     waiting: Vec<u8>,
     last: Place,
     clocks: Clocks,
-    is_dirty: bool,
     shard: ShardId,
     is_ended: bool,
+    begin: Option<Begin>,
+}
+
+/// What a recording of this number of the call is called, everywhere.
+pub(crate) fn id_of(call: CallId, number: u32) -> String {
+    if number <= 1 { call.to_string() } else { format!("{call}-{number}") }
+}
+
+/// The call and the number of such a name.
+pub(crate) fn parse_id(id: &str) -> Option<(CallId, u32)> {
+    match id.split_once('-') {
+        None => Some((id.parse().ok()?, 1)),
+        Some((call, number)) => Some((call.parse().ok()?, number.parse().ok().filter(|number| *number > 1)?)),
+    }
+}
+
+/// The recording whose file has this name.
+pub(crate) fn id_of_file(name: &str) -> Option<(CallId, u32)> {
+    parse_id(name.strip_suffix(".call")?)
+}
+
+/// The key goes before the file does.
+pub(crate) fn destroy(folder: &Path, id: &str) -> io::Result<()> {
+    let path = Work::path(folder, id);
+    let file = OpenOptions::new().write(true).open(&path)?;
+    file.write_all_at(&[0; HEAD_BYTES], 0)?;
+    fs::remove_file(path)
 }
 
 impl Work {
-    pub(crate) fn path(folder: &Path, call: CallId) -> PathBuf {
-        folder.join(format!("{call}.call"))
+    pub(crate) fn path(folder: &Path, id: &str) -> PathBuf {
+        folder.join(format!("{id}.call"))
     }
 
-    /// The call whose file has this name.
-    pub(crate) fn call_of(name: &str) -> Option<CallId> {
-        name.strip_suffix(".call")?.parse().ok()
-    }
-
-    /// Goes on with the call's file, or begins it.
-    pub(crate) fn open(folder: &Path, call: CallId, shard: ShardId, node_key: &NodeKey) -> io::Result<Self> {
-        let path = Self::path(folder, call);
+    /// Goes on with the recording's file, or begins it.
+    pub(crate) fn open(folder: &Path, id: &str, shard: ShardId, node_key: &NodeKey) -> io::Result<Self> {
+        let path = Self::path(folder, id);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        let place = call.to_string();
-        let mut head = [0; HEAD_BYTES];
-        let old = file.read_exact_at(&mut head, 0).ok().filter(|()| head.starts_with(&MAGIC));
-        let opened = old.and_then(|()| node_key.open_value(&place, &head[MAGIC.len() + 1..]).ok());
-        if old.is_some() && opened.is_none() {
-            let aside = path.with_extension("unreadable");
-            tracing::error!(event = "recording.unreadable", %call, "sealed under another node.key: kept as {}", aside.display());
-            fs::rename(&path, aside)?;
-            return Self::open(folder, call, shard, node_key);
-        }
-        let (data_key, shard): ([u8; KEY_BYTES], ShardId) = match opened.and_then(|key| key.try_into().ok()) {
-            Some(key) => (key, ShardId(head[MAGIC.len()])),
-            None => {
+        let (data_key, shard) = match Head::read(&file, id, node_key) {
+            Head::Own(key, shard) => (key, shard),
+            Head::Foreign => {
+                let aside = path.with_extension("unreadable");
+                let at = aside.display();
+                tracing::error!(event = "recording.unreadable", "{id}: sealed under another node.key: kept as {at}");
+                fs::rename(&path, aside)?;
+                return Self::open(folder, id, shard, node_key);
+            }
+            Head::None => {
                 let mut key = [0; KEY_BYTES];
                 getrandom::fill(&mut key).map_err(|_| io::Error::other("no randomness"))?;
-                let sealed = node_key.seal(&place, &key).map_err(io::Error::other)?;
+                let sealed = node_key.seal(id, &key).map_err(io::Error::other)?;
                 file.set_len(0)?;
                 file.write_all_at(&[&MAGIC[..], &[shard.0], &sealed].concat(), 0)?;
                 (key, shard)
             }
         };
-        let (len, last, waiting) = (HEAD_BYTES as u64, Place::default(), Vec::new());
-        let clocks = Clocks::default();
+        let chunks = Chunks { file, key: NodeKey::new(&data_key), id: id.to_owned(), is_dirty: AtomicBool::new(true) };
         let mut work = Self {
-            file,
-            key: NodeKey::new(&data_key),
-            call,
-            len,
-            waiting,
-            last,
-            clocks,
-            is_dirty: true,
+            chunks: Arc::new(chunks),
+            len: Chunks::FIRST,
+            waiting: Vec::new(),
+            last: Place::default(),
+            clocks: Clocks::default(),
             shard,
             is_ended: false,
+            begin: None,
         };
-        while let Some(chunk) = work.read(work.len) {
-            work.len = chunk.next;
-            (work.last, work.clocks) = (chunk.last, chunk.clocks);
-            let last = records(&chunk.records).flatten().last();
-            work.is_ended = matches!(last, Some(Record::Mark { mark: Mark::Ended { .. }, .. }));
-        }
-        work.file.set_len(work.len)?;
+        work.recover()?;
         Ok(work)
+    }
+
+    /// Up to the last chunk that is whole; what is behind it is cut off.
+    fn recover(&mut self) -> io::Result<()> {
+        while let Some(chunk) = self.chunks.read(self.len) {
+            self.len = chunk.next;
+            (self.last, self.clocks) = (chunk.last, chunk.clocks);
+            for record in records(&chunk.records).flatten() {
+                self.is_ended = false;
+                if let Record::Mark { at, mark, .. } = record {
+                    self.is_ended = matches!(mark, Mark::Ended { .. });
+                    if let (Mark::Begin { tenant }, None) = (mark, &self.begin) {
+                        self.begin = Some(Begin { tenant, at: chunk.clocks.unix(at) });
+                    }
+                }
+            }
+        }
+        self.chunks.file.set_len(self.len)
+    }
+
+    /// For those who read what was written so far.
+    pub(crate) fn chunks(&self) -> &Arc<Chunks> {
+        &self.chunks
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// When it was opened it had its beginning already.
+    pub(crate) fn begin(&self) -> Option<&Begin> {
+        self.begin.as_ref()
     }
 
     /// The shard whose tape the records are from.
@@ -162,7 +213,7 @@ impl Work {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        let sealed = self.key.seal(&self.aad(self.len), &self.waiting).map_err(io::Error::other)?;
+        let sealed = self.chunks.seal(self.len, &self.waiting)?;
         let mut chunk = Vec::with_capacity(CHUNK_HEAD_BYTES + sealed.len());
         chunk.extend_from_slice(&CHUNK_MAGIC.to_le_bytes());
         chunk.extend_from_slice(&u32::try_from(sealed.len()).map_err(io::Error::other)?.to_le_bytes());
@@ -173,24 +224,81 @@ impl Work {
         let crc = crc32c::crc32c(&chunk);
         chunk.extend_from_slice(&crc.to_le_bytes());
         chunk.extend_from_slice(&sealed);
-        self.file.write_all_at(&chunk, self.len)?;
+        self.chunks.write(self.len, &chunk)?;
         self.len += chunk.len() as u64;
         self.waiting.clear();
-        self.is_dirty = true;
         Ok(())
     }
 
     /// Everything that was appended is on the disk when this returns.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         self.flush()?;
-        if self.is_dirty {
-            self.file.sync_data()?;
-            self.is_dirty = false;
+        self.chunks.sync()
+    }
+}
+
+enum Head {
+    Own([u8; KEY_BYTES], ShardId),
+    /// Sealed under another node's key.
+    Foreign,
+    None,
+}
+
+impl Head {
+    fn read(file: &File, id: &str, node_key: &NodeKey) -> Self {
+        let mut head = [0; HEAD_BYTES];
+        if file.read_exact_at(&mut head, 0).is_err() || !head.starts_with(&MAGIC) {
+            return Self::None;
+        }
+        let opened = node_key.open_value(id, &head[MAGIC.len() + 1..]).ok();
+        let key = opened.and_then(|key| key.try_into().ok());
+        key.map_or(Self::Foreign, |key| Self::Own(key, ShardId(head[MAGIC.len()])))
+    }
+}
+
+/// The chunks of a store, as far as they are written; may be read while more is.
+pub(crate) struct Chunks {
+    file: File,
+    key: NodeKey,
+    id: String,
+    is_dirty: AtomicBool,
+}
+
+impl Chunks {
+    /// Where the first chunk begins.
+    pub(crate) const FIRST: u64 = HEAD_BYTES as u64;
+
+    /// Changes nothing; `None` if there is no such store any more.
+    pub(crate) fn open(folder: &Path, id: &str, node_key: &NodeKey) -> io::Result<Option<Self>> {
+        let file = match File::open(Work::path(folder, id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let Head::Own(key, _) = Head::read(&file, id, node_key) else { return Ok(None) };
+        Ok(Some(Self { file, key: NodeKey::new(&key), id: id.to_owned(), is_dirty: AtomicBool::new(false) }))
+    }
+
+    /// Everything that was written is on the disk when this returns.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        if self.is_dirty.swap(false, AcqRel)
+            && let Err(error) = self.file.sync_data()
+        {
+            self.is_dirty.store(true, Release);
+            return Err(error);
         }
         Ok(())
     }
 
-    /// The chunk at this position of the file, from [`Work::FIRST`] on.
+    fn write(&self, position: u64, chunk: &[u8]) -> io::Result<()> {
+        self.is_dirty.store(true, Release);
+        self.file.write_all_at(chunk, position)
+    }
+
+    fn seal(&self, position: u64, records: &[u8]) -> io::Result<Vec<u8>> {
+        self.key.seal(&self.aad(position), records).map_err(io::Error::other)
+    }
+
+    /// The chunk at this position of the file, from [`Chunks::FIRST`] on.
     pub(crate) fn read(&self, position: u64) -> Option<Chunk> {
         let mut head = [0; CHUNK_HEAD_BYTES];
         self.file.read_exact_at(&mut head, position).ok()?;
@@ -216,11 +324,8 @@ impl Work {
         Some(Chunk { records, last, clocks, next: start + len as u64 })
     }
 
-    /// Where the first chunk begins.
-    pub(crate) const FIRST: u64 = HEAD_BYTES as u64;
-
     fn aad(&self, position: u64) -> String {
-        format!("{}/{position}", self.call)
+        format!("{}/{position}", self.id)
     }
 }
 

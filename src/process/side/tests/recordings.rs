@@ -9,13 +9,20 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use crate::base::id::ShardId;
+use crate::process::config::Retain;
+use crate::process::side::recording::finisher::Finisher;
 use crate::process::side::recording::rows;
+use crate::process::side::recording::rows::Shelf;
+use crate::process::side::recording::sweep;
 use crate::process::side::recording::tail::Separator;
 use crate::process::side::recording::tests::Tape;
+use crate::process::side::recording::tests::begun_call;
 use crate::process::side::recording::tests::call;
+use crate::process::side::recording::tests::end_call;
 use crate::process::side::recording::tests::whole_audio;
 use crate::process::side::recording::tests::whole_call;
 use crate::process::side::seal::NodeKey;
+use crate::process::side::tests::world::DIRECTORY;
 use crate::process::side::tests::world::World;
 use crate::process::side::token::Role;
 use crate::wire::g711::Law;
@@ -32,15 +39,22 @@ async fn world_with_recordings() -> World {
     whole_call(&mut tape, call(1), "acme", FRAMES);
     whole_call(&mut tape, call(2), "beta", 10);
     let (segment, limit) = *tape.ends.last().unwrap();
-    let store = world.store().await;
-    let handle = Handle::current();
+    separate(&world, segment, limit).await;
+    world
+}
+
+/// What the thread that reads the tapes does.
+async fn separate(world: &World, segment: u64, limit: u64) {
+    let data = world.folder.path().to_owned();
+    let (store, live, handle) =
+        (world.store().await, Arc::clone(&world.node.as_ref().unwrap().metrics.live), Handle::current());
     let separate = move || {
         let key = Arc::new(NodeKey::open(&data.join("node.key")).unwrap());
         let done = rows::Database::new(store, Arc::clone(&key), handle);
-        Separator::new(&data, key, done).unwrap().read(ShardId(0), segment, limit).unwrap();
+        let finisher = Finisher::new(rows::folder(&data), done, Arc::clone(&live), Arc::default());
+        Separator::new(&data, key, finisher, live).unwrap().read(ShardId(0), segment, limit).unwrap();
     };
     tokio::task::spawn_blocking(separate).await.unwrap();
-    world
 }
 
 struct Got {
@@ -205,4 +219,125 @@ async fn a_deleted_recording_is_gone_and_a_held_one_is_not() {
     let wish = format!("/v1/calls/{}/recording/", call(9));
     assert_eq!(world.request("POST", &format!("{wish}pause"), &world.admin).await.status, 404);
     assert_eq!(world.request("POST", &format!("{wish}sing"), &world.admin).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_call_that_is_up_is_listed_and_heard_so_far() {
+    let world = World::new().await;
+    let mut tape = Tape::new(world.folder.path());
+    whole_call(&mut tape, call(2), "beta", 10);
+    begun_call(&mut tape, call(1), "acme", 200);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    separate(&world, segment, limit).await;
+    let one = format!("/v1/recordings/{}", call(1));
+    let item = world.get(&one).await.json();
+    assert_eq!((item["state"].as_str(), item["tenant"].as_str()), (Some("recording"), Some("acme")));
+    assert!(item["verdict"].is_null() && item["sha256"].is_null(), "{item}");
+    let listed = world.get("/v1/recordings").await;
+    assert_eq!(listed.column("state"), ["completed", "recording"]);
+    let page = world.get("/v1/recordings?limit=1").await;
+    assert_eq!(page.column("tenant"), ["beta"]);
+    let next = world.get(&format!("/v1/recordings?limit=1&cursor={}", page.next().unwrap())).await;
+    assert_eq!((next.column("state"), next.next()), (vec!["recording".to_owned()], None));
+    for (query, count) in [
+        ("tenant=acme", 1),
+        ("until=2023-11-14T22:13:20Z", 0),
+        ("since=2023-11-14T22:13:20Z", 2),
+        ("sip_call_id=no", 0),
+    ] {
+        assert_eq!(world.get(&format!("/v1/recordings?{query}")).await.items().len(), count, "{query}");
+    }
+    assert_eq!(world.get(&format!("/v1/recordings?call={}", call(1))).await.items().len(), 1);
+
+    // The store has them all: its separator is gone, as if side was killed.
+    let admin = world.admin.clone();
+    let so_far = fetch(&world, "GET", &media(""), &admin, "").await;
+    assert_eq!(so_far.status, 200);
+    let wav = Wav::parse(&so_far.body).unwrap();
+    assert!(!wav.audio.is_empty() && whole_audio(200).starts_with(wav.audio));
+    let part = fetch(&world, "GET", &media(""), &admin, "Range: bytes=100-199\r\n").await;
+    assert_eq!((part.status, part.body.as_slice()), (206, &so_far.body[100..200]));
+    let peaks = world.get(&format!("{one}/peaks")).await.json();
+    assert!(peaks["left"].as_array().is_some_and(|left| !left.is_empty()));
+    let beta = world.token("beta", Role::Recordings, Some(&["beta"])).await;
+    assert_eq!(world.get_as(&beta, &media("")).await.status, 404);
+    assert_eq!(world.get_as(&beta, "/v1/recordings").await.column("tenant"), ["beta"]);
+    assert_eq!(world.request("DELETE", &one, &admin).await.status, 409);
+    assert_eq!(world.request("PUT", &format!("{one}/hold"), &admin).await.status, 409);
+
+    end_call(&mut tape, call(1), 200);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    separate(&world, segment, limit).await;
+    let item = world.get(&one).await.json();
+    assert_eq!((item["state"].as_str(), item["verdict"].as_str()), (Some("completed"), Some("complete")));
+    let causes: Vec<_> = item["segments"].as_array().unwrap().iter().map(|one| one["cause"].clone()).collect();
+    assert_eq!(causes, ["begin", "begin"]);
+    let whole = fetch(&world, "GET", &media(""), &admin, "").await;
+    assert!(Wav::parse(&whole.body).unwrap().audio == whole_audio(200));
+}
+
+#[tokio::test]
+async fn recordings_are_kept_as_long_as_their_tenant_says() {
+    let world = world_with_recordings().await;
+    let mut tape = Tape::new(world.folder.path());
+    tape.boot = 9;
+    whole_call(&mut tape, call(3), "acme", 10);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    separate(&world, segment, limit).await;
+    let store = world.store().await;
+    let key = Arc::new(NodeKey::open(&world.folder.path().join("node.key")).unwrap());
+    let shelf = Shelf::new(store.clone(), key, world.folder.path());
+    assert_eq!(sweep::sweep(&store, &shelf).await.unwrap(), 0);
+
+    // All of them are of 2023; one of the two of acme is held.
+    let directory = DIRECTORY.replace("domain = \"acme.test\"", "domain = \"acme.test\"\nrecording_days = 30");
+    std::fs::write(world.folder.path().join("directory.toml"), directory).unwrap();
+    let settings = world.settings();
+    world.node.as_ref().unwrap().reload(settings.retain, settings.import.as_deref()).await;
+    let hold = format!("/v1/recordings/{}/hold", call(3));
+    assert_eq!(world.request("PUT", &hold, &world.admin).await.status, 204);
+    assert_eq!(sweep::sweep(&store, &shelf).await.unwrap(), 1);
+    let list = world.get("/v1/recordings").await;
+    assert_eq!(
+        (list.column("state"), list.column("tenant")),
+        (
+            ["completed", "completed", "absent"].map(str::to_owned).to_vec(),
+            ["acme", "beta", "acme"].map(str::to_owned).to_vec(),
+        )
+    );
+    assert_eq!(world.get(&media("")).await.status, 410);
+    assert!(!rows::audio_path(&rows::folder(world.folder.path()), &call(1).to_string()).exists());
+    let audit = world.get("/v1/audit").await.items();
+    let expired: Vec<_> = audit.iter().filter(|item| item["action"] == "recording.expire").collect();
+    assert_eq!((expired.len(), expired[0]["actor"].as_str()), (1, Some("retention")));
+    assert_eq!(expired[0]["subject"].as_str(), Some(call(1).to_string().as_str()));
+
+    // Without a hold it goes; what is left of both goes with the call records.
+    assert_eq!(world.request("DELETE", &hold, &world.admin).await.status, 204);
+    assert_eq!(sweep::sweep(&store, &shelf).await.unwrap(), 1);
+    let day = std::time::Duration::from_secs(86_400);
+    crate::process::side::retain::sweep(&store, &Retain { cdrs: day, ..settings.retain }).await.unwrap();
+    assert_eq!(world.get("/v1/recordings").await.column("tenant"), ["beta"]);
+}
+
+#[tokio::test]
+async fn no_key_of_a_deleted_recording_is_left_in_the_database() {
+    let world = world_with_recordings().await;
+    let store = world.store().await;
+    let sealed: Vec<u8> = sqlx::query_scalar("SELECT key FROM recordings WHERE id = ?")
+        .bind(call(1).to_string())
+        .fetch_one(&store.pool)
+        .await
+        .unwrap();
+    let files = || {
+        let entries = std::fs::read_dir(world.folder.path()).unwrap().flatten();
+        let database = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("tipring.db"));
+        let bytes: Vec<u8> = database.flat_map(|entry| std::fs::read(entry.path()).unwrap()).collect();
+        bytes.windows(sealed.len()).any(|window| window == sealed)
+    };
+    assert!(files());
+    assert_eq!(world.request("DELETE", &format!("/v1/recordings/{}", call(1)), &world.admin).await.status, 204);
+    let key = Arc::new(NodeKey::open(&world.folder.path().join("node.key")).unwrap());
+    sweep::sweep(&store, &Shelf::new(store.clone(), key, world.folder.path())).await.unwrap();
+    assert!(!files());
 }

@@ -1,0 +1,294 @@
+//! The audio of a recording over HTTP: any view of it, whole or any range; its waveform. One of a call that is up: so far.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::Path;
+use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::http::HeaderMap;
+use axum::http::HeaderValue;
+use axum::http::Method;
+use axum::http::StatusCode;
+use axum::http::header;
+use axum::response::Response;
+use futures_util::stream;
+use serde::Deserialize;
+use serde::Serialize;
+use sqlx::Row;
+use utoipa::ToSchema;
+
+use crate::machine::recording::Encoding;
+use crate::machine::recording::view::Channels;
+use crate::machine::recording::view::View;
+use crate::process::side::http::Api;
+use crate::process::side::http::guard;
+use crate::process::side::http::guard::Visitor;
+use crate::process::side::http::page::NoParams;
+use crate::process::side::http::page::Params;
+use crate::process::side::http::problem::Problem;
+use crate::process::side::http::recordings::Found;
+use crate::process::side::http::recordings::READERS;
+use crate::process::side::http::recordings::find;
+use crate::process::side::http::recordings::note;
+use crate::process::side::recording::audio;
+use crate::process::side::recording::finish;
+use crate::process::side::recording::rows;
+use crate::process::side::recording::so_far::SoFarError;
+use crate::process::side::store::StoreError;
+use crate::wire::wav;
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Media {
+    /// wav (default: µ-law or A-law where the call was, else PCM of 16 bits) or pcm (WAV with PCM of 16 bits)
+    format: Option<String>,
+    /// stereo (default: left the caller, right the callee), mono, left or right
+    channels: Option<String>,
+}
+
+/// The audio of a recording. Every access is in the audit.
+#[utoipa::path(get, path = "/v1/recordings/{id}/media", tag = "recordings", params(("id" = String, Path), Media), responses(
+    (status = 200, description = "A WAV file", content_type = "audio/wav"), (status = 206, description = "The range asked for"),
+    (status = 304, description = "Not changed"),
+    (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn media(
+    State(api): State<Api>,
+    Extension(visitor): Extension<Visitor>,
+    method: Method,
+    headers: HeaderMap,
+    id: Result<Path<String>, PathRejection>,
+    Params(params): Params<Media>,
+) -> Result<Response, Problem> {
+    guard::require(&api, &visitor, &READERS, "GET /v1/recordings/{id}/media").await?;
+    let (view, asked) = (channels(params.channels.as_deref())?, is_pcm(params.format.as_deref())?);
+    let found = find(&api, &visitor, id).await?;
+    let outcome = if method == Method::HEAD { "head" } else { "done" };
+    note(&api, &visitor, "recording.read", &found, outcome).await?;
+    let audio = audio(&api, &found, headers.contains_key(header::RANGE)).await?;
+    let view = View { encoding: audio.encoding, channels: view, is_pcm: asked };
+    let frames = audio.len / view.stored_bytes() as u64;
+    let bytes = frames * view.format().block_bytes() as u64;
+    let head = wav::header(view.format(), bytes)
+        .map_err(|_| Problem::new(StatusCode::NOT_ACCEPTABLE, "longer than a WAV file can be: ask for one channel"))?;
+    let total = head.len() as u64 + bytes + bytes % 2;
+    let tag = format!("\"{}-{:?}-{}\"", audio.sha256, view.channels, u8::from(view.is_pcm)).to_lowercase();
+    let mut response = Response::builder()
+        .header(header::ETAG, &tag)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CONTENT_TYPE, "audio/wav");
+    if names(&headers, header::IF_NONE_MATCH, &tag) {
+        return response.status(StatusCode::NOT_MODIFIED).body(Body::empty()).map_err(broken);
+    }
+    // RFC 9110 §13.1.5: a range whose If-Range does not match is not looked at.
+    let is_range = !headers.contains_key(header::IF_RANGE) || names(&headers, header::IF_RANGE, &tag);
+    let range = headers.get(header::RANGE).filter(|_| is_range).and_then(|range| range.to_str().ok());
+    let (start, end) = match range.map_or(Range::Whole, |range| parse_range(range, total)) {
+        Range::Whole => (0, total),
+        Range::Part(start, end) => {
+            response = response
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{total}", end - 1));
+            (start, end)
+        }
+        Range::Impossible => {
+            let response = response.status(StatusCode::RANGE_NOT_SATISFIABLE);
+            return response
+                .header(header::CONTENT_RANGE, format!("bytes */{total}"))
+                .body(Body::empty())
+                .map_err(broken);
+        }
+    };
+    let name = format!("attachment; filename=\"{}.wav\"", found.id());
+    let name = HeaderValue::from_str(&name).map_err(|_| Problem::not_found())?;
+    let response = response.header(header::CONTENT_LENGTH, end - start).header(header::CONTENT_DISPOSITION, name);
+    let body = if method == Method::HEAD {
+        Body::empty()
+    } else {
+        let file = File { reader: audio.reader, view, head: head.to_vec(), stored: audio.len, total };
+        Body::from_stream(stream::unfold((file, start), move |(file, at)| async move {
+            let part = file.part(at, end).await?;
+            let next = part.as_ref().map_or(end, |part| at + part.len() as u64);
+            Some((part, (file, next)))
+        }))
+    };
+    response.body(body).map_err(broken)
+}
+
+/// What a recording is heard from.
+struct Audio {
+    reader: Arc<audio::Reader>,
+    encoding: Encoding,
+    /// Bytes of the recording.
+    len: u64,
+    sha256: String,
+}
+
+async fn audio(api: &Api, found: &Found, is_part: bool) -> Result<Audio, Problem> {
+    let row = match found {
+        Found::Row(row) => row,
+        Found::Live(live) => match api.so_far.snapshot(live, is_part).await {
+            Ok(Some(snapshot)) => {
+                let finish::Finished { encoding, sha256, .. } = &snapshot.finished;
+                let (reader, len) = (Arc::clone(&snapshot.reader), snapshot.finished.bytes());
+                return Ok(Audio { reader, encoding: *encoding, len, sha256: sha256.clone() });
+            }
+            Ok(None) => return Err(just_completed()),
+            Err(error) => return Err(failed(error)),
+        },
+    };
+    let (reader, len) = api.shelf.open(row).await?.ok_or_else(deleted)?;
+    Ok(Audio { reader: Arc::new(reader), encoding: rows::encoding(row)?, len, sha256: row.get("sha256") })
+}
+
+/// A WAV file as it would be if it were written.
+struct File {
+    reader: Arc<audio::Reader>,
+    view: View,
+    head: Vec<u8>,
+    /// Bytes of the recording.
+    stored: u64,
+    total: u64,
+}
+
+impl File {
+    /// What comes at `at`, up to `end`; `None` at the end.
+    async fn part(&self, at: u64, end: u64) -> Option<std::io::Result<Vec<u8>>> {
+        if at >= end {
+            return None;
+        }
+        let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let head = self.head.len() as u64;
+        if at < head {
+            let rest = self.head.get(at as usize..).unwrap_or_default();
+            return Some(Ok(rest.get(..wanted.min(rest.len())).unwrap_or_default().to_vec()));
+        }
+        let (view, reader, stored) = (self.view, Arc::clone(&self.reader), self.stored);
+        let unit = view.format().block_bytes() as u64;
+        let frame = (at - head) / unit;
+        let first = frame * view.stored_bytes() as u64;
+        if first >= stored {
+            // The byte that makes an odd length even.
+            return (at < self.total).then(|| Ok(vec![0]));
+        }
+        let read = tokio::task::spawn_blocking(move || reader.read(first, audio::CHUNK_BYTES)).await;
+        let part = read.map_err(std::io::Error::other).flatten().map(|stored| {
+            let mut rendered = Vec::new();
+            view.render(&stored, &mut rendered);
+            let skip = ((at - head) % unit) as usize;
+            rendered.drain(..skip.min(rendered.len()));
+            rendered.truncate(wanted);
+            rendered
+        });
+        match part {
+            Ok(part) if part.is_empty() => Some(Err(std::io::ErrorKind::UnexpectedEof.into())),
+            part => Some(part),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Range {
+    Whole,
+    /// First byte, and the one after the last.
+    Part(u64, u64),
+    Impossible,
+}
+
+/// RFC 9110 §14.2: "A server that supports range requests MAY ignore a Range header field" that it does not like: other units,
+/// several ranges.
+fn parse_range(text: &str, total: u64) -> Range {
+    let Some(range) = text.trim().strip_prefix("bytes=").filter(|range| !range.contains(',')) else {
+        return Range::Whole;
+    };
+    let Some((first, last)) = range.trim().split_once('-') else { return Range::Impossible };
+    let number = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match (number(first), number(last)) {
+        (Some(first), None) if last.is_empty() && first < total => Range::Part(first, total),
+        (Some(first), Some(last)) if first <= last && first < total => Range::Part(first, last.min(total - 1) + 1),
+        (None, Some(suffix)) if first.is_empty() && suffix > 0 && total > 0 => {
+            Range::Part(total.saturating_sub(suffix), total)
+        }
+        _ => Range::Impossible,
+    }
+}
+
+/// A waveform: the loudest sample of each stretch.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PeaksAnswer {
+    /// Milliseconds of a stretch.
+    stretch_ms: u64,
+    /// 0 to 255.
+    left: Vec<u8>,
+    right: Vec<u8>,
+}
+
+/// The waveform of a recording.
+#[utoipa::path(get, path = "/v1/recordings/{id}/peaks", tag = "recordings", params(("id" = String, Path)), responses(
+    (status = 200, body = PeaksAnswer), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn peaks(
+    State(api): State<Api>,
+    Extension(visitor): Extension<Visitor>,
+    id: Result<Path<String>, PathRejection>,
+    _: Params<NoParams>,
+) -> Result<Json<PeaksAnswer>, Problem> {
+    guard::require(&api, &visitor, &READERS, "GET /v1/recordings/{id}/peaks").await?;
+    let (peaks, rate) = match find(&api, &visitor, id).await? {
+        Found::Row(row) if row.get::<Option<Vec<u8>>, _>("key").is_none() => return Err(deleted()),
+        Found::Row(row) => (rows::detail(&row)?.peaks, row.get("rate")),
+        Found::Live(live) => match api.so_far.snapshot(&live, true).await {
+            Ok(Some(snapshot)) => (snapshot.finished.detail.peaks.clone(), snapshot.finished.encoding.rate()),
+            Ok(None) => return Err(just_completed()),
+            Err(error) => return Err(failed(error)),
+        },
+    };
+    let stretch_ms = u64::from(peaks.stretch) * 1_000 / u64::from(rate.max(1));
+    let (left, right) = peaks.peaks.iter().map(|[left, right]| (*left, *right)).unzip();
+    Ok(Json(PeaksAnswer { stretch_ms, left, right }))
+}
+
+fn channels(text: Option<&str>) -> Result<Channels, Problem> {
+    match text {
+        None | Some("stereo") => Ok(Channels::Stereo),
+        Some("mono") => Ok(Channels::Mono),
+        Some("left") => Ok(Channels::Left),
+        Some("right") => Ok(Channels::Right),
+        Some(_) => Err(Problem::bad_parameter("channels must be stereo, mono, left or right")),
+    }
+}
+
+fn is_pcm(text: Option<&str>) -> Result<bool, Problem> {
+    match text {
+        None | Some("wav") => Ok(false),
+        Some("pcm") => Ok(true),
+        Some(_) => Err(Problem::bad_parameter("format must be wav or pcm")),
+    }
+}
+
+fn names(headers: &HeaderMap, name: header::HeaderName, tag: &str) -> bool {
+    let tags = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    tags.split(',').any(|own| own.trim() == tag || own.trim() == "*")
+}
+
+/// Whoever asks again gets the whole.
+fn just_completed() -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the recording is just being completed: ask again")
+}
+
+fn failed(error: SoFarError) -> Problem {
+    match error {
+        SoFarError::Busy => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        SoFarError::File(error) => Problem::from(StoreError::File(error)),
+    }
+}
+
+fn deleted() -> Problem {
+    Problem::new(StatusCode::GONE, "the recording was deleted")
+}
+
+fn broken(_: axum::http::Error) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made")
+}
