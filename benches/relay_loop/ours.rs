@@ -208,6 +208,7 @@ impl Tape {
             boot: 1,
             media_segment_bytes: 64 << 20,
             event_segment_bytes: 4 << 20,
+            event_bytes_max: 1 << 30,
             media_bytes_max: 2 << 30,
             segment_age_max: Duration::from_secs(600),
             is_sealed: true,

@@ -43,10 +43,11 @@ pub const MESH_QUEUE_MAX: usize = 4_096;
 pub const CLERK_BACKLOG_MAX: usize = 65_536;
 /// Questions of operators that wait for the shards.
 pub const QUESTIONS_MAX: usize = 256;
-/// Events on disk that side has not acknowledged: some four million.
-pub const SPOOL_BYTES_MAX: u64 = 1 << 30;
-/// One file of them.
-pub const SPOOL_SEGMENT_BYTES_MAX: u64 = 8 << 20;
+/// Events on the tape that side has not taken over, all shards of a node: hours of them, a block of 4 KiB at a time.
+pub const EVENT_BYTES_MAX: u64 = 4 << 30;
+/// Events of a shard that wait for room on the tape.
+pub const EVENTS_WAITING_MAX: usize = 65_536;
+pub const EVENTS_WAITING_BYTES_MAX: usize = 64 << 20;
 /// Outputs of one step of a machine.
 pub const OUTBOX_MAX: usize = 1_024;
 /// Largest frame of the link between engine and side.

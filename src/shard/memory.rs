@@ -46,6 +46,8 @@ const WORD_HEARTBEAT: usize = 4;
 const WORD_TURNS: usize = 5;
 /// Confirmed positions of the tape, by track.
 const WORD_COMMITTED: usize = 8;
+/// The boot whose tape has all that engines before it left.
+const WORD_REWRITTEN: usize = 10;
 const WORD_COUNTERS: usize = 64;
 const COUNTERS_MAX: usize = 1024;
 const WORD_HISTOGRAMS: usize = WORD_COUNTERS + COUNTERS_MAX;
@@ -208,6 +210,7 @@ figures! {
     TapeErrors "tipring_tape_errors_total" "" "Writes that the disk refused";
     RtpDroppedAnnouncement "tipring_rtp_dropped_total" "reason=\"announcement\"" "Packets not relayed";
     RtpAnnounced "tipring_rtp_announced_total" "" "Packets of announcements sent";
+    EventsLost "tipring_events_lost_total" "" "Events that found neither room on the tape nor room to wait for it";
 }
 
 figures! {
@@ -386,6 +389,15 @@ impl Figures {
     pub fn committed(&self, track: Track) -> Option<(u64, u64)> {
         let word = self.word(WORD_COMMITTED + track.index()).load(Acquire);
         (word != 0).then_some((word >> 32, (word & 0xFFFF_FFFF) * BLOCK_ALIGN as u64))
+    }
+
+    /// All that engines before this boot left in the ring is on the tape: what is confirmed when this is read has it. 0: not yet.
+    pub fn publish_rewritten(&self, boot: u64) {
+        self.word(WORD_REWRITTEN).store(boot, Release);
+    }
+
+    pub fn rewritten(&self) -> u64 {
+        self.word(WORD_REWRITTEN).load(Acquire)
     }
 
     pub fn shard(&self) -> ShardId {

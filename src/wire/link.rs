@@ -1,8 +1,8 @@
 //! Frames between engine and side over the unix socket: `u32` length (little-endian), then a version byte, then postcard.
 //!
-//! The engine sends durable events from its spool and live changes from memory; side acknowledges events once they are
-//! committed. After each connection the engine sends [`FromEngine::Hello`], then the snapshot of registrations and calls
-//! up to [`FromEngine::SnapshotEnd`], then events and changes as they come.
+//! After each connection the engine sends [`FromEngine::Hello`], then the snapshot of registrations and calls up to
+//! [`FromEngine::SnapshotEnd`], then events and changes as they come. Events are here for those who watch: what is durable and in
+//! order is the tape, and side takes each event from whichever is first.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::wire::event::Event;
 use crate::wire::tape::Track;
 
 /// The format both ends must speak.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromEngine {
@@ -36,8 +36,12 @@ pub enum FromEngine {
     CallGone {
         call: CallId,
     },
-    SnapshotEnd,
-    /// In the order of their seq within a shard. `boot` is that of the engine that saw them: a spool outlives one.
+    /// `events`: the last event of each shard that the snapshot is later than. A call that began before, did not end in these and
+    /// is not in the snapshot has died with its engine.
+    SnapshotEnd {
+        events: Vec<(ShardId, u64)>,
+    },
+    /// As they happen; not all of them where side reads slowly.
     Events {
         boot: u64,
         events: Vec<Event>,
@@ -51,9 +55,6 @@ pub enum FromEngine {
         found: bool,
     },
     Draining(bool),
-    /// After [`FromEngine::SnapshotEnd`]: all events that were waiting when it was sent have been sent. A call that began
-    /// before, did not end in them and is not in the snapshot has died with its engine.
-    SpoolEnd,
     /// Every shard has been given this version of the directory.
     DirectoryServed {
         version: u64,
@@ -68,12 +69,6 @@ pub enum FromEngine {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromSide {
-    /// Events of this boot and shard up to `seq` are committed.
-    Ack {
-        boot: u64,
-        shard: ShardId,
-        seq: u64,
-    },
     /// Replaces the whole directory; sent in parts, in order, the last marked.
     Directory {
         version: u64,
@@ -299,7 +294,7 @@ mod tests {
     fn frames_round_trip_at_every_split() {
         let messages = [
             FromSide::Hangup { request: 7, call: CallId::from_bits(1) },
-            FromSide::Ack { boot: 3, shard: ShardId(1), seq: 9 },
+            FromSide::TapeAck { shard: ShardId(1), track: Track::Events, segment: 9 },
         ];
         let mut bytes = Vec::new();
         for message in &messages {

@@ -4,6 +4,7 @@ pub mod control;
 pub mod event;
 pub mod g711;
 pub mod hep;
+pub mod journal;
 pub mod link;
 
 pub mod rtcp;

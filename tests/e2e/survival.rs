@@ -47,6 +47,34 @@ fn the_side_process_dies_during_a_call() {
 }
 
 #[test]
+fn records_come_once_each_after_both_processes_died() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let (side, engine) = (server.pid_of("side").expect("a side process"), server.pid_of("engine").expect("an engine"));
+    // Nobody reads what happens: it is on the tape, and of the last call some of it in the ring alone.
+    server.signal(side, Signal::STOP);
+    let mut ended = Vec::new();
+    for number in 0..3 {
+        let mut call = Call::set_up(&mut left, &mut right, "1002", number);
+        call.end_by_caller(&mut left, &mut right);
+        ended.push(call.caller.call_id);
+    }
+    let mut open = Call::set_up(&mut left, &mut right, "1002", 4);
+    open.check_media();
+    server.signal(engine, Signal::KILL);
+    server.signal(side, Signal::KILL);
+    eventually(PATIENCE, || server.get("/readyz").ok()).expect("the side process is back");
+    for call in &ended {
+        assert_eq!(server.cdr(call)["cause"]["sip"], 200);
+    }
+    // The call that was up died with its engine, and that is told once nothing of it can come any more.
+    assert_eq!(server.cdr(&open.caller.call_id)["cause"]["text"], "the engine died");
+    ended.push(open.caller.call_id);
+    assert!(ended.iter().all(|call| server.cdrs(call).len() == 1));
+    assert!(!server.path("data/spool").exists());
+}
+
+#[test]
 fn ten_thousand_bindings_survive_a_restart() {
     const PHONES: usize = 10_000;
     const BEHIND_ONE_ADDRESS: usize = 500;

@@ -1,6 +1,7 @@
 //! The exchange of one shard on the shard's thread: what the loop brings goes in, what the exchange wants goes out.
 //!
-//! It decides nothing. Events are numbered here; what the clerk's queue cannot take at once waits in a bounded backlog.
+//! It decides nothing. Events are numbered here and go to the tape, and to the clerk for those who watch; what the clerk's queue
+//! cannot take at once waits in a bounded backlog.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -28,6 +29,7 @@ use crate::machine::outbox::Mesh;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Settings;
+use crate::process::engine::events::Events;
 use crate::process::engine::figures;
 use crate::process::engine::figures::Own;
 use crate::process::engine::figures::Published;
@@ -85,6 +87,7 @@ pub(super) struct Driver {
     seq: u64,
     now: Now,
     tape: Ring,
+    events: Events,
     /// A call that is to be ended by command panics instead: `TIPRING_FAULT=hangup` at the start of a debug build.
     #[cfg(debug_assertions)]
     faults_on_hangup: bool,
@@ -126,6 +129,7 @@ impl Driver {
             seq: 0,
             now,
             tape,
+            events: Events::default(),
             #[cfg(debug_assertions)]
             faults_on_hangup: std::env::var_os("TIPRING_FAULT").is_some_and(|value| value == "hangup"),
         }
@@ -216,7 +220,7 @@ impl Driver {
 
     fn tell_clerk(&mut self, message: ToClerk) {
         if self.backlog.len() >= CLERK_BACKLOG_MAX {
-            // Events among it are missing in their numbering, and side sees it.
+            // Events among it come to side by the tape.
             self.own.lost += 1;
             return;
         }
@@ -259,6 +263,7 @@ impl Driver {
             Some(at) if at <= now => {
                 self.own.outbox_overflows = self.out.overflows;
                 self.own.tape = self.tape.counts();
+                self.own.events_lost = self.events.lost;
                 self.published.publish(&self.exchange, &self.own, figures);
                 self.publish_at = None;
             }
@@ -308,6 +313,7 @@ impl Driver {
             Output::Event { tenant, call, leg, body } => {
                 self.seq += 1;
                 let event = Event { shard: self.shard, seq: self.seq, at: self.now.unix, tenant, call, leg, body };
+                self.events.push(&event, &mut self.tape, self.now);
                 self.tell_clerk(ToClerk::Event(Box::new(event)));
             }
             Output::Mark { call, mark } => {
@@ -380,11 +386,13 @@ impl ShardMachine for Driver {
         self.now = now;
         let shared = Shared { settings: &self.settings, directory: &self.directory };
         self.exchange.handle_timeout(now, shared, &mut self.out);
+        self.events.handle_timeout(&mut self.tape, now);
         self.tape.tick(now);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        [self.exchange.next_deadline(), self.publish_at, self.tape.next_deadline()].into_iter().flatten().min()
+        let waiting = [self.publish_at, self.tape.next_deadline(), self.events.next_deadline()];
+        waiting.into_iter().flatten().chain(self.exchange.next_deadline()).min()
     }
 
     fn drain(&mut self, effects: &mut impl Effects<Message>) {

@@ -80,6 +80,7 @@ pub(super) struct Own {
     pub(super) sent: [u64; 6],
     pub(super) lost: u64,
     pub(super) outbox_overflows: u64,
+    pub(super) events_lost: u64,
     pub(super) tape: RingCounts,
 }
 
@@ -137,6 +138,7 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::MediaOneWay, relay.one_way),
         (Counter::RtpPortsExhausted, exchange.ports_exhausted()),
         (Counter::ClerkLost, own.lost),
+        (Counter::EventsLost, own.events_lost),
         (Counter::OutboxOverflows, own.outbox_overflows),
         (Counter::TapeFrames, own.tape.frames),
         (Counter::TapeShed, own.tape.shed),

@@ -3,6 +3,7 @@
 
 pub mod clerk;
 mod driver;
+mod events;
 mod figures;
 mod message;
 pub mod received;

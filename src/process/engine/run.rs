@@ -98,7 +98,7 @@ fn serve(received: Received) -> Result<(), Failure> {
     let teller = tape.teller();
     let beginning =
         clerk::Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep, tape: teller };
-    let result = Clerk::new(beginning, &start.data).and_then(|mut clerk| clerk.run());
+    let result = Clerk::new(beginning).and_then(|mut clerk| clerk.run());
     for handle in handles {
         handle.stop();
         if let Err(error) = handle.join() {

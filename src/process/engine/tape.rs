@@ -1,5 +1,6 @@
 //! The tape at the engine's start: rings in the shards' state memory, the folder of segments, the thread between them.
 
+use crate::base::limit::EVENT_BYTES_MAX;
 use crate::base::limit::STATE_BYTES_PER_SHARD;
 use crate::process::config::Tape as Settings;
 use crate::process::engine::received::ShardHandles;
@@ -54,6 +55,7 @@ pub(super) fn start(
         media_segment_bytes: settings.segment_mib << 20,
         event_segment_bytes: EVENT_SEGMENT_BYTES,
         media_bytes_max: settings.media_mib_max << 20,
+        event_bytes_max: EVENT_BYTES_MAX,
         segment_age_max: settings.segment_age,
         is_sealed: settings.encrypt,
     };

@@ -1,4 +1,4 @@
-//! The side's end of the link: connects, mirrors what is up, commits events and acknowledges them, sends the directory.
+//! The side's end of the link: connects, mirrors what is up, commits events ahead of the tape, sends the directory.
 //!
 //! One task owns the connection and everything that must happen in its order. What others want of the engine comes as a
 //! [`Command`] over a bounded channel; a reader and a writer task carry the bytes, bounded too.
@@ -21,16 +21,15 @@ use tokio::time::Instant;
 
 use crate::base::id::CallId;
 use crate::base::limit::LINK_FRAME_BYTES_MAX;
-use crate::base::time::UnixTime;
-use crate::process::side::clock;
 use crate::process::side::directory::import::Change;
 use crate::process::side::directory::snapshot;
 use crate::process::side::directory::snapshot::Snapshot;
 use crate::process::side::metrics::Metrics;
 use crate::process::side::mirror::Mirror;
+use crate::process::side::record::desk::Desk;
 use crate::process::side::record::ingest;
 use crate::process::side::record::ingest::Batch;
-use crate::process::side::record::ingest::Ingest;
+use crate::process::side::record::ingest::Way;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
@@ -59,8 +58,6 @@ const BACK_OFF: [Duration; 5] = [
     Duration::from_millis(500),
 ];
 const READ_BYTES: usize = 64 * 1024;
-/// Dead boots remembered with the time of their death.
-const BOOTS_MAX: usize = 64;
 
 /// What others want of the engine.
 enum Command {
@@ -129,12 +126,9 @@ pub(crate) struct Link {
     key: Arc<NodeKey>,
     mirror: Arc<Mirror>,
     metrics: Arc<Metrics>,
-    newest_event: watch::Sender<i64>,
+    desk: Arc<Desk>,
     commands: mpsc::Receiver<Command>,
     boot: watch::Sender<Option<u64>>,
-    ingest: Ingest,
-    /// When the engine of a boot was last known to live.
-    died_at: BTreeMap<u64, UnixTime>,
 }
 
 /// Why a connection ended.
@@ -154,6 +148,7 @@ enum LinkError {
 struct Connection {
     frames: mpsc::Sender<Vec<u8>>,
     boot: Option<u64>,
+    shards: u8,
     /// The version that the engine has once it has read all that was sent.
     directory_version: Option<u64>,
     waiting: Vec<Batch>,
@@ -166,19 +161,16 @@ struct Connection {
 impl Link {
     pub(crate) fn new(
         socket: PathBuf,
-        node: &str,
         store: Store,
         key: Arc<NodeKey>,
         mirror: Arc<Mirror>,
         metrics: Arc<Metrics>,
-        newest_event: watch::Sender<i64>,
+        desk: Arc<Desk>,
     ) -> (Self, LinkHandle) {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (boot, boots) = watch::channel(None);
         let handle = LinkHandle { commands: sender, boot: boots };
-        let ingest = Ingest::new(store.clone(), node.to_owned());
-        let died_at = BTreeMap::new();
-        (Self { socket, store, key, mirror, metrics, newest_event, commands, boot, ingest, died_at }, handle)
+        (Self { socket, store, key, mirror, metrics, desk, commands, boot }, handle)
     }
 
     /// Connects again and again; never returns.
@@ -196,10 +188,7 @@ impl Link {
             let (boot, error) = self.serve(stream).await;
             self.mirror.on_disconnect();
             if let Some(boot) = boot {
-                self.died_at.insert(boot, clock::now());
-                while self.died_at.len() > BOOTS_MAX {
-                    self.died_at.pop_first();
-                }
+                self.desk.on_engine_gone(boot);
             }
             if !matches!(error, LinkError::Closed) {
                 self.metrics.link_faults.fetch_add(1, Relaxed);
@@ -226,6 +215,7 @@ impl Link {
         let mut connection = Connection {
             frames,
             boot: None,
+            shards: 0,
             directory_version: None,
             waiting: Vec::new(),
             waiting_events: 0,
@@ -268,9 +258,10 @@ impl Link {
 
     async fn on_frame(&mut self, connection: &mut Connection, frame: FromEngine) -> Result<(), LinkError> {
         match frame {
-            FromEngine::Hello { boot, directory_version, node, .. } => {
+            FromEngine::Hello { boot, directory_version, node, shards } => {
                 tracing::info!(event = "link.up", "connected to engine {node}");
-                connection.boot = Some(boot);
+                (connection.boot, connection.shards) = (Some(boot), shards);
+                self.desk.on_hello();
                 self.boot.send_replace(Some(boot));
                 self.mirror.on_hello();
                 return self.send_directory(connection, directory_version).await;
@@ -287,16 +278,18 @@ impl Link {
                 self.metrics.mirror_overflows.fetch_add(u64::from(!fits), Relaxed);
             }
             FromEngine::CallGone { call } => self.mirror.on_call_gone(call),
-            FromEngine::SnapshotEnd => self.mirror.on_snapshot_end(),
+            FromEngine::SnapshotEnd { events } => {
+                self.mirror.on_snapshot_end();
+                self.desk.on_snapshot(connection.boot.unwrap_or(0), connection.shards, events);
+            }
             FromEngine::Events { boot, events } => {
                 connection.waiting_events += events.len();
-                connection.waiting.push(Batch { boot, events });
+                connection.waiting.push(Batch { boot, events, gaps: Vec::new() });
                 connection.commit_at.get_or_insert_with(|| Instant::now() + BATCH_TIME_MAX);
                 if connection.waiting_events >= BATCH_EVENTS_MAX {
                     return self.commit(connection).await;
                 }
             }
-            FromEngine::SpoolEnd => return self.close_lost(connection).await,
             FromEngine::Trace { request, steps } => {
                 if let Some(Pending::Steps(answer)) = connection.pending.remove(&request) {
                     let _ = answer.send(steps);
@@ -316,7 +309,7 @@ impl Link {
         Ok(())
     }
 
-    /// Commits what waits, then acknowledges it.
+    /// Commits what waits.
     async fn commit(&mut self, connection: &mut Connection) -> Result<(), LinkError> {
         connection.commit_at = None;
         connection.waiting_events = 0;
@@ -324,27 +317,7 @@ impl Link {
         if batches.is_empty() {
             return Ok(());
         }
-        let done = self.ingest.commit(&batches).await?;
-        self.metrics.on_commit(&done);
-        self.newest_event.send_if_modified(|newest| {
-            let is_newer = done.newest > *newest;
-            *newest = done.newest.max(*newest);
-            is_newer
-        });
-        for ((boot, shard), seq) in done.positions {
-            connection.send(&FromSide::Ack { boot, shard, seq }).await?;
-        }
-        Ok(())
-    }
-
-    async fn close_lost(&mut self, connection: &mut Connection) -> Result<(), LinkError> {
-        self.commit(connection).await?;
-        let seen = self.mirror.take_seen();
-        let lost = self.ingest.close_lost(|call| seen.contains(&call), &self.died_at).await?;
-        self.metrics.calls_lost.fetch_add(lost, Relaxed);
-        if lost > 0 {
-            tracing::warn!(event = "calls.lost", "{lost} calls of an engine that died are closed");
-        }
+        self.desk.commit(&batches, Way::Link).await?;
         Ok(())
     }
 

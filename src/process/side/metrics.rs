@@ -38,6 +38,8 @@ pub(crate) struct Metrics {
     duplicates: AtomicU64,
     events_missing: AtomicU64,
     records: AtomicU64,
+    tape_gaps: AtomicU64,
+    pub(crate) events_unknown: AtomicU64,
     pub(crate) calls_lost: AtomicU64,
     pub(crate) link_connections: AtomicU64,
     pub(crate) link_faults: AtomicU64,
@@ -63,6 +65,8 @@ impl Metrics {
             duplicates: zero(),
             events_missing: zero(),
             records: zero(),
+            tape_gaps: zero(),
+            events_unknown: zero(),
             calls_lost: zero(),
             link_connections: zero(),
             link_faults: zero(),
@@ -83,6 +87,7 @@ impl Metrics {
         self.events.fetch_add(done.events, Relaxed);
         self.duplicates.fetch_add(done.duplicates, Relaxed);
         self.records.fetch_add(done.records, Relaxed);
+        self.tape_gaps.fetch_add(done.gaps, Relaxed);
         // Wraps like the sum of signed numbers: what fills a gap takes back what made it.
         self.events_missing.fetch_add(done.missing.cast_unsigned(), Relaxed);
     }
@@ -178,8 +183,10 @@ impl Metrics {
         let counters = [
             ("http_refusals_total", "API requests refused for want of a token or a role.", &self.refusals),
             ("side_events_total", "Events committed.", &self.events),
-            ("side_event_duplicates_total", "Events that came again and were dropped.", &self.duplicates),
+            ("side_event_duplicates_total", "Events that had come the other way, or came again.", &self.duplicates),
             ("side_records_total", "Call records that became final.", &self.records),
+            ("side_tape_gaps_total", "Gaps that were read from the tapes.", &self.tape_gaps),
+            ("side_events_unknown_total", "Records of a newer release on the tapes.", &self.events_unknown),
             ("side_calls_lost_total", "Calls closed because their engine died.", &self.calls_lost),
             ("side_link_connections_total", "Connections to the engine.", &self.link_connections),
             ("side_link_faults_total", "Connections to the engine that ended by a fault.", &self.link_faults),
@@ -203,7 +210,7 @@ impl Metrics {
         }
         text.gauge("side_recordings_waiting", "Calls that ended and whose recordings are not finished.");
         text.sample("side_recordings_waiting", "", self.finishing.waiting.load(Relaxed));
-        text.gauge("side_events_missing", "Events missing between those that came since the start.");
+        text.gauge("side_events_missing", "Events missing between those that the tapes brought since the start.");
         text.sample("side_events_missing", "", self.events_missing.load(Relaxed).cast_signed());
     }
 

@@ -146,9 +146,8 @@ impl Mirror {
         self.state().tables().calls.remove(&call);
     }
 
-    /// Ends the collection of [`State::seen`] and hands it over.
-    pub(crate) fn take_seen(&self) -> BTreeSet<CallId> {
-        std::mem::take(&mut self.state().seen)
+    pub(crate) fn seen(&self) -> BTreeSet<CallId> {
+        self.state().seen.clone()
     }
 
     pub(crate) fn call(&self, call: CallId) -> Option<LiveCall> {

@@ -1,6 +1,6 @@
 //! The side process: directory, call records, metrics endpoint and HTTP API; it may take its time.
 //!
-//! It may be dead for an hour: the engine goes on, and events wait in the engine's spool. Nothing here is on a call's path.
+//! It may be dead for an hour: the engine goes on, and events wait on the tape. Nothing here is on a call's path.
 
 mod audit;
 mod clock;

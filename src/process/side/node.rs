@@ -27,6 +27,8 @@ use crate::process::side::link::Link;
 use crate::process::side::link::LinkHandle;
 use crate::process::side::metrics::Metrics;
 use crate::process::side::mirror::Mirror;
+use crate::process::side::record;
+use crate::process::side::record::desk::Desk;
 use crate::process::side::record::ingest;
 use crate::process::side::recording::rows::Shelf;
 use crate::process::side::recording::so_far::SoFar;
@@ -66,6 +68,7 @@ pub(crate) struct Node {
     retain: watch::Sender<Retain>,
     tasks: JoinSet<()>,
     _tailing: tail::Tailing,
+    _events: record::tail::Tailing,
 }
 
 impl Node {
@@ -80,23 +83,27 @@ impl Node {
         token::make_first(&store, &data.join(TOKEN))
             .await
             .map_err(|error| Failure::new(exit::OTHER, format!("the first API token: {error}")))?;
-        let memory = figures.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
-        let memory = memory.map_err(|error| Failure::from_io("the figures", &error))?;
+        let memory = || figures.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
+        let in_figures = |error: std::io::Error| Failure::from_io("the figures", &error);
+        let (of_events, of_media) = (memory().map_err(in_figures)?, memory().map_err(in_figures)?);
         let (mirror, metrics) = (Arc::new(Mirror::default()), Arc::new(Metrics::new(figures)));
         let (newest, newest_event) = watch::channel(ingest::newest_event(&store).await.map_err(failure)?);
         let key = Arc::new(key);
+        let desk = Desk::open(store.clone(), node.clone(), Arc::clone(&mirror), Arc::clone(&metrics), newest);
+        let desk = Arc::new(desk.await.map_err(failure)?);
         let (link, handle) = Link::new(
             socket,
-            &node,
             store.clone(),
             Arc::clone(&key),
             Arc::clone(&mirror),
             Arc::clone(&metrics),
-            newest,
+            Arc::clone(&desk),
         );
+        let events = record::tail::start(&data, of_events, &desk, &metrics, &handle)
+            .map_err(|error| Failure::from_io("the events", &error))?;
         let live = Arc::clone(&metrics.live);
         let around = Around { link: handle.clone(), live: Arc::clone(&live), counts: Arc::clone(&metrics.finishing) };
-        let tailing = tail::start(&data, memory, &store, &key, around)
+        let tailing = tail::start(&data, of_media, &store, &key, around)
             .map_err(|error| Failure::from_io("the recordings", &error))?;
         let shelf = Arc::new(Shelf::new(store.clone(), Arc::clone(&key), &data));
         let recordings = Recordings {
@@ -123,6 +130,7 @@ impl Node {
             retain,
             tasks: JoinSet::new(),
             _tailing: tailing,
+            _events: events,
         };
         if let Err(error) = running.import(import.as_deref()).await
             && first_start

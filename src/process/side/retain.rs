@@ -12,7 +12,7 @@ const ROWS_AT_ONCE: i64 = 2_000;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is kept of events whose call has no record yet is not old: the record is made from them.
-const DELETES: [&str; 5] = [
+const DELETES: [&str; 6] = [
     "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE at < ?1
          AND (call IS NULL OR call NOT IN (SELECT call FROM open_calls)) LIMIT ?2)",
     "DELETE FROM cdrs WHERE position IN (SELECT position FROM cdrs WHERE started_at < ?1 LIMIT ?2)",
@@ -21,6 +21,8 @@ const DELETES: [&str; 5] = [
     // What is left of a recording that was deleted, and whose audio is gone.
     "DELETE FROM recordings WHERE id IN (SELECT id FROM recordings WHERE state = 'absent' AND stored = 'gone'
          AND started_at < ?1 LIMIT ?2)",
+    "DELETE FROM tape_gaps WHERE (node, boot, shard, track, first) IN
+         (SELECT node, boot, shard, track, first FROM tape_gaps WHERE until < ?1 LIMIT ?2)",
 ];
 
 pub(crate) async fn run(store: Store, retain: tokio::sync::watch::Receiver<Retain>) {
@@ -36,7 +38,8 @@ pub(crate) async fn run(store: Store, retain: tokio::sync::watch::Receiver<Retai
 /// How many rows were deleted.
 pub(crate) async fn sweep(store: &Store, retain: &Retain) -> Result<u64, StoreError> {
     let mut deleted = 0;
-    for (sql, span) in DELETES.into_iter().zip([retain.events, retain.cdrs, retain.audit, retain.trace, retain.cdrs]) {
+    let spans = [retain.events, retain.cdrs, retain.audit, retain.trace, retain.cdrs, retain.events];
+    for (sql, span) in DELETES.into_iter().zip(spans) {
         let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         let before = clock::to_sql(clock::now()).saturating_sub(i64::try_from(micros).unwrap_or(i64::MAX));
         loop {

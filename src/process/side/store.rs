@@ -1,6 +1,6 @@
 //! The database: one SQLite file, opened and brought to the newest schema here; each subject keeps its own queries.
 //!
-//! Writes are durable when they are acknowledged (WAL, synchronous=FULL): the engine deletes its spool on our word.
+//! Writes are durable when they are acknowledged (WAL, synchronous=FULL): the engine removes events from the tape on our word.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;

@@ -524,6 +524,14 @@ impl Taker {
         }
     }
 
+    /// A block of an engine before this boot is not confirmed.
+    pub fn holds_older(&self, boot: u64) -> bool {
+        let is_older = |slot: usize| {
+            self.memory.word(slot, STATE).load(Acquire) != FREE && self.memory.word(slot, BOOT).load(Relaxed) != boot
+        };
+        (0..self.memory.slots).any(is_older)
+    }
+
     /// The records of a taken block.
     pub fn body(&self, taken: &Taken) -> &[u8] {
         let slot = self.memory.slot(taken.slot);

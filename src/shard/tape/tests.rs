@@ -39,6 +39,7 @@ use crate::wire::tape::Track;
 use crate::wire::tape::crypt::Key;
 use crate::wire::tape::name::SegmentName;
 use crate::wire::tape::record::GapCause;
+use crate::wire::tape::record::emit_gap;
 use crate::wire::tape::records;
 
 const SHARD: ShardId = ShardId(0);
@@ -137,6 +138,7 @@ struct Node {
     ring_bytes: u64,
     knob: Knob,
     media_bytes_max: u64,
+    event_bytes_max: u64,
 }
 
 /// One life of an engine.
@@ -154,7 +156,7 @@ impl Node {
         let ring_bytes = ring::bytes_for(media_slots);
         let memory = create_file("test", STATE_OFFSET as u64 + ring_bytes).unwrap();
         let (dir, knob) = (tempfile::tempdir().unwrap(), Knob::default());
-        Self { dir, memory, ring_bytes, knob, media_bytes_max: 64 << 20 }
+        Self { dir, memory, ring_bytes, knob, media_bytes_max: 64 << 20, event_bytes_max: 64 << 20 }
     }
 
     fn path(&self) -> &Path {
@@ -173,6 +175,7 @@ impl Node {
             media_segment_bytes: SEGMENT_BYTES,
             event_segment_bytes: 256 << 10,
             media_bytes_max: self.media_bytes_max,
+            event_bytes_max: self.event_bytes_max,
             segment_age_max: Duration::from_secs(600),
             is_sealed: true,
         };
@@ -404,6 +407,58 @@ fn what_media_may_use_is_bounded() {
     let (frames, gaps) = node.read();
     let lost: u64 = gaps.iter().map(|gap| gap.records).sum();
     assert_eq!(frames.len() as u64 + lost, 30_000);
+}
+
+fn numbered(number: u64) -> Vec<u8> {
+    let at = UnixTime::from_secs(1);
+    let (track, cause) = (Track::Media, GapCause::Slow);
+    let gap = Gap { boot: 1, track, first: number, last: number, since: at, until: at, records: 0, bytes: 0, cause };
+    emit_gap(Instant::ZERO, &gap).unwrap()
+}
+
+#[test]
+fn what_events_may_use_is_bounded_and_they_wait() {
+    let mut node = Node::new(16);
+    node.event_bytes_max = 3 * (256 << 10);
+    let mut engine = node.engine(1);
+    engine.frames(500);
+    let mut accepted = 0;
+    for number in 0..400 {
+        accepted += u64::from(engine.ring.record(Track::Events, &numbered(number), engine.now));
+        engine.pass(Duration::from_millis(60));
+        engine.turn();
+        let all = files::list(node.path(), SHARD).unwrap();
+        let bytes: u64 = all.iter().filter(|(name, _)| name.track == Track::Events).map(|(_, bytes)| bytes).sum();
+        assert!(bytes <= node.event_bytes_max);
+    }
+    // Two of the segments were the reserve, and the ring holds what came last.
+    assert!((200..250).contains(&accepted), "{accepted}");
+    assert_eq!(engine.figures.count(Counter::TapeRemoved), 0, "no media for it");
+    engine.tape.acknowledge(SegmentName { shard: SHARD, track: Track::Events, segment: 2 });
+    engine.settle();
+    assert!(engine.ring.record(Track::Events, &numbered(400), engine.now), "there is room again");
+    engine.settle();
+    let (frames, gaps) = node.read();
+    assert_eq!((frames.len(), gaps.last().map(|gap| gap.first)), (500, Some(400)));
+}
+
+#[test]
+fn that_the_last_life_is_on_the_tape_is_said_when_it_is() {
+    let node = Node::new(64);
+    let mut engine = node.engine(1);
+    engine.turn();
+    assert_eq!(engine.figures.rewritten(), 1);
+    engine.frames(100);
+    drop(engine);
+    node.knob.set(Faults { write: Some(io::ErrorKind::Other), ..Faults::default() });
+    let mut engine = node.engine(2);
+    assert_eq!(engine.figures.rewritten(), 0);
+    engine.turn();
+    assert_eq!(engine.figures.rewritten(), 0);
+    node.knob.set(Faults::default());
+    engine.settle();
+    assert_eq!(engine.figures.rewritten(), 2);
+    assert_eq!(node.read().0.len(), 100);
 }
 
 #[test]

@@ -27,6 +27,7 @@ use crate::shard::tape::ring::Memory;
 use crate::shard::tape::ring::Taken;
 use crate::shard::tape::ring::Taker;
 use crate::wire::tape::BLOCK_ALIGN;
+use crate::wire::tape::BLOCK_BYTES_MAX;
 use crate::wire::tape::BadBlock;
 use crate::wire::tape::Gap;
 use crate::wire::tape::HEADER_BYTES;
@@ -53,6 +54,8 @@ pub struct TapeSettings {
     pub event_segment_bytes: u64,
     /// All segments of media of the node.
     pub media_bytes_max: u64,
+    /// All segments of events of the node: beyond it events wait in the ring.
+    pub event_bytes_max: u64,
     /// A segment that has been written to for so long is finished, so that its reader can be done with it.
     pub segment_age_max: Duration,
     pub is_sealed: bool,
@@ -81,7 +84,8 @@ pub struct Tape<D: Disk> {
     shards: Vec<ShardTape<D>>,
     batch: Batch,
     taken: Vec<Taken>,
-    media_bytes: u64,
+    /// Of all segments, by track.
+    bytes: [u64; 2],
     complained: Option<Instant>,
 }
 
@@ -91,6 +95,8 @@ struct ShardTape<D: Disk> {
     figures: Figures,
     gaps: Gaps,
     tracks: [TrackTape<D>; 2],
+    /// Nothing of engines before this one is left in the ring.
+    is_rewritten: bool,
 }
 
 struct TrackTape<D: Disk> {
@@ -141,7 +147,7 @@ impl Batch {
 impl<D: Disk> Tape<D> {
     /// Finds what earlier lives left: those segments are finished.
     pub fn open(mut disk: D, settings: TapeSettings, shards: Vec<Shard>) -> io::Result<Self> {
-        let mut media_bytes = 0;
+        let mut bytes_of = [0; 2];
         let mut opened = Vec::with_capacity(shards.len());
         for Shard { shard, memory, figures, gaps } in shards {
             let mut tracks = Track::ALL.map(|_| TrackTape {
@@ -154,13 +160,14 @@ impl<D: Disk> Tape<D> {
                 let track = &mut tracks[name.track.index()];
                 track.number = track.number.max(name.segment);
                 track.finished.push_back((name, bytes));
-                media_bytes += if name.track == Track::Media { bytes } else { 0 };
+                bytes_of[name.track.index()] += bytes;
             }
             for (track, tape) in Track::ALL.into_iter().zip(&tracks) {
                 // Nothing of this life is there yet; what lies before is whole.
                 figures.publish_committed(track, tape.number + 1, 0);
             }
-            opened.push(ShardTape { shard, ring: Taker::new(memory), figures, gaps, tracks });
+            figures.publish_rewritten(0);
+            opened.push(ShardTape { shard, ring: Taker::new(memory), figures, gaps, tracks, is_rewritten: false });
         }
         Ok(Self {
             disk,
@@ -168,7 +175,7 @@ impl<D: Disk> Tape<D> {
             shards: opened,
             batch: Batch::new(),
             taken: Vec::new(),
-            media_bytes,
+            bytes: bytes_of,
             complained: None,
         })
     }
@@ -193,6 +200,11 @@ impl<D: Disk> Tape<D> {
                 self.finish_if_old(index, track, now);
             }
             self.reserve(index);
+            let ShardTape { ring, figures, is_rewritten, .. } = &mut self.shards[index];
+            if !*is_rewritten && !ring.holds_older(self.settings.boot) {
+                *is_rewritten = true;
+                figures.publish_rewritten(self.settings.boot);
+            }
         }
         wrote
     }
@@ -217,12 +229,17 @@ impl<D: Disk> Tape<D> {
                 while let Some(spare) = self.shards[index].tracks[track.index()].spares.pop_front() {
                     drop(spare.file);
                     let _ = self.disk.remove(spare.name);
+                    self.bytes[track.index()] -= spare.bytes;
                 }
             }
         }
     }
 
     fn commit(&mut self, index: usize, track: Track, now: Instant) -> Committed {
+        if track == Track::Events && self.is_out_of_events(index) {
+            self.complain(track, &io::ErrorKind::QuotaExceeded.into(), now);
+            return Committed::Nothing;
+        }
         let mut taken = std::mem::take(&mut self.taken);
         self.shards[index].ring.take(track, self.settings.boot, BATCH_BYTES_MAX, &mut taken);
         let mut result = Ok(0);
@@ -257,6 +274,19 @@ impl<D: Disk> Tape<D> {
         }
         self.taken = taken;
         if done > 0 { Committed::Some } else { Committed::Nothing }
+    }
+
+    /// Side has taken over so little that no further segment of events may be made: it would take the disk from everything else.
+    fn is_out_of_events(&self, index: usize) -> bool {
+        let tape = &self.shards[index].tracks[Track::Events.index()];
+        let has_room = |current: &Current<_>| {
+            u64::from(current.place) * BLOCK_ALIGN as u64 + BLOCK_BYTES_MAX as u64 <= current.bytes
+        };
+        tape.spares.is_empty() && !tape.current.as_ref().is_some_and(has_room) && !self.may_grow_events()
+    }
+
+    fn may_grow_events(&self) -> bool {
+        self.bytes[Track::Events.index()] + self.settings.event_segment_bytes <= self.settings.event_bytes_max
     }
 
     /// Writes as many of the blocks as the segment has room for and confirms them; says how many.
@@ -343,13 +373,16 @@ impl<D: Disk> Tape<D> {
         tape.number += 1;
         let name = SegmentName { shard: shard.shard, track, segment: tape.number };
         let file = self.disk.create(name, bytes, key.as_ref())?;
-        self.media_bytes += if track == Track::Media { bytes } else { 0 };
+        self.bytes[track.index()] += bytes;
         Ok(Current { name, file, key, place: 0, bytes, begun: None })
     }
 
     /// Keeps preallocated segments of events, as far as there is room; false if there is not.
     fn reserve(&mut self, index: usize) -> bool {
         while self.shards[index].tracks[Track::Events.index()].spares.len() < SPARES {
+            if !self.may_grow_events() {
+                return false;
+            }
             match self.create(index, Track::Events) {
                 Ok(spare) => self.shards[index].tracks[Track::Events.index()].spares.push_back(spare),
                 // Tried again in the next turn; what is left of the reserve is used first.
@@ -379,11 +412,11 @@ impl<D: Disk> Tape<D> {
         if len == 0 {
             drop(current.file);
             let _ = self.disk.remove(name);
-            self.media_bytes -= if track == Track::Media { bytes } else { 0 };
+            self.bytes[track.index()] -= bytes;
             return;
         }
         let kept = if current.file.finish(len).is_ok() { len } else { bytes };
-        self.media_bytes -= if track == Track::Media { bytes - kept } else { 0 };
+        self.bytes[track.index()] -= bytes - kept;
         self.shards[index].tracks[track.index()].finished.push_back((name, kept));
     }
 
@@ -394,7 +427,7 @@ impl<D: Disk> Tape<D> {
 
     fn bound_media(&mut self, index: usize) {
         let wanted = self.settings.media_segment_bytes;
-        while self.media_bytes + wanted > self.settings.media_bytes_max {
+        while self.bytes[Track::Media.index()] + wanted > self.settings.media_bytes_max {
             if !self.shed_oldest(index, GapCause::Full) {
                 return;
             }
@@ -403,8 +436,8 @@ impl<D: Disk> Tape<D> {
 
     /// Removes media until about `bytes` are free.
     fn make_room(&mut self, index: usize, bytes: u64, cause: GapCause) {
-        let before = self.media_bytes;
-        while before - self.media_bytes < bytes {
+        let before = self.bytes[Track::Media.index()];
+        while before - self.bytes[Track::Media.index()] < bytes {
             if !self.shed_oldest(index, cause) {
                 return;
             }
@@ -444,7 +477,7 @@ impl<D: Disk> Tape<D> {
             return false;
         }
         self.shards[index].tracks[name.track.index()].finished.pop_front();
-        self.media_bytes -= if name.track == Track::Media { bytes } else { 0 };
+        self.bytes[name.track.index()] -= bytes;
         true
     }
 

@@ -1,8 +1,9 @@
 //! The engine's end of the link: one connection of the side process at a time, bounded both ways.
 //!
-//! Events come from the spool, at the pace at which side reads. Live changes that do not fit end the connection: side
-//! connects again and gets a fresh snapshot.
+//! Events are sent as they come, and left to the tape where side reads too slowly. Live changes that do not fit end the
+//! connection: side connects again and gets a fresh snapshot.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::io::Read;
 use std::io::Write;
@@ -11,14 +12,14 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 
+use crate::base::id::ShardId;
 use crate::base::limit::LINK_FRAME_BYTES_MAX;
-use crate::process::engine::clerk::spool::Cursor;
-use crate::process::engine::clerk::spool::Spool;
+use crate::wire::event::Event;
 use crate::wire::link;
 use crate::wire::link::FromEngine;
 use crate::wire::link::FromSide;
 
-/// Above this, events wait in the spool.
+/// Above this, events come to side by the tape alone.
 const EVENTS_OUT_BYTES_MAX: usize = 256 << 10;
 /// Above this, side has stopped reading.
 const OUT_BYTES_MAX: usize = 64 << 20;
@@ -29,6 +30,8 @@ const READ_BYTES: usize = 64 << 10;
 pub struct Link {
     listener: UnixListener,
     connection: Option<Connection>,
+    /// Seq of the last event of each shard.
+    last: BTreeMap<ShardId, u64>,
     /// Connections ended because side read too slowly or sent what is not a frame.
     pub faults: u64,
 }
@@ -39,9 +42,9 @@ struct Connection {
     received: Vec<u8>,
     out: Vec<u8>,
     written: usize,
-    cursor: Cursor,
-    /// The snapshot is sent; what waits in the spool is not.
-    owes_spool_end: bool,
+    /// Of this turn, and their boot.
+    events: Vec<Event>,
+    boot: u64,
 }
 
 /// What became of a look at the sockets.
@@ -55,7 +58,7 @@ pub struct Progress {
 impl Link {
     pub fn new(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, connection: None, faults: 0 })
+        Ok(Self { listener, connection: None, last: BTreeMap::new(), faults: 0 })
     }
 
     pub fn is_connected(&self) -> bool {
@@ -74,11 +77,11 @@ impl Link {
     }
 
     /// Accepts, reads and writes what can be without waiting.
-    pub fn turn(&mut self, spool: &Spool) -> Progress {
+    pub fn turn(&mut self) -> Progress {
         let mut progress = Progress { connected: self.accept(), messages: Vec::new() };
         let Some(connection) = &mut self.connection else { return progress };
         let read = connection.read(&mut progress.messages);
-        let written = read.and_then(|()| connection.write_events(spool));
+        let written = read.and_then(|()| connection.write_events());
         if let Err(error) = written {
             if error.kind() == io::ErrorKind::InvalidData {
                 self.faults += 1;
@@ -91,12 +94,25 @@ impl Link {
     /// Sends a live change or an answer; nothing if side is not there.
     pub fn send(&mut self, message: &FromEngine) {
         let Some(connection) = &mut self.connection else { return };
-        connection.owes_spool_end |= *message == FromEngine::SnapshotEnd;
         let emitted = link::emit(message, &mut connection.out);
         if emitted.is_err() || connection.out.len() - connection.written > OUT_BYTES_MAX {
             self.faults += 1;
             self.connection = None;
         }
+    }
+
+    /// Shows side an event, if it is there and reads.
+    pub fn event(&mut self, boot: u64, event: Event) {
+        self.last.insert(event.shard, event.seq);
+        let Some(connection) = &mut self.connection else { return };
+        if connection.out.len() - connection.written < EVENTS_OUT_BYTES_MAX {
+            connection.boot = boot;
+            connection.events.push(event);
+        }
+    }
+
+    pub fn last_events(&self) -> Vec<(ShardId, u64)> {
+        self.last.iter().map(|(shard, seq)| (*shard, *seq)).collect()
     }
 
     /// Ends the connection; side makes another.
@@ -109,14 +125,13 @@ impl Link {
         let mut accepted = false;
         while let Ok((stream, _)) = self.listener.accept() {
             if stream.set_nonblocking(true).is_ok() {
-                let cursor = Cursor::default();
                 self.connection = Some(Connection {
                     stream,
                     received: Vec::new(),
                     out: Vec::new(),
                     written: 0,
-                    cursor,
-                    owes_spool_end: false,
+                    events: Vec::new(),
+                    boot: 0,
                 });
                 accepted = true;
             }
@@ -146,25 +161,14 @@ impl Connection {
         Ok(())
     }
 
-    fn write_events(&mut self, spool: &Spool) -> io::Result<()> {
-        loop {
-            self.write()?;
-            if self.out.len() - self.written >= EVENTS_OUT_BYTES_MAX {
-                return Ok(());
-            }
-            let Some((boot, events)) = self.cursor.next(spool, EVENTS_PER_FRAME_MAX)? else {
-                return self.end_spool();
-            };
-            link::emit(&FromEngine::Events { boot, events }, &mut self.out).map_err(invalid)?;
+    fn write_events(&mut self) -> io::Result<()> {
+        let mut events = std::mem::take(&mut self.events);
+        while !events.is_empty() {
+            let rest = events.split_off(events.len().min(EVENTS_PER_FRAME_MAX));
+            link::emit(&FromEngine::Events { boot: self.boot, events }, &mut self.out).map_err(invalid)?;
+            events = rest;
         }
-    }
-
-    fn end_spool(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.owes_spool_end) {
-            link::emit(&FromEngine::SpoolEnd, &mut self.out).map_err(invalid)?;
-            self.write()?;
-        }
-        Ok(())
+        self.write()
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -189,24 +193,20 @@ fn invalid(error: link::BadFrame) -> io::Error {
 mod tests {
     use super::*;
     use crate::base::id::CallId;
-    use crate::base::id::ShardId;
     use crate::base::time::UnixTime;
     use crate::wire::event::Body;
-    use crate::wire::event::Event;
 
     struct World {
         _dir: tempfile::TempDir,
         path: std::path::PathBuf,
-        spool: Spool,
         link: Link,
     }
 
     fn world() -> World {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("link.sock");
-        let spool = Spool::open(&dir.path().join("spool"), 1 << 20, 1 << 24).unwrap();
         let link = Link::new(UnixListener::bind(&path).unwrap()).unwrap();
-        World { _dir: dir, path, spool, link }
+        World { _dir: dir, path, link }
     }
 
     impl World {
@@ -220,75 +220,59 @@ mod tests {
                 leg: None,
                 body: Body::CallAnswered,
             };
-            self.spool.push(1, &event);
-            self.spool.write().unwrap();
+            self.link.event(1, event);
         }
 
-        /// Turns until side has received `seqs` events; the seqs as received.
-        fn receive(&mut self, side: &mut UnixStream, seqs: usize) -> Vec<u64> {
+        /// Turns until nothing comes any more; the seqs as received.
+        fn receive(&mut self, side: &mut UnixStream) -> Vec<u64> {
             side.set_nonblocking(true).unwrap();
             let (mut bytes, mut received) = (Vec::new(), Vec::new());
-            let mut buffer = [0; 1000];
-            for _ in 0..100_000 {
-                self.link.turn(&self.spool);
-                if let Ok(len) = side.read(&mut buffer) {
-                    bytes.extend_from_slice(&buffer[..len]);
-                }
+            let mut buffer = [0; 100_000];
+            for _ in 0..1_000 {
+                self.link.turn();
+                let Ok(len) = side.read(&mut buffer) else { continue };
+                bytes.extend_from_slice(&buffer[..len]);
                 while let Some((message, len)) = link::parse::<FromEngine>(&bytes).unwrap() {
                     bytes.drain(..len);
                     if let FromEngine::Events { events, .. } = message {
                         received.extend(events.iter().map(|event| event.seq));
                     }
                 }
-                if received.len() >= seqs {
-                    return received;
-                }
             }
-            panic!("{} of {seqs} events", received.len());
+            received
         }
     }
 
     #[test]
-    fn every_connection_gets_all_that_is_not_acknowledged() {
+    fn events_are_shown_from_the_connection_on() {
         let mut world = world();
-        for seq in 1..=5000 {
+        world.event(1);
+        let mut side = UnixStream::connect(&world.path).unwrap();
+        assert!(world.link.turn().connected);
+        for seq in 2..=500 {
             world.event(seq);
         }
-        for _ in 0..2 {
-            let mut side = UnixStream::connect(&world.path).unwrap();
-            assert!(world.link.turn(&world.spool).connected);
-            let seqs = world.receive(&mut side, 5000);
-            assert_eq!(seqs, (1..=5000).collect::<Vec<_>>());
-        }
+        assert_eq!(world.receive(&mut side), (2..=500).collect::<Vec<_>>());
+        assert_eq!(world.link.last_events(), [(ShardId(0), 500)]);
     }
 
     #[test]
-    fn the_end_of_the_spool_follows_the_snapshot_and_all_that_waited() {
+    fn a_side_that_reads_slowly_is_shown_less_and_keeps_its_connection() {
         let mut world = world();
         let mut side = UnixStream::connect(&world.path).unwrap();
-        for seq in 1..=300 {
+        world.link.turn();
+        for seq in 1..=60_000 {
             world.event(seq);
+            if seq % 1_000 == 0 {
+                world.link.turn();
+            }
         }
-        world.link.turn(&world.spool);
-        world.event(301);
-        world.link.send(&FromEngine::SnapshotEnd);
-        for _ in 0..3 {
-            world.link.turn(&world.spool);
-        }
-        side.set_nonblocking(true).unwrap();
-        let mut bytes = vec![0; 1 << 20];
-        let len = side.read(&mut bytes).unwrap();
-        let (mut at, mut kinds) = (0, Vec::new());
-        while let Some((message, used)) = link::parse::<FromEngine>(&bytes[at..len]).unwrap() {
-            at += used;
-            kinds.push(match message {
-                FromEngine::Events { events, .. } => events.last().unwrap().seq,
-                FromEngine::SnapshotEnd => 1_000,
-                FromEngine::SpoolEnd => 2_000,
-                other => panic!("{other:?}"),
-            });
-        }
-        assert_eq!(kinds, [100, 200, 300, 1_000, 301, 2_000]);
+        assert!(world.link.is_connected());
+        let received = world.receive(&mut side);
+        assert!(received.len() < 60_000 && received.len() > 1_000, "{}", received.len());
+        assert!(received.windows(2).all(|two| two[0] < two[1]));
+        world.event(60_001);
+        assert_eq!(world.receive(&mut side), [60_001]);
     }
 
     #[test]
@@ -299,11 +283,11 @@ mod tests {
         let mut bytes = Vec::new();
         link::emit(&message, &mut bytes).unwrap();
         side.write_all(&bytes[..3]).unwrap();
-        assert!(world.link.turn(&world.spool).messages.is_empty());
+        assert!(world.link.turn().messages.is_empty());
         side.write_all(&bytes[3..]).unwrap();
-        assert_eq!(world.link.turn(&world.spool).messages, [message]);
+        assert_eq!(world.link.turn().messages, [message]);
         side.write_all(&[255; 16]).unwrap();
-        world.link.turn(&world.spool);
+        world.link.turn();
         assert!(!world.link.is_connected());
         assert_eq!(world.link.faults, 1);
     }
@@ -312,7 +296,7 @@ mod tests {
     fn a_side_that_does_not_read_is_let_go() {
         let mut world = world();
         let _side = UnixStream::connect(&world.path).unwrap();
-        world.link.turn(&world.spool);
+        world.link.turn();
         let frame =
             FromEngine::RegistrationGone { tenant: String::new(), user: "x".repeat(200_000), contact: String::new() };
         for _ in 0..(OUT_BYTES_MAX / 200_000 + 2) {

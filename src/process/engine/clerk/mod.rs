@@ -1,7 +1,7 @@
 //! The engine's one thread that may wait: for disks, for the side process, for the keeper.
 //!
-//! It serves the queues of the shards, writes their events and bindings down, and carries commands back. A full or slow
-//! disk, or a side that is dead, never reaches a shard: its queue fills, is counted, and events wait in its backlog.
+//! It serves the queues of the shards, writes their bindings down, shows side what happens, and carries commands back. A full or
+//! slow disk, or a side that is dead, never reaches a shard: its queue fills, and is counted. Events that must not be lost go by the tape.
 
 mod capture;
 pub mod directory;
@@ -9,14 +9,12 @@ pub mod journal;
 pub mod link;
 pub mod mirror;
 mod questions;
-pub mod spool;
 pub mod store;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +24,6 @@ use rustix::event::Timespec;
 use rustix::event::poll;
 
 use crate::base::id::ShardId;
-use crate::base::limit::SPOOL_BYTES_MAX;
-use crate::base::limit::SPOOL_SEGMENT_BYTES_MAX;
 use crate::machine::outbox::Stored;
 use crate::machine::settings::Settings;
 use crate::process::channel::Channel;
@@ -38,7 +34,6 @@ use crate::process::engine::clerk::link::Link;
 use crate::process::engine::clerk::mirror::Mirror;
 use crate::process::engine::clerk::questions::Asker;
 use crate::process::engine::clerk::questions::Questions;
-use crate::process::engine::clerk::spool::Spool;
 use crate::process::engine::clerk::store::Store;
 use crate::process::engine::message::Message;
 use crate::process::engine::message::ToClerk;
@@ -77,7 +72,6 @@ pub struct Clerk {
     post: Post<Message>,
     keeper: Channel,
     link: Link,
-    spool: Spool,
     store: Store,
     directory: Keeping,
     mirror: Mirror,
@@ -107,16 +101,14 @@ pub struct Beginning {
 }
 
 impl Clerk {
-    pub fn new(beginning: Beginning, data: &Path) -> io::Result<Self> {
+    pub fn new(beginning: Beginning) -> io::Result<Self> {
         let Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep, tape } = beginning;
-        let spool = Spool::open(&data.join("spool"), SPOOL_SEGMENT_BYTES_MAX, SPOOL_BYTES_MAX)?;
         Ok(Self {
             boot,
             settings,
             post,
             keeper,
             link: Link::new(link)?,
-            spool,
             store,
             directory,
             mirror: Mirror::default(),
@@ -139,7 +131,6 @@ impl Clerk {
         loop {
             self.wait()?;
             self.take_messages();
-            self.spool.write()?;
             self.store.write()?;
             self.serve_link();
             self.send_unsent();
@@ -159,7 +150,6 @@ impl Clerk {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.spool.sync()?;
         self.store.sync()?;
         self.directory.sync()
     }
@@ -202,7 +192,7 @@ impl Clerk {
         match message {
             ToClerk::Event(event) => {
                 say(&event);
-                self.spool.push(self.boot, &event);
+                self.link.event(self.boot, *event);
             }
             ToClerk::Live(live) => {
                 let change = self.mirror.take(*live);
@@ -247,7 +237,7 @@ impl Clerk {
     }
 
     fn serve_link(&mut self) {
-        let progress = self.link.turn(&self.spool);
+        let progress = self.link.turn();
         if progress.connected {
             self.directory.forget_parts();
             self.greet();
@@ -257,7 +247,7 @@ impl Clerk {
         }
     }
 
-    /// Hello, then all that is up; events follow from the spool.
+    /// Hello, then all that is up; events follow as they happen.
     fn greet(&mut self) {
         let directory_version = self.directory.current().version();
         let node = self.settings.node.clone();
@@ -265,17 +255,12 @@ impl Clerk {
         for change in self.mirror.snapshot() {
             self.link.send(&change);
         }
-        self.link.send(&FromEngine::SnapshotEnd);
+        self.link.send(&FromEngine::SnapshotEnd { events: self.link.last_events() });
         self.link.send(&FromEngine::Draining(self.is_draining));
     }
 
     fn on_side(&mut self, message: FromSide) {
         match message {
-            FromSide::Ack { boot, shard, seq } => {
-                if let Err(error) = self.spool.ack(boot, shard, seq) {
-                    tracing::error!(event = "spool.failed", "cannot remove what is acknowledged: {error}");
-                }
-            }
             FromSide::Directory { version, part, last } => {
                 if self.directory.replace(version, part, last) {
                     self.publish_directory();

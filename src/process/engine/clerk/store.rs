@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::process::engine::clerk::journal::Journal;
-use crate::process::engine::clerk::journal::Reader;
+use crate::wire::journal;
 
 /// Compacted when the log is this much larger than what it held after the last time.
 const GROWTH_MAX: u64 = 4;
@@ -98,9 +98,8 @@ impl Store {
 }
 
 fn read_into(path: &Path, entries: &mut Entries) -> io::Result<()> {
-    let mut reader = Reader::open(path)?;
-    while let Some(bytes) = reader.read()? {
-        match postcard::from_bytes(&bytes) {
+    for record in journal::records(&fs::read(path)?) {
+        match postcard::from_bytes(record) {
             Ok(Record::Put { key, value }) => {
                 entries.insert(key, value);
             }

@@ -1,9 +1,11 @@
-//! Commits batches of events exactly once, and the records that become final by them, in one transaction each.
+//! Commits batches of events exactly once, and the records that become final by them, in one transaction each. Events come by the
+//! tape, all of them and in order, and most of them sooner by the link.
 //!
 //! What is in memory is only a cache of the database: a merge does not mind an event twice, so that after a failed
 //! transaction the same batch simply comes again.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 
 use serde::Deserialize;
@@ -25,69 +27,162 @@ use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
 use crate::wire::event::Event;
 use crate::wire::link::TraceStep;
+use crate::wire::tape::Gap;
+use crate::wire::tape::Track;
+use crate::wire::tape::record::GapCause;
 
-/// Events of one boot, as one frame brought them.
+/// Events of one boot, and gaps that were noted in it.
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) boot: u64,
     pub(crate) events: Vec<Event>,
+    pub(crate) gaps: Vec<(ShardId, Gap)>,
 }
+
+/// How events came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// What is missing here comes by the tape.
+    Link,
+    /// What is missing here is lost.
+    Tape,
+}
+
+/// Events of one series that the link brought and the tape has not passed; of more the database is asked.
+const AHEAD_MAX: usize = 100_000;
+
+/// Whose numbering a seq belongs to.
+type Series = (u64, ShardId);
 
 /// What a commit made durable.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Committed {
     /// Highest seq per (boot, shard).
-    pub(crate) positions: BTreeMap<(u64, ShardId), u64>,
+    pub(crate) positions: BTreeMap<Series, u64>,
     pub(crate) events: u64,
     pub(crate) duplicates: u64,
-    /// Events missing below the ones that came, less those that filled a gap.
+    /// Events missing below the ones that the tape brought, less those that filled a gap.
     pub(crate) missing: i64,
     pub(crate) records: u64,
+    /// Gaps of the tape that were not known.
+    pub(crate) gaps: u64,
     /// Position of the newest event of the database.
     pub(crate) newest: i64,
+}
+
+/// What an engine said was up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) boot: u64,
+    /// The last event of each shard before it.
+    pub(crate) events: BTreeMap<ShardId, u64>,
+}
+
+impl Snapshot {
+    /// The call began before it was taken.
+    async fn is_after(&self, tx: &mut Tx, call: &str, boot: i64) -> Result<bool, StoreError> {
+        if boot_from_sql(boot) != self.boot {
+            return Ok(boot_from_sql(boot) < self.boot);
+        }
+        let began: Option<(i64, i64)> =
+            sqlx::query_as("SELECT shard, MIN(seq) FROM events WHERE call = ? AND boot = ? GROUP BY shard LIMIT 1")
+                .bind(call)
+                .bind(boot)
+                .fetch_optional(&mut **tx)
+                .await?;
+        let shard_and_seq = began.and_then(|(shard, seq)| Some((u8::try_from(shard).ok()?, u64::try_from(seq).ok()?)));
+        Ok(shard_and_seq.is_some_and(|(shard, seq)| self.events.get(&ShardId(shard)).is_some_and(|last| seq <= *last)))
+    }
 }
 
 pub(crate) struct Ingest {
     store: Store,
     node: String,
     open: HashMap<String, Merge>,
+    /// Committed as the link brought them; the tape will bring them again.
+    ahead: BTreeMap<Series, BTreeSet<u64>>,
 }
 
 type Tx = Transaction<'static, Sqlite>;
 
 impl Ingest {
     pub(crate) fn new(store: Store, node: String) -> Self {
-        Self { store, node, open: HashMap::new() }
+        Self { store, node, open: HashMap::new(), ahead: BTreeMap::new() }
     }
 
-    pub(crate) async fn commit(&mut self, batches: &[Batch]) -> Result<Committed, StoreError> {
+    pub(crate) async fn commit(&mut self, batches: &[Batch], way: Way) -> Result<Committed, StoreError> {
         let mut tx = self.store.write().await?;
         let mut done = Committed::default();
+        let mut spans: BTreeMap<Series, Span> = BTreeMap::new();
         for batch in batches {
             for event in &batch.events {
-                self.on_event(&mut tx, batch.boot, event, &mut done).await?;
+                let series = (batch.boot, event.shard);
+                let span = match spans.get_mut(&series) {
+                    Some(span) => span,
+                    None => {
+                        let known = Span::load(&mut tx, &self.node, series).await?;
+                        spans.entry(series).or_insert(known)
+                    }
+                };
+                let highest = done.positions.entry(series).or_default();
+                *highest = event.seq.max(*highest);
+                let is_known =
+                    way == Way::Tape && self.ahead.get(&series).is_some_and(|ahead| ahead.contains(&event.seq));
+                let is_new = !is_known && self.on_event(&mut tx, batch.boot, event, &mut done).await?;
+                span.add(event, is_new);
+                done.duplicates += u64::from(!is_new);
             }
+            for (shard, gap) in &batch.gaps {
+                done.gaps += u64::from(insert_gap(&mut tx, &self.node, batch.boot, *shard, gap).await?);
+            }
+        }
+        for (series, span) in &spans {
+            done.missing += span.store(&mut tx, &self.node, *series, way).await?;
         }
         done.newest = newest(&mut tx).await?;
         tx.commit().await?;
+        match way {
+            Way::Link => self.run_ahead(batches),
+            Way::Tape => self.catch_up(&done.positions),
+        }
         Ok(done)
     }
 
+    fn run_ahead(&mut self, batches: &[Batch]) {
+        for batch in batches {
+            for event in &batch.events {
+                let ahead = self.ahead.entry((batch.boot, event.shard)).or_default();
+                ahead.insert(event.seq);
+                if ahead.len() > AHEAD_MAX {
+                    ahead.pop_first();
+                }
+            }
+        }
+    }
+
+    fn catch_up(&mut self, positions: &BTreeMap<Series, u64>) {
+        for (series, seq) in positions {
+            if let Some(ahead) = self.ahead.get_mut(series) {
+                *ahead = ahead.split_off(&(seq + 1));
+            }
+            // Of lives of the engine before this one nothing comes by the link any more.
+            self.ahead.retain(|(boot, shard), _| *shard != series.1 || *boot >= series.0);
+        }
+    }
+
+    /// True if it is new.
     async fn on_event(
         &mut self,
         tx: &mut Tx,
         boot: u64,
         event: &Event,
         done: &mut Committed,
-    ) -> Result<(), StoreError> {
-        let highest = done.positions.entry((boot, event.shard)).or_default();
-        *highest = event.seq.max(*highest);
+    ) -> Result<bool, StoreError> {
         if !insert(tx, &self.node, boot, event).await? {
-            done.duplicates += 1;
-            return Ok(());
+            return Ok(false);
         }
         done.events += 1;
-        done.missing += advance(tx, &self.node, boot, event).await?;
-        let Some(call) = event.call else { return Ok(()) };
+        let Some(call) = event.call else { return Ok(true) };
         let call = call.to_string();
         if let Some(merge) = self.open.get_mut(&call) {
             merge.handle(boot, event);
@@ -97,7 +192,7 @@ impl Ingest {
                 self.open.remove(&call);
                 done.records += 1;
             }
-            return Ok(());
+            return Ok(true);
         }
         let merge = load(tx, &call).await?;
         let lost_at: Option<Option<i64>> =
@@ -119,14 +214,15 @@ impl Ingest {
                 self.open.insert(call, merge);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Closes the calls that no engine can end any more: those that `is_up` does not know. `seen_until` is when the
-    /// engine that is gone was last known to live, if this process saw it.
+    /// Closes the calls that no engine can end any more: those from before the snapshot that `is_up` does not know. `seen_until` is
+    /// when the engine that is gone was last known to live, if this process saw it.
     pub(crate) async fn close_lost(
         &mut self,
         is_up: impl Fn(CallId) -> bool,
+        snapshot: &Snapshot,
         seen_until: &BTreeMap<u64, UnixTime>,
     ) -> Result<u64, StoreError> {
         let mut tx = self.store.write().await?;
@@ -136,7 +232,7 @@ impl Ingest {
             .await?;
         let mut closed = Vec::new();
         for (call, boot) in open {
-            if call.parse().is_ok_and(&is_up) {
+            if call.parse().is_ok_and(&is_up) || !snapshot.is_after(&mut tx, &call, boot).await? {
                 continue;
             }
             let merge = load(&mut tx, &call).await?;
@@ -167,6 +263,21 @@ impl Ingest {
 async fn newest(tx: &mut Tx) -> Result<i64, StoreError> {
     let newest: Option<i64> = sqlx::query_scalar("SELECT MAX(position) FROM events").fetch_one(&mut **tx).await?;
     Ok(newest.unwrap_or(0))
+}
+
+/// How far the tape of each shard is read: boot and seq.
+pub(crate) async fn read(store: &Store, node: &str) -> Result<BTreeMap<ShardId, (u64, u64)>, StoreError> {
+    let rows: Vec<(i64, i64, i64)> = sqlx::query_as("SELECT shard, boot, highest FROM positions WHERE node = ?")
+        .bind(node)
+        .fetch_all(&store.pool)
+        .await?;
+    let mut read = BTreeMap::new();
+    for (shard, boot, highest) in rows {
+        let shard = ShardId(u8::try_from(shard).map_err(|_| StoreError::Row("positions"))?);
+        let newest: &mut (u64, u64) = read.entry(shard).or_default();
+        *newest = (boot_from_sql(boot), u64::try_from(highest).unwrap_or(0)).max(*newest);
+    }
+    Ok(read)
 }
 
 /// Position of the newest committed event.
@@ -237,33 +348,120 @@ async fn insert(tx: &mut Tx, node: &str, boot: u64, event: &Event) -> Result<boo
     Ok(done.rows_affected() == 1)
 }
 
-/// Moves the position of the event's shard; how many more events are missing than before.
-async fn advance(tx: &mut Tx, node: &str, boot: u64, event: &Event) -> Result<i64, StoreError> {
-    let seq = i64::try_from(event.seq).unwrap_or(i64::MAX);
-    let boot = boot_to_sql(boot);
-    let highest: Option<i64> =
-        sqlx::query_scalar("SELECT highest FROM positions WHERE node = ? AND boot = ? AND shard = ?")
-            .bind(node)
-            .bind(boot)
-            .bind(event.shard.0)
-            .fetch_optional(&mut **tx)
-            .await?;
-    let highest = highest.unwrap_or(0);
-    let missing = if seq > highest { seq - highest - 1 } else { -1 };
-    sqlx::query(
-        "INSERT INTO positions (node, boot, shard, highest, missing, last_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (node, boot, shard) DO UPDATE SET highest = max(highest, ?4), missing = missing + ?5,
-             last_at = max(last_at, ?6)",
+/// How far a series has been read, and what a batch adds.
+#[derive(Debug, Default)]
+struct Span {
+    /// Before the batch, by the tape.
+    highest: u64,
+    newest: u64,
+    last_at: UnixTime,
+    /// Above `highest` in the batch.
+    above: BTreeSet<u64>,
+    /// New, and not above it: they were taken for lost.
+    filled: i64,
+}
+
+impl Span {
+    async fn load(tx: &mut Tx, node: &str, (boot, shard): Series) -> Result<Self, StoreError> {
+        let highest: Option<i64> =
+            sqlx::query_scalar("SELECT highest FROM positions WHERE node = ? AND boot = ? AND shard = ?")
+                .bind(node)
+                .bind(boot_to_sql(boot))
+                .bind(shard.0)
+                .fetch_optional(&mut **tx)
+                .await?;
+        let highest = highest.and_then(|highest| u64::try_from(highest).ok()).unwrap_or(0);
+        Ok(Self { highest, newest: highest, ..Self::default() })
+    }
+
+    fn add(&mut self, event: &Event, is_new: bool) {
+        self.last_at = self.last_at.max(event.at);
+        self.newest = self.newest.max(event.seq);
+        if event.seq > self.highest {
+            self.above.insert(event.seq);
+        } else {
+            self.filled += i64::from(is_new);
+        }
+    }
+
+    /// How many more events are missing than before. The link moves no position: it may have begun in the middle.
+    async fn store(&self, tx: &mut Tx, node: &str, (boot, shard): Series, way: Way) -> Result<i64, StoreError> {
+        let mut missing = -self.filled;
+        let passed = self.newest - self.highest;
+        if way == Way::Tape && passed > 0 {
+            let mut there = self.above.len() as u64;
+            if there < passed {
+                there = count(tx, node, (boot, shard), self.highest, self.newest).await?;
+            }
+            missing += i64::try_from(passed.saturating_sub(there)).unwrap_or(i64::MAX);
+        }
+        let highest = if way == Way::Tape { self.newest } else { self.highest };
+        sqlx::query(
+            "INSERT INTO positions (node, boot, shard, highest, missing, last_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (node, boot, shard) DO UPDATE SET highest = max(highest, ?4), missing = missing + ?5,
+                 last_at = max(last_at, ?6)",
+        )
+        .bind(node)
+        .bind(boot_to_sql(boot))
+        .bind(shard.0)
+        .bind(to_sql(highest))
+        .bind(missing)
+        .bind(clock::to_sql(self.last_at))
+        .execute(&mut **tx)
+        .await?;
+        Ok(missing)
+    }
+}
+
+/// Events of a series above `after`, up to `until`.
+async fn count(tx: &mut Tx, node: &str, (boot, shard): Series, after: u64, until: u64) -> Result<u64, StoreError> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM events WHERE node = ? AND boot = ? AND shard = ? AND seq > ? AND seq <= ?",
     )
     .bind(node)
-    .bind(boot)
-    .bind(event.shard.0)
-    .bind(seq)
-    .bind(missing)
-    .bind(clock::to_sql(event.at))
+    .bind(boot_to_sql(boot))
+    .bind(shard.0)
+    .bind(to_sql(after))
+    .bind(to_sql(until))
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+fn to_sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Whether it is new.
+async fn insert_gap(tx: &mut Tx, node: &str, boot: u64, shard: ShardId, gap: &Gap) -> Result<bool, StoreError> {
+    let cause = match gap.cause {
+        GapCause::Slow => "slow",
+        GapCause::Full => "full",
+        GapCause::Failed => "failed",
+    };
+    let track = match gap.track {
+        Track::Events => "events",
+        Track::Media => "media",
+    };
+    let done = sqlx::query(
+        "INSERT OR IGNORE INTO tape_gaps (node, boot, shard, track, first, last, since, until, records, bytes, cause, noted_in)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(node)
+    .bind(boot_to_sql(gap.boot))
+    .bind(shard.0)
+    .bind(track)
+    .bind(to_sql(gap.first))
+    .bind(to_sql(gap.last))
+    .bind(clock::to_sql(gap.since))
+    .bind(clock::to_sql(gap.until))
+    .bind(to_sql(gap.records))
+    .bind(to_sql(gap.bytes))
+    .bind(cause)
+    .bind(boot_to_sql(boot))
     .execute(&mut **tx)
     .await?;
-    Ok(missing)
+    Ok(done.rows_affected() == 1)
 }
 
 /// Everything the database knows of a call.

@@ -11,6 +11,8 @@ use crate::base::time::UnixTime;
 use crate::process::side::record::cdr::Cdr;
 use crate::process::side::record::ingest::Batch;
 use crate::process::side::record::ingest::Ingest;
+use crate::process::side::record::ingest::Snapshot;
+use crate::process::side::record::ingest::Way;
 use crate::process::side::record::merge::Merge;
 use crate::process::side::store::Store;
 use crate::wire::event::Body;
@@ -19,6 +21,9 @@ use crate::wire::event::Cause;
 use crate::wire::event::Direction;
 use crate::wire::event::Event;
 use crate::wire::event::MediaReport;
+use crate::wire::tape::Gap;
+use crate::wire::tape::Track;
+use crate::wire::tape::record::GapCause;
 
 const BOOT: u64 = u64::MAX - 1;
 
@@ -141,8 +146,13 @@ impl World {
     }
 }
 
+/// The next engine has begun.
+fn later() -> Snapshot {
+    Snapshot { boot: BOOT + 1, events: BTreeMap::new() }
+}
+
 fn batch(events: &[Event]) -> [Batch; 1] {
-    [Batch { boot: BOOT, events: events.to_vec() }]
+    [Batch { boot: BOOT, events: events.to_vec(), gaps: Vec::new() }]
 }
 
 #[tokio::test]
@@ -150,15 +160,15 @@ async fn events_count_once_over_kills_and_replays() {
     let mut world = World::new().await;
     let mut events = whole_call(1, 1);
     events.extend(whole_call(12, 2));
-    let done = world.ingest.commit(&batch(&events[..5])).await.unwrap();
+    let done = world.ingest.commit(&batch(&events[..5]), Way::Tape).await.unwrap();
     assert_eq!(done.positions, BTreeMap::from([((BOOT, ShardId(0)), 5)]));
     assert!(world.records().await.is_empty());
 
     world.restart().await;
-    let done = world.ingest.commit(&batch(&events[..16])).await.unwrap();
+    let done = world.ingest.commit(&batch(&events[..16]), Way::Tape).await.unwrap();
     assert_eq!((done.duplicates, done.events, done.missing, done.records), (5, 11, 0, 1));
     world.restart().await;
-    let done = world.ingest.commit(&batch(&events)).await.unwrap();
+    let done = world.ingest.commit(&batch(&events), Way::Tape).await.unwrap();
     assert_eq!((done.duplicates, done.records), (16, 1));
 
     let records = world.records().await;
@@ -171,32 +181,83 @@ async fn gaps_are_counted_and_filled() {
     let mut world = World::new().await;
     let events = whole_call(1, 1);
     let first: Vec<_> = [0, 1, 5, 10].iter().map(|index| events[*index].clone()).collect();
-    assert_eq!(world.ingest.commit(&batch(&first)).await.unwrap().missing, 7);
+    assert_eq!(world.ingest.commit(&batch(&first), Way::Tape).await.unwrap().missing, 7);
     // The record is final already; what comes late amends it in its place.
-    assert_eq!(world.ingest.commit(&batch(&events)).await.unwrap().missing, -7);
+    assert_eq!(world.ingest.commit(&batch(&events), Way::Tape).await.unwrap().missing, -7);
     assert_eq!(world.records().await, [merged(&events)]);
+}
+
+#[tokio::test]
+async fn the_link_runs_ahead_and_the_tape_says_what_is_missing() {
+    let mut world = World::new().await;
+    let events = whole_call(1, 1);
+    // Side began in the middle of a call: what was before comes by the tape.
+    let done = world.ingest.commit(&batch(&events[6..]), Way::Link).await.unwrap();
+    assert_eq!((done.events, done.missing, done.records), (5, 0, 1));
+    let done = world.ingest.commit(&batch(&events[..8]), Way::Tape).await.unwrap();
+    assert_eq!((done.events, done.duplicates, done.missing), (6, 2, 0));
+    // One is not on the tape, and came by the link; another came by neither.
+    let more = whole_call(12, 2);
+    world.ingest.commit(&batch(&more[..1]), Way::Link).await.unwrap();
+    world.restart().await;
+    let tape: Vec<_> = events[8..].iter().chain(&more[1..3]).chain(&more[4..]).cloned().collect();
+    let done = world.ingest.commit(&batch(&tape), Way::Tape).await.unwrap();
+    assert_eq!((done.events, done.duplicates, done.missing), (9, 3, 1));
+    assert_eq!(world.records().await[0], merged(&events));
+}
+
+#[tokio::test]
+async fn a_gap_of_the_tape_counts_once() {
+    let mut world = World::new().await;
+    let at = UnixTime::from_secs(1_700_000_000);
+    let gap = Gap {
+        boot: BOOT,
+        track: Track::Media,
+        first: 3,
+        last: 5,
+        since: at,
+        until: at,
+        records: 100,
+        bytes: 17_200,
+        cause: GapCause::Full,
+    };
+    for expected in [1, 0] {
+        let batch = Batch { boot: BOOT, events: Vec::new(), gaps: vec![(ShardId(0), gap.clone())] };
+        assert_eq!(world.ingest.commit(&[batch], Way::Tape).await.unwrap().gaps, expected);
+    }
+    let records: i64 =
+        sqlx::query_scalar("SELECT SUM(records) FROM tape_gaps").fetch_one(&world.store.pool).await.unwrap();
+    assert_eq!(records, 100);
 }
 
 #[tokio::test]
 async fn calls_of_a_dead_boot_are_closed_and_the_true_end_wins() {
     let mut world = World::new().await;
     let events = whole_call(1, 1);
-    world.ingest.commit(&batch(&events[..8])).await.unwrap();
+    world.ingest.commit(&batch(&events[..8]), Way::Tape).await.unwrap();
     let up = |_| true;
-    assert_eq!(world.ingest.close_lost(up, &BTreeMap::new()).await.unwrap(), 0);
+    assert_eq!(world.ingest.close_lost(up, &later(), &BTreeMap::new()).await.unwrap(), 0);
     world.restart().await;
     let seen_until = BTreeMap::from([(BOOT, UnixTime::from_secs(1_700_000_060))]);
-    assert_eq!(world.ingest.close_lost(|_| false, &seen_until).await.unwrap(), 1);
+    assert_eq!(world.ingest.close_lost(|_| false, &later(), &seen_until).await.unwrap(), 1);
     let record = world.records().await.remove(0);
     assert_eq!((record.cause.text.as_str(), record.cause.by.as_str()), ("the engine died", "system"));
     assert_eq!((record.ended_at.as_str(), record.talk_ms), ("2023-11-14T22:14:20.000Z", 53_000));
-    assert_eq!(world.ingest.close_lost(|_| false, &seen_until).await.unwrap(), 0);
+    assert_eq!(world.ingest.close_lost(|_| false, &later(), &seen_until).await.unwrap(), 0);
+
+    // Of the same engine only what began before its snapshot can be lost.
+    let snapshot = |seq| Snapshot { boot: BOOT, events: BTreeMap::from([(ShardId(0), seq)]) };
+    world.ingest.commit(&batch(&whole_call(12, 2)[..3]), Way::Tape).await.unwrap();
+    assert_eq!(world.ingest.close_lost(|_| false, &snapshot(11), &seen_until).await.unwrap(), 0);
+    assert_eq!(world.ingest.close_lost(|_| false, &snapshot(12), &seen_until).await.unwrap(), 1);
+    world.ingest.commit(&batch(&whole_call(12, 2)), Way::Tape).await.unwrap();
 
     // A late event that is not the end leaves it closed.
-    world.ingest.commit(&batch(&events[8..9])).await.unwrap();
+    world.ingest.commit(&batch(&events[8..9]), Way::Tape).await.unwrap();
     assert_eq!(world.records().await[0].cause.text, "the engine died");
-    world.ingest.commit(&batch(&events)).await.unwrap();
-    assert_eq!(world.records().await, [merged(&events)]);
+    world.ingest.commit(&batch(&events), Way::Tape).await.unwrap();
+    assert_eq!(world.records().await[0], merged(&events));
+    assert_eq!(world.records().await[1].cause.text, "bye");
 }
 
 #[tokio::test]
@@ -209,14 +270,14 @@ async fn what_is_old_is_deleted_but_not_what_an_open_call_needs() {
     let mut world = World::new().await;
     let mut events = whole_call(1, 1);
     events.extend(whole_call(12, 2).into_iter().take(3));
-    world.ingest.commit(&batch(&events)).await.unwrap();
+    world.ingest.commit(&batch(&events), Way::Tape).await.unwrap();
     let long = Duration::from_secs(86_400 * 9_999);
     let short = Duration::from_secs(60);
     let kept = Retain { cdrs: long, events: short, audit: long, trace: long };
     assert_eq!(retain::sweep(&world.store, &kept).await.unwrap(), 11);
     assert_eq!(world.records().await.len(), 1);
     world.restart().await;
-    world.ingest.commit(&batch(&whole_call(12, 2))).await.unwrap();
+    world.ingest.commit(&batch(&whole_call(12, 2)), Way::Tape).await.unwrap();
     assert_eq!(world.records().await[1].legs.len(), 3);
     let kept = Retain { cdrs: short, ..kept };
     retain::sweep(&world.store, &kept).await.unwrap();

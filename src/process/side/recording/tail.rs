@@ -68,8 +68,6 @@ struct Tape {
     next: u64,
     /// Everything up to this one is durable.
     durable: Option<u64>,
-    /// The events up to this one are in the database by the link.
-    events: Option<u64>,
 }
 
 struct Open {
@@ -413,18 +411,13 @@ impl<D: Done + 'static> Separator<D> {
         self.open.len()
     }
 
-    /// The events of these segments are durable: they came over the link.
-    fn on_events(&mut self, shard: ShardId, segment: u64) {
-        self.tapes.entry(shard).or_default().events = segment.checked_sub(1);
-    }
-
     /// Segments that are durable and still there.
     pub(crate) fn acknowledgements(&self) -> io::Result<Vec<SegmentName>> {
         let mut found = BTreeMap::new();
         for (shard, tape) in &self.tapes {
             for (name, _) in files::list(&self.tape, *shard)? {
-                let durable = if name.track == Track::Media { tape.durable } else { tape.events };
-                if durable.is_some_and(|durable| name.segment <= durable) {
+                let is_durable = tape.durable.is_some_and(|durable| name.segment <= durable);
+                if name.track == Track::Media && is_durable {
                     found.insert((*shard, name.track), name);
                 }
             }
@@ -512,9 +505,6 @@ fn look<D: Done + 'static>(
             *figures = Figures::read(memory).ok();
         }
         let Some(figures) = figures else { continue };
-        if let Some((segment, _)) = figures.committed(Track::Events) {
-            separator.on_events(figures.shard(), segment);
-        }
         if let Some((segment, limit)) = figures.committed(Track::Media) {
             failed = separator.read(figures.shard(), segment, limit).err().or(failed);
         }

@@ -52,7 +52,7 @@ async fn registrations_and_calls_are_shown_as_the_engine_says() {
     drop(engine);
     let mut engine = world.engine(BOOT).await;
     engine.send(&FromEngine::Registration(registration("acme", "1009"))).await;
-    engine.send(&FromEngine::SnapshotEnd).await;
+    engine.snapshot_end(&[]).await;
     let answer = world.until_items("/v1/registrations", 1).await;
     assert_eq!(answer[0]["user"], "1009");
 }
@@ -165,7 +165,7 @@ async fn event_streams_are_live_resume_and_keep_tenants_apart() {
     let mut engine = world.ready_engine().await;
     let calls = whole_call(1, 1);
     engine.events(BOOT, &calls[..3]).await;
-    engine.receive_ack().await;
+    world.until("/metrics", |answer| answer.body.contains("\ntipring_side_events_total 3\n")).await;
 
     let live = async {
         tokio::time::sleep(Duration::from_millis(100)).await;

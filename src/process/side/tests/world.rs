@@ -1,6 +1,7 @@
 //! A node to talk to: its folder, its API, and the engine's end of the link.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::net::UnixStream;
 
 use crate::base::id::CallId;
+use crate::base::id::ShardId;
 use crate::base::time::UnixTime;
 use crate::process::config::Retain;
 use crate::process::side::node;
@@ -23,6 +25,18 @@ use crate::process::side::store::Store;
 use crate::process::side::token;
 use crate::process::side::token::NewToken;
 use crate::process::side::token::Role;
+use crate::shard::clock;
+use crate::shard::memory::Figures;
+use crate::shard::memory::STATE_OFFSET;
+use crate::shard::memory::create_file;
+use crate::shard::tape::disk::Folder;
+use crate::shard::tape::ring;
+use crate::shard::tape::ring::Bell;
+use crate::shard::tape::ring::Memory;
+use crate::shard::tape::ring::Ring;
+use crate::shard::tape::thread;
+use crate::shard::tape::thread::Shard;
+use crate::shard::tape::thread::TapeSettings;
 use crate::wire::event::Event;
 use crate::wire::link;
 use crate::wire::link::CallState;
@@ -30,6 +44,12 @@ use crate::wire::link::FromEngine;
 use crate::wire::link::FromSide;
 use crate::wire::link::LiveCall;
 use crate::wire::link::Registration;
+use crate::wire::tape::Gap;
+use crate::wire::tape::Track;
+use crate::wire::tape::name::SegmentName;
+use crate::wire::tape::record::GapCause;
+use crate::wire::tape::record::emit_event;
+use crate::wire::tape::record::emit_gap;
 
 pub(super) const BOOT: u64 = 7;
 pub(super) const DIRECTORY: &str = r#"
@@ -55,6 +75,8 @@ pub(super) struct World {
     pub(super) admin: String,
     pub(super) node: Option<Node>,
     listener: UnixListener,
+    /// Figures and ring of the only shard.
+    memory: OwnedFd,
 }
 
 impl World {
@@ -63,7 +85,8 @@ impl World {
         std::fs::write(folder.path().join("directory.toml"), DIRECTORY).unwrap();
         let listener = UnixListener::bind(folder.path().join("link.sock")).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
-        let mut world = Self { folder, address, admin: String::new(), node: None, listener };
+        let memory = create_file("tipring-test", STATE_OFFSET as u64 + ring::bytes_for(4)).unwrap();
+        let mut world = Self { folder, address, admin: String::new(), node: None, listener, memory };
         world.start().await;
         world.admin = std::fs::read_to_string(world.folder.path().join("token")).unwrap().trim().to_owned();
         world
@@ -85,7 +108,8 @@ impl World {
     async fn start(&mut self) {
         let listener = node::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         self.address = listener.local_addr().unwrap();
-        self.node = Some(Node::start(self.settings(), vec![listener], Vec::new()).await.unwrap());
+        let memory = vec![self.memory.try_clone().unwrap()];
+        self.node = Some(Node::start(self.settings(), vec![listener], memory).await.unwrap());
     }
 
     /// As after a kill: what is not committed is lost.
@@ -113,11 +137,30 @@ impl World {
 
     pub(super) async fn ready_engine(&self) -> Engine {
         let mut engine = self.engine(BOOT).await;
-        engine.send(&FromEngine::SnapshotEnd).await;
-        engine.send(&FromEngine::SpoolEnd).await;
+        engine.snapshot_end(&[]).await;
         engine.send(&FromEngine::DirectoryServed { version: u64::MAX }).await;
         self.until("/readyz", |answer| answer.status == 200).await;
         engine
+    }
+
+    /// The tape of an engine that begins: what the one before left in the ring is on it after its first turn.
+    pub(super) fn tape(&self, boot: u64) -> Tape {
+        let memory = Memory::open(&self.memory, STATE_OFFSET as u64, ring::bytes_for(4)).unwrap();
+        let figures = Figures::open(&self.memory, ShardId(0)).unwrap();
+        let settings = TapeSettings {
+            boot,
+            media_segment_bytes: 1 << 20,
+            event_segment_bytes: 1 << 20,
+            media_bytes_max: 1 << 24,
+            event_bytes_max: 1 << 24,
+            segment_age_max: Duration::from_millis(100),
+            is_sealed: true,
+        };
+        let gaps = ring::gaps();
+        let ring = Ring::new(memory.clone(), boot, Bell::default(), gaps.clone());
+        let shard = Shard { shard: ShardId(0), memory, figures, gaps };
+        let folder = Folder::open(&self.folder.path().join("tape")).unwrap();
+        Tape { ring, thread: thread::Tape::open(folder, settings, vec![shard]).unwrap() }
     }
 
     pub(super) async fn accept(&self) -> Engine {
@@ -230,13 +273,68 @@ impl Engine {
         tokio::time::timeout(Duration::from_secs(5), receive).await.expect("a frame from side")
     }
 
+    pub(super) async fn snapshot_end(&mut self, events: &[(ShardId, u64)]) {
+        self.send(&FromEngine::SnapshotEnd { events: events.to_vec() }).await;
+    }
+
     /// Leaves out what comes before.
-    pub(super) async fn receive_ack(&mut self) -> (u64, u64) {
+    pub(super) async fn receive_tape_ack(&mut self) -> (Track, u64) {
         loop {
-            if let FromSide::Ack { boot, seq, .. } = self.receive().await {
-                return (boot, seq);
+            if let FromSide::TapeAck { track, segment, .. } = self.receive().await {
+                return (track, segment);
             }
         }
+    }
+}
+
+/// A tape as an engine writes it.
+pub(super) struct Tape {
+    ring: Ring,
+    thread: thread::Tape<Folder>,
+}
+
+impl Tape {
+    /// In the ring alone, as when an engine dies at once.
+    pub(super) fn ring(&mut self, events: &[Event]) {
+        for event in events {
+            let record = emit_event(clock::boottime(), 0, event).unwrap();
+            assert!(self.ring.record(Track::Events, &record, clock::now()));
+        }
+    }
+
+    /// On the disk when this returns.
+    pub(super) fn events(&mut self, events: &[Event]) {
+        self.ring(events);
+        std::thread::sleep(ring::BLOCK_AGE_MAX);
+        self.ring.tick(clock::now());
+        self.turn();
+    }
+
+    /// A segment of media is removed unread.
+    pub(super) fn gap(&mut self) {
+        let at = clock::now().unix;
+        let gap = Gap {
+            boot: 1,
+            track: Track::Media,
+            first: 1,
+            last: 2,
+            since: at,
+            until: at,
+            records: 9,
+            bytes: 1_000,
+            cause: GapCause::Full,
+        };
+        let record = emit_gap(clock::boottime(), &gap).unwrap();
+        assert!(self.ring.record(Track::Events, &record, clock::now()));
+        self.events(&[]);
+    }
+
+    pub(super) fn acknowledge(&mut self, track: Track, segment: u64) {
+        self.thread.acknowledge(SegmentName { shard: ShardId(0), track, segment });
+    }
+
+    pub(super) fn turn(&mut self) {
+        self.thread.turn(clock::boottime());
     }
 }
 

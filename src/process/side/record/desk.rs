@@ -1,0 +1,160 @@
+//! Where events are committed, whichever way they came, and from where everybody learns of it.
+//!
+//! Knows how far the tapes have been read, and so when a call that nobody ended has died with its engine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::base::id::ShardId;
+use crate::base::time::UnixTime;
+use crate::process::side::clock;
+use crate::process::side::metrics::Metrics;
+use crate::process::side::mirror::Mirror;
+use crate::process::side::record::ingest;
+use crate::process::side::record::ingest::Batch;
+use crate::process::side::record::ingest::Ingest;
+use crate::process::side::record::ingest::Snapshot;
+use crate::process::side::record::ingest::Way;
+use crate::process::side::store::Store;
+use crate::process::side::store::StoreError;
+
+/// Dead boots remembered with the time of their death.
+const BOOTS_MAX: usize = 64;
+/// The last events before a snapshot are on the tape by then, or lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) struct Desk {
+    ingest: tokio::sync::Mutex<Ingest>,
+    mirror: Arc<Mirror>,
+    metrics: Arc<Metrics>,
+    newest_event: watch::Sender<i64>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is up is known, and the calls that are not are still to be closed.
+    snapshot: Option<Awaited>,
+    /// When the engine of a boot was last known to live.
+    died_at: BTreeMap<u64, UnixTime>,
+    /// By shard: boot and seq of the newest event that was read from the tape.
+    read: BTreeMap<ShardId, (u64, u64)>,
+    /// By shard: the boot that has written again what engines before it left, and all of that is read.
+    rewritten: BTreeMap<ShardId, u64>,
+}
+
+/// A snapshot until the tapes are read as far.
+struct Awaited {
+    snapshot: Snapshot,
+    shards: u8,
+    came: Instant,
+}
+
+impl Desk {
+    pub(crate) async fn open(
+        store: Store,
+        node: String,
+        mirror: Arc<Mirror>,
+        metrics: Arc<Metrics>,
+        newest_event: watch::Sender<i64>,
+    ) -> Result<Self, StoreError> {
+        let state = State { read: ingest::read(&store, &node).await?, ..State::default() };
+        let ingest = tokio::sync::Mutex::new(Ingest::new(store, node));
+        Ok(Self { ingest, mirror, metrics, newest_event, state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything in the batches is durable when it returns.
+    pub(crate) async fn commit(&self, batches: &[Batch], way: Way) -> Result<(), StoreError> {
+        let done = self.ingest.lock().await.commit(batches, way).await?;
+        self.metrics.on_commit(&done);
+        if done.missing > 0 {
+            let missing = done.missing;
+            tracing::error!(event = "events.missing", "{missing} events are not on the tape: they are lost");
+        }
+        if way == Way::Tape {
+            let mut state = self.state();
+            for ((boot, shard), seq) in &done.positions {
+                let read = state.read.entry(*shard).or_default();
+                *read = (*boot, *seq).max(*read);
+            }
+        }
+        self.newest_event.send_if_modified(|newest| {
+            let is_newer = done.newest > *newest;
+            *newest = done.newest.max(*newest);
+            is_newer
+        });
+        Ok(())
+    }
+
+    /// An engine is there, and its snapshot is not whole yet.
+    pub(crate) fn on_hello(&self) {
+        self.state().snapshot = None;
+    }
+
+    /// All that is up is known. `events`: the last event of each shard before that.
+    pub(crate) fn on_snapshot(&self, boot: u64, shards: u8, events: Vec<(ShardId, u64)>) {
+        let snapshot = Snapshot { boot, events: events.into_iter().collect() };
+        self.state().snapshot = Some(Awaited { snapshot, shards, came: Instant::now() });
+    }
+
+    pub(crate) fn on_engine_gone(&self, boot: u64) {
+        let mut state = self.state();
+        state.snapshot = None;
+        state.died_at.insert(boot, clock::now());
+        while state.died_at.len() > BOOTS_MAX {
+            state.died_at.pop_first();
+        }
+    }
+
+    /// The tape of the shard is read up to all that engines before this boot left.
+    pub(crate) fn on_rewritten(&self, shard: ShardId, boot: u64) {
+        self.state().rewritten.insert(shard, boot);
+    }
+
+    /// Once for each snapshot, when all events from before it are read: calls that have not ended in them and are not in it are
+    /// closed.
+    pub(crate) async fn close_lost(&self) -> Result<(), StoreError> {
+        let (snapshot, died_at) = {
+            let state = self.state();
+            let Some(awaited) = state.snapshot.as_ref().filter(|awaited| awaited.is_caught_up(&state)) else {
+                return Ok(());
+            };
+            (awaited.snapshot.clone(), state.died_at.clone())
+        };
+        let seen = self.mirror.seen();
+        let lost = self.ingest.lock().await.close_lost(|call| seen.contains(&call), &snapshot, &died_at).await?;
+        {
+            let mut state = self.state();
+            if state.snapshot.as_ref().is_some_and(|awaited| awaited.snapshot.boot == snapshot.boot) {
+                state.snapshot = None;
+            }
+        }
+        self.metrics.calls_lost.fetch_add(lost, Relaxed);
+        if lost > 0 {
+            tracing::warn!(event = "calls.lost", "{lost} calls of an engine that died are closed");
+        }
+        Ok(())
+    }
+}
+
+impl Awaited {
+    fn is_caught_up(&self, state: &State) -> bool {
+        (0..self.shards).map(ShardId).all(|shard| {
+            let is_rewritten = state.rewritten.get(&shard).is_some_and(|boot| *boot >= self.snapshot.boot);
+            let last = (self.snapshot.boot, self.snapshot.events.get(&shard).copied().unwrap_or(0));
+            let is_read = last.1 == 0 || state.read.get(&shard).is_some_and(|read| *read >= last);
+            is_rewritten && (is_read || self.came.elapsed() >= PATIENCE)
+        })
+    }
+}
