@@ -83,9 +83,7 @@ impl Node {
         token::make_first(&store, &data.join(TOKEN))
             .await
             .map_err(|error| Failure::new(exit::OTHER, format!("the first API token: {error}")))?;
-        let memory = || figures.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
-        let in_figures = |error: std::io::Error| Failure::from_io("the figures", &error);
-        let (of_events, of_media) = (memory().map_err(in_figures)?, memory().map_err(in_figures)?);
+        let (of_events, of_media) = (copies(&figures)?, copies(&figures)?);
         let (mirror, metrics) = (Arc::new(Mirror::default()), Arc::new(Metrics::new(figures)));
         let (newest, newest_event) = watch::channel(ingest::newest_event(&store).await.map_err(failure)?);
         let key = Arc::new(key);
@@ -142,12 +140,17 @@ impl Node {
         running.tasks.spawn(retain::run(store, retained));
         let listened = api.clone();
         running.tasks.spawn(async move { listened.so_far.forget().await });
+        running.listen(listeners, &api)?;
+        Ok(running)
+    }
+
+    fn listen(&mut self, listeners: Vec<TcpListener>, api: &Api) -> Result<(), Failure> {
         for listener in listeners {
             let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
             let listening = listening.map_err(|error| Failure::from_io("the HTTP API", &error))?;
-            running.tasks.spawn(http::serve::serve(listening, http::router(api.clone())));
+            self.tasks.spawn(http::serve::serve(listening, http::router(api.clone())));
         }
-        Ok(running)
+        Ok(())
     }
 
     /// Takes what a reload may change.
@@ -207,6 +210,11 @@ impl Node {
         self.link.directory_changed(change).await;
         Ok(())
     }
+}
+
+fn copies(figures: &[OwnedFd]) -> Result<Vec<OwnedFd>, Failure> {
+    let copies = figures.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
+    copies.map_err(|error| Failure::from_io("the figures", &error))
 }
 
 /// Binds an address of the HTTP API; 75 names the port that is busy.
