@@ -49,12 +49,12 @@ fn hear(stream: &Stream, heard: &mut Vec<Heard>) {
     stream.rtp.set_nonblocking(false).unwrap();
 }
 
-/// Both speak for so long; what each of them hears, the caller first.
-fn talk(call: &mut Call, time: Duration) -> [Vec<Heard>; 2] {
+/// Both speak until each has heard so many packets; what they hear, the caller first.
+fn talk(call: &mut Call, packets: usize) -> [Vec<Heard>; 2] {
     let (left, right) = call.relay();
     let mut heard = [Vec::new(), Vec::new()];
-    let end = Instant::now() + time;
-    while Instant::now() < end {
+    let end = Instant::now() + PATIENCE;
+    while heard.iter().any(|heard| heard.len() < packets) && Instant::now() < end {
         call.caller_stream.send(left);
         call.callee_stream.send(right);
         std::thread::sleep(Duration::from_millis(20));
@@ -109,7 +109,7 @@ fn both_parties_hear_a_tone_and_the_recording_says_so() {
     let mut server = Server::start(|setup| setup.directory = Some(directory("\"tone\"")));
     let (mut left, mut right, mut call) = call(&mut server);
     let id = server.live_call();
-    let heard = talk(&mut call, Duration::from_millis(1_000));
+    let heard = talk(&mut call, 20 + 25);
     check_heard(&heard[0], 0x1000_0000 + 1001, Law::Mu, 1_400.0, 20);
     check_heard(&heard[1], 0x1000_0000 + 1, Law::Mu, 1_400.0, 20);
     call.end_by_caller(&mut left, &mut right);
@@ -134,7 +134,7 @@ fn a_file_is_heard_in_the_codec_of_the_call() {
     let mut call = Call::set_up_with(&mut left, &mut right, "1002", 1, &|sdp| {
         sdp.replace("AVP 0 ", "AVP 8 ").replace("rtpmap:0 PCMU", "rtpmap:8 PCMA")
     });
-    let heard = talk(&mut call, Duration::from_millis(1_500));
+    let heard = talk(&mut call, 50 + 25);
     check_heard(&heard[0], 0x1000_0000 + 1001, Law::A, 620.0, 50);
     check_heard(&heard[1], 0x1000_0000 + 1, Law::A, 620.0, 50);
     // What cannot be read is refused before anything is changed.
@@ -149,7 +149,7 @@ fn a_call_that_ends_at_once_was_not_told() {
     let mut server = Server::start(|setup| setup.directory = Some(directory("\"tone\"")));
     let (mut left, mut right, mut call) = call(&mut server);
     let id = server.live_call();
-    talk(&mut call, Duration::from_millis(100));
+    talk(&mut call, 5);
     call.end_by_caller(&mut left, &mut right);
     assert_eq!(recording(&server, &id)["announced"], told("tone", false));
 }
