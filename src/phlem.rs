@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,6 +19,9 @@ use tipring::process::phlem::fleet::AgentOptions;
 use tipring::process::phlem::fleet::FleetError;
 use tipring::process::phlem::fleet::LeadOptions;
 use tipring::process::phlem::live::Live;
+use tipring::process::phlem::media::Expected;
+use tipring::process::phlem::media::FrameReport;
+use tipring::process::phlem::media::check_recording;
 use tipring::process::phlem::null::NullServer;
 use tipring::process::phlem::report;
 use tipring::process::phlem::report::History;
@@ -48,6 +52,12 @@ pub(crate) enum PhlemCli {
     Scenarios {
         /// Print this one
         name: Option<String>,
+    },
+    /// Read stereo recordings of emulated calls, WAV of 8000 samples a second: names every frame that is missing, double, misplaced or
+    /// another's; exit 1 if one is
+    Check {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
 }
 
@@ -151,6 +161,7 @@ pub(crate) fn main(cli: PhlemCli) -> u8 {
         PhlemCli::Run(args) => run_scenario(*args),
         PhlemCli::Agent(args) => serve_fleet(args),
         PhlemCli::Null { listen } => serve_null(listen),
+        PhlemCli::Check { files } => files.iter().map(|file| check(file)).max().unwrap_or(0),
         PhlemCli::Scenarios { name: None } => {
             for (name, text) in ready::READY {
                 let description = Scenario::parse(name, text).map(|scenario| scenario.description).unwrap_or_default();
@@ -169,6 +180,29 @@ pub(crate) fn main(cli: PhlemCli) -> u8 {
             }
         },
     }
+}
+
+fn check(file: &Path) -> u8 {
+    let read = std::fs::read(file).map_err(|error| error.to_string());
+    let report = match read.and_then(|wav| check_recording(&wav, Expected::default()).map_err(|bad| bad.to_string())) {
+        Ok(report) => report,
+        Err(error) => {
+            complain(&format!("tipring: {}: {error}\n", file.display()));
+            return exit::USAGE;
+        }
+    };
+    let mut text = format!("{}: call {}\n", file.display(), report.call.unwrap_or_default());
+    for (name, party) in [("caller", &report.caller), ("callee", &report.callee)] {
+        let FrameReport { frames, missing, doubled, misplaced, wrong_call, damaged, corrections, .. } = party;
+        text += &format!(
+            "  {name}: {frames} frames, {missing} missing, {doubled} double, {misplaced} misplaced, {wrong_call} of others, \
+             {damaged} damaged, {corrections} samples corrected\n"
+        );
+        party.faults.iter().for_each(|(sample, fault)| text += &format!("    at {} ms: {fault}\n", sample / 8));
+    }
+    text += &format!("  what was said at one time lies at most {:.1} ms apart\n", report.apart() as f64 / 1e6);
+    say(&text);
+    u8::from(!report.is_whole())
 }
 
 fn load(name: &str) -> Result<Scenario, (u8, String)> {

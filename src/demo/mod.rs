@@ -24,6 +24,7 @@ use tipring::process::phlem::run::Summary;
 use tipring::process::phlem::scenario::Scenario;
 
 use crate::complain;
+use crate::demo::server::Recordings;
 use crate::demo::server::SPARE_USER;
 use crate::demo::server::Server;
 use crate::demo::server::passed;
@@ -70,6 +71,7 @@ fn show(server: &mut Server, began: Instant, duration: Option<Duration>) -> Resu
     let mut view = View {
         live: Live::new(std::io::stdout(), std::io::stdout().is_terminal(), "demo"),
         goodbye: goodbye(server, &token),
+        recordings: server.recordings(),
         server: server.sip.to_string(),
         seed: scenario.seed,
         is_over: false,
@@ -111,6 +113,7 @@ struct View {
     live: Live<std::io::Stdout>,
     /// What is said when the figures are no longer shown.
     goodbye: String,
+    recordings: Recordings,
     server: String,
     seed: u64,
     is_over: bool,
@@ -134,7 +137,13 @@ impl View {
                 verdicts: Vec::new(),
                 notes: Vec::new(),
             };
-            say(&format!("\nWhat happened so far:\n{}\n{}", report::summary(&summary), self.goodbye));
+            let fetch = match self.recordings.command() {
+                Some(command) => {
+                    format!("demo: every call is recorded; fetch the newest that ended:\ndemo:   {command}\n")
+                }
+                None => String::new(),
+            };
+            say(&format!("\nWhat happened so far:\n{}\n{}{fetch}", report::summary(&summary), self.goodbye));
         }
     }
 }

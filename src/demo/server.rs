@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Read;
 use std::io::Write;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -27,6 +29,9 @@ pub(super) const SPARE_USER: u32 = 2000;
 const PHONES: std::ops::RangeInclusive<u32> = 1001..=1050;
 const START_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(8);
+/// Of our own server, on this machine.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Lines of the log that say why the server died.
 const LAST_LINES: usize = 5;
@@ -92,6 +97,10 @@ impl Server {
         Ok(token.trim().to_owned())
     }
 
+    pub(super) fn recordings(&self) -> Recordings {
+        Recordings { http: self.http, token: self.folder.join("data/token") }
+    }
+
     /// INT: calls are ended, everything is closed. What it said if it did not end well.
     pub(super) fn stop(mut self) -> Result<(), Failure> {
         self.check()?;
@@ -130,12 +139,48 @@ impl Drop for Server {
     }
 }
 
+/// Asks the API as anybody may.
+pub(super) struct Recordings {
+    http: SocketAddr,
+    token: PathBuf,
+}
+
+impl Recordings {
+    /// What a shell needs to fetch one that is there: the newest that is finished.
+    pub(super) fn command(&self) -> Option<String> {
+        let id = self.newest()?;
+        let (http, token) = (self.http, self.token.display());
+        let header = format!("-H \"Authorization: Bearer $(cat {token})\"");
+        Some(format!("curl -fsS -o call.wav {header} http://{http}/v1/recordings/{id}/media"))
+    }
+
+    fn newest(&self) -> Option<String> {
+        let token = std::fs::read_to_string(&self.token).ok()?;
+        let mut stream = TcpStream::connect_timeout(&self.http, ANSWER_MAX).ok()?;
+        stream.set_read_timeout(Some(ANSWER_MAX)).ok()?;
+        let request = format!(
+            "GET /v1/recordings?limit=100 HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\r\n",
+            self.http,
+            token.trim()
+        );
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        let page: serde_json::Value = serde_json::from_str(body).ok()?;
+        let items = page["items"].as_array()?;
+        let finished = items.iter().find(|item| item["state"] == "completed")?;
+        finished["id"].as_str().map(str::to_owned)
+    }
+}
+
 pub(super) fn passed(since: Instant) -> Duration {
     clock::instant().since(since)
 }
 
 fn directory() -> String {
-    let mut text = "[[tenant]]\nname = \"demo\"\ndomain = \"demo.test\"\ndefault = true\n".to_owned();
+    let mut text =
+        "[[tenant]]\nname = \"demo\"\ndomain = \"demo.test\"\ndefault = true\nrecord = \"always\"\n".to_owned();
     for user in PHONES.chain([SPARE_USER]) {
         let name = match user {
             1001 => "Greeter".to_owned(),

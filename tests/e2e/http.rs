@@ -10,6 +10,8 @@ pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: String,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 pub fn request(server: SocketAddr, method: &str, path: &str, token: Option<&str>) -> std::io::Result<Response> {
@@ -22,9 +24,16 @@ pub fn request(server: SocketAddr, method: &str, path: &str, token: Option<&str>
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let start = bytes.windows(4).position(|window| window == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+    let raw = bytes.split_off(start);
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    Ok(Response { status, head: head.to_owned(), body: if chunked { unchunk(body) } else { body.to_owned() } })
+    Ok(Response {
+        status,
+        head: head.to_owned(),
+        body: if chunked { unchunk(body) } else { body.to_owned() },
+        bytes: raw,
+    })
 }
 
 fn unchunk(mut rest: &str) -> String {

@@ -70,7 +70,7 @@ fn phones_over_ipv6_say_a_file_and_keep_what_they_hear() {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let (call, own) = name.split_once('-').unwrap();
         let side = if own == "caller" { Side::Callee } else { Side::Caller };
-        let expected = Expected { call: call.parse().ok(), side: Some(side) };
+        let expected = Expected { call: call.parse().ok(), side: Some(side), ..Expected::default() };
         let report = check_samples(wav.samples(0), Law::Mu, expected);
         assert!(report.is_whole() && report.frames > 30, "{name}: {report:?}");
         let samples: Vec<f64> = wav.samples(0).map(f64::from).collect();

@@ -131,16 +131,18 @@ impl Exchange {
     /// `seed` is random; `pairs` are the RTP ports of the shard in the order of their slots.
     pub fn new(shard: ShardId, seed: u64, pairs: Vec<Pair>, settings: &Settings, now: Now) -> Self {
         let relay = Relay::new(relay_settings(settings, &pairs), pairs.len());
+        let (mut random, mut ports) = (Random::new(seed), PortPool::new(pairs));
+        ports.begin_anywhere(&mut random);
         Self {
             shard,
-            random: Random::new(seed),
+            random,
             sources: SourceLimit::new(),
             registrar: Registrar::new(settings.secrets.hash),
             lingering: Lingering::new(),
             calls: Calls::new(now.instant),
             locating: Locating::default(),
             relay,
-            ports: PortPool::new(pairs),
+            ports,
             history: History::default(),
             counts: Counts::default(),
             is_draining: false,

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::limit::PAIRS_PER_SHARD_MAX;
+use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::machine::media::command::PairId;
 
@@ -92,6 +93,15 @@ impl PortPool {
         Self { in_use: vec![false; pairs.len()], pairs, groups, counts }
     }
 
+    /// Gives the pairs out from anywhere on. Phones whose calls ended with another engine may still be sending to those that it
+    /// gave out from the first on.
+    pub fn begin_anywhere(&mut self, random: &mut Random) {
+        for group in &mut self.groups {
+            let first = random.below(group.free.len() as u64) as usize;
+            group.free.rotate_left(first);
+        }
+    }
+
     pub fn allocate(&mut self, interface: u8, family: Family, now: Instant) -> Result<PairId, PortError> {
         let same = |group: &&mut Group| group.interface == interface && group.family == family;
         let Some(group) = self.groups.iter_mut().find(same) else { return Err(PortError::NoAddress) };
@@ -165,6 +175,23 @@ mod tests {
         assert_eq!(pool.allocate(0, Family::Ipv4, start + QUARANTINE), Err(PortError::Exhausted));
         assert_eq!(pool.allocate(0, Family::Ipv4, start + QUARANTINE + Duration::from_secs(1)), Ok(first));
         assert_eq!(pool.counts, PortCounts { total: 2, in_use: 2, allocated: 4, exhausted: 3 });
+    }
+
+    #[test]
+    fn every_life_begins_somewhere_else() {
+        let firsts: std::collections::BTreeSet<_> = (0..20)
+            .map(|seed| {
+                let mut pool = pool(100, 1);
+                pool.begin_anywhere(&mut Random::new(seed));
+                let pairs: std::collections::BTreeSet<_> =
+                    (0..100).map(|_| pool.allocate(0, Family::Ipv4, Instant::ZERO).unwrap()).collect();
+                assert_eq!(pairs.len(), 100);
+                pool = self::pool(100, 1);
+                pool.begin_anywhere(&mut Random::new(seed));
+                pool.allocate(0, Family::Ipv4, Instant::ZERO).unwrap()
+            })
+            .collect();
+        assert!(firsts.len() > 10, "{firsts:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The least delay within a window stands for the sender's clock; where it moves away by more than the dead band, single samples
 //! bring it back. What no clock does (jumps, stops) is anchored anew at its arrival.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::time::Instant;
@@ -10,8 +11,10 @@ use crate::machine::recording::codec::Codec;
 use crate::machine::recording::sequence::Sequence;
 
 const WINDOW: Duration = Duration::from_secs(10);
-/// Of a second: deviation of the least delay that is left alone, 5 ms.
-const DEAD_BAND: i64 = 200;
+/// Of a second: deviation of the least delay that is left alone, 2.5 ms.
+const DEAD_BAND: i64 = 400;
+/// Corrections that packets which were sent before them must not share: those of the latest packets' three seconds.
+const CORRECTIONS_MAX: usize = 256;
 /// Of a second: timestamps that run ahead of time by more within one step, 500 ms, are a jump.
 const AHEAD: i64 = 2;
 /// Of a second: delay beyond the usual, 200 ms, that is a jump if it stays.
@@ -42,6 +45,8 @@ struct Clock {
     end: i64,
     /// Samples that are still to be put in (or taken out, if negative).
     owed: i64,
+    /// Timestamps from which on one sample was put in or taken out.
+    corrections: VecDeque<(i64, i64)>,
     /// The usual least delay, once it is known.
     usual: Option<i64>,
     window_least: i64,
@@ -121,6 +126,7 @@ impl Clock {
             newest_at: arrival.position,
             end: position + arrival.samples,
             owed: 0,
+            corrections: VecDeque::new(),
             usual: None,
             window_least: arrival.position - position,
             window_since: arrival.at,
@@ -138,7 +144,9 @@ impl Clock {
         if !arrival.is_newest {
             // A timestamp that its number belies says nothing.
             let is_possible = step <= 0 && step >= -LATE_SECONDS_MAX * clock;
-            let position = if is_possible { position } else { arrival.position };
+            let later = self.corrections.iter().rev().take_while(|(since, _)| *since > timestamp);
+            let by = later.map(|(_, by)| by).sum::<i64>();
+            let position = if is_possible { position - by } else { arrival.position };
             return Some(Answer { position, shift: None });
         }
         let ahead = step * rate / clock - (arrival.position - self.newest_at);
@@ -160,8 +168,9 @@ impl Clock {
             self.window_least = arrival.position - position;
             self.window_since = arrival.at;
             self.owed = 0;
+            self.corrections.clear();
         }
-        position += self.correct();
+        position += self.correct(timestamp);
         self.watch_drift(arrival.position - position, arrival.at, rate);
         self.end = self.end.max(position + arrival.samples);
         Some(Answer { position, shift })
@@ -186,10 +195,16 @@ impl Clock {
     }
 
     /// One sample of what is owed.
-    const fn correct(&mut self) -> i64 {
+    fn correct(&mut self, timestamp: i64) -> i64 {
         let by = self.owed.signum();
-        self.owed -= by;
-        self.anchor_position += by;
+        if by != 0 {
+            self.owed -= by;
+            self.anchor_position += by;
+            self.corrections.push_back((timestamp, by));
+            if self.corrections.len() > CORRECTIONS_MAX {
+                self.corrections.pop_front();
+            }
+        }
         by
     }
 

@@ -27,7 +27,7 @@ const LAST_BITS: u64 = 0x0101_0101_0101_0101;
 const NEGATIVE_ZERO: u8 = 0x7F;
 
 /// Who of a call speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
     Caller,
     Callee,

@@ -242,7 +242,7 @@ fn what_was_heard_comes_back_whole_as_a_file() {
     line.talk(Duration::from_secs(1), Duration::from_millis(5));
     let file = line.callee.finish(true, &mut line.media).unwrap();
     let wav = Wav::parse(&file).unwrap();
-    let report = check_frames(wav.audio, Expected { call: Some(17), side: Some(Side::Caller) });
+    let report = check_frames(wav.audio, Expected { call: Some(17), side: Some(Side::Caller), ..Expected::default() });
     assert!(report.is_whole(), "{report:#?}");
     assert!((148..=151).contains(&report.frames), "{report:#?}");
     assert!((3_900..=4_000).contains(&(wav.len() / 8)), "{} ms", wav.len() / 8);

@@ -36,7 +36,18 @@ struct Leg {
     began: Instant,
     is_queued: bool,
     generation: u32,
-    name: String,
+    is_caller: bool,
+}
+
+impl Leg {
+    /// Unique in a run: a callee has learnt from what it heard which call it is in.
+    fn name(&self) -> String {
+        let side = if self.is_caller { "caller" } else { "callee" };
+        match self.voice.call() {
+            0 => format!("unknown-{}-{side}", self.generation),
+            call => format!("{call}-{side}"),
+        }
+    }
 }
 
 pub(super) struct Legs {
@@ -100,7 +111,7 @@ impl Legs {
                 began: now,
                 is_queued: false,
                 generation: self.generation,
-                name: format!("{}-{}", speech.call, if speech.is_caller { "caller" } else { "callee" }),
+                is_caller: speech.is_caller,
             }));
         }
         let Some(leg) = place else { return false };
@@ -122,8 +133,9 @@ impl Legs {
     pub(super) fn hush(&mut self, slot: Slot, now: Now) -> bool {
         let Some(leg) = self.legs.get_mut(slot as usize).and_then(Option::take) else { return false };
         let was_to_hear = leg.hears && now.instant.since(leg.began) > HEARS_WITHIN;
+        let name = leg.name();
         if let Some(wav) = leg.voice.finish(was_to_hear, &mut self.media) {
-            self.recordings.push((leg.name, wav));
+            self.recordings.push((name, wav));
         }
         true
     }

@@ -22,7 +22,7 @@ static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     let script = hash(between("<script>", "</script>")?);
     let style = hash(between("<style>", "</style>")?);
     let policy = format!(
-        "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; connect-src 'self'; img-src data:; \
+        "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; connect-src 'self'; img-src data:; media-src blob:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
     HeaderValue::from_str(&policy).ok()
