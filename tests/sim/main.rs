@@ -224,6 +224,11 @@ fn busy_world(seed: u64) {
         };
         world.plan(after, phone, act);
     }
+    if random.chance(1, 2) {
+        let (phone, at) = (random.below(5) as usize, 3_000 + random.below(100_000));
+        world.plan(Duration::from_millis(at), phone, Act::PowerCut);
+        world.plan(Duration::from_millis(at + 1_000 + random.below(90_000)), phone, Act::PowerOn);
+    }
     for _ in 0..random.below(2) * random.below(40) {
         world.plan_stranger(Duration::from_millis(random.below(120_000)));
     }

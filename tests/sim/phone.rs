@@ -33,6 +33,10 @@ pub enum Act {
     Resume,
     /// The phone's TCP connection breaks; what is under way on it is lost.
     Disconnect,
+    /// The phone is off at once and says nothing to anybody; it forgets its call.
+    PowerCut,
+    /// It registers anew.
+    PowerOn,
 }
 
 /// What a phone saw happen, for the checker.
@@ -73,6 +77,9 @@ pub struct Phone {
     pub server: SocketAddr,
     /// SIP over one connection at a time, made anew a moment after it broke.
     pub tcp: bool,
+    pub is_off: bool,
+    /// It lost its power once.
+    pub was_cut: bool,
     pub manner: Manner,
     pub facts: Vec<(Instant, Fact)>,
     pub registered: bool,
@@ -153,6 +160,8 @@ impl Phone {
             rtp,
             server,
             tcp: false,
+            is_off: false,
+            was_cut: false,
             manner,
             facts: Vec::new(),
             registered: false,
@@ -223,13 +232,35 @@ impl Phone {
 
     pub fn act(&mut self, act: Act, now: Instant, out: &mut Sent) {
         match act {
+            Act::PowerOn if self.is_off => {
+                self.is_off = false;
+                self.register(600, now, out);
+            }
+            _ if self.is_off => {}
+            Act::PowerCut => self.lose_power(now),
             Act::Register { expires } => self.register(expires, now, out),
             Act::Call { user } if self.call.is_none() => self.invite(&user, now, out),
             Act::HangUp => self.hang_up(now, out),
             Act::Hold => self.renegotiate("sendonly", now, out),
             Act::Resume => self.renegotiate("sendrecv", now, out),
-            Act::Call { .. } | Act::Disconnect => {}
+            Act::Call { .. } | Act::Disconnect | Act::PowerOn => {}
         }
+    }
+
+    fn lose_power(&mut self, now: Instant) {
+        (self.is_off, self.was_cut) = (true, true);
+        self.registered = false;
+        self.reconnects = None;
+        self.pending.clear();
+        self.answered.clear();
+        if self.call.is_some() {
+            self.end(now);
+        }
+    }
+
+    /// Who called itself so in one of its calls.
+    pub fn was(&self, token: &str) -> bool {
+        self.tokens.iter().any(|(own, _)| own == token)
     }
 
     fn register(&mut self, expires: u32, now: Instant, out: &mut Sent) {

@@ -5,9 +5,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use tipring::base::time::Instant;
 
 use crate::text;
 use crate::text::Text;
+
+/// What is due at once: two ways over the mesh.
+const AT_ONCE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -19,6 +25,8 @@ pub struct Watch {
     numbers: BTreeMap<(String, String), u32>,
     /// Numbers of the INVITEs that the node sent, by the same.
     invites: BTreeMap<(String, String, u32), ()>,
+    /// Failures of the node's INVITEs that reached it and have no ACK yet: by Call-ID and branch.
+    acks_due: BTreeMap<(String, String), Instant>,
     /// By stranger: (packets, bytes) in and out.
     strangers: BTreeMap<IpAddr, [(u64, u64); 2]>,
 }
@@ -30,24 +38,42 @@ struct Asked {
     is_reliable: bool,
     /// The final response, without what may differ in a repeated challenge.
     finally: Option<Vec<u8>>,
+    /// Repeated before the final response: the last response is due again.
+    repeated: Option<Instant>,
 }
 
 impl Watch {
     /// A message reached the node.
-    pub fn received(&mut self, from: SocketAddr, is_reliable: bool, bytes: &[u8]) {
-        let Some(text) = Text::parse(bytes).filter(|text| text.status() == 0) else { return };
-        let asked = Asked { from, call_id: text.get("call-id").to_owned(), is_reliable, finally: None };
-        self.asked.entry((from.ip(), text.branch(), text.method().to_owned())).or_insert(asked);
+    pub fn received(&mut self, from: SocketAddr, is_reliable: bool, bytes: &[u8], now: Instant) {
+        let Some(text) = Text::parse(bytes) else { return };
+        if text.status() > 0 {
+            let key = (text.get("call-id").to_owned(), text.branch());
+            if text.status() >= 300 && text.method() == "INVITE" {
+                self.acks_due.entry(key).or_insert(now);
+            }
+            return;
+        }
+        let key = (from.ip(), text.branch(), text.method().to_owned());
+        match self.asked.get_mut(&key) {
+            Some(asked) if asked.finally.is_none() && text.method() == "INVITE" => {
+                asked.repeated.get_or_insert(now);
+            }
+            Some(_) => {}
+            None => {
+                let call_id = text.get("call-id").to_owned();
+                self.asked.insert(key, Asked { from, call_id, is_reliable, finally: None, repeated: None });
+            }
+        }
     }
 
     /// The node sends a message.
-    pub fn sent(&mut self, to: SocketAddr, is_reliable: bool, bytes: &[u8]) {
+    pub fn sent(&mut self, to: SocketAddr, is_reliable: bool, bytes: &[u8], now: Instant) {
         let text = Text::parse(bytes).unwrap_or_else(|| panic!("not a message: {}", bytes.escape_ascii()));
         hides_the_others(to, bytes);
         if text.status() == 0 {
             self.on_request(&text, bytes);
         } else {
-            self.on_response(to, is_reliable, &text, bytes);
+            self.on_response(to, is_reliable, &text, bytes, now);
         }
     }
 
@@ -71,11 +97,17 @@ impl Watch {
         let key = (call_id.clone(), text.branch(), method.clone());
         if let Some(first) = self.sent.get(&key) {
             // RFC 3261 §17.1.1.2: "The client transaction MUST ... retransmit the request": the same one.
+            if method == "ACK" {
+                self.acks_due.remove(&(text.get("call-id").to_owned(), text.branch()));
+            }
             assert!(first == bytes, "a retransmission differs:\n{}\n{}", first.escape_ascii(), bytes.escape_ascii());
             return;
         }
         self.sent.insert(key, bytes.to_vec());
         let dialog = (call_id, text::param(text.get("from"), "tag").unwrap_or_default());
+        if method == "ACK" {
+            self.acks_due.remove(&(dialog.0.clone(), text.branch()));
+        }
         if matches!(method.as_str(), "ACK" | "CANCEL") {
             let invite = (dialog.0, dialog.1, number);
             assert!(self.invites.contains_key(&invite), "{method} {number} without its INVITE");
@@ -90,7 +122,7 @@ impl Watch {
         }
     }
 
-    fn on_response(&mut self, to: SocketAddr, is_reliable: bool, text: &Text, bytes: &[u8]) {
+    fn on_response(&mut self, to: SocketAddr, is_reliable: bool, text: &Text, bytes: &[u8], now: Instant) {
         let key = (to.ip(), text.branch(), text.method().to_owned());
         let Some(asked) = self.asked.get_mut(&key) else {
             panic!("{to} never sent the request of {} {}", text.start, text.get("cseq"))
@@ -98,6 +130,11 @@ impl Watch {
         assert_eq!(asked.call_id, text.get("call-id"));
         if !is_reliable && !asked.is_reliable {
             assert_eq!(asked.from, to, "RFC 3581 §4: the answer goes where the request came from");
+        }
+        // RFC 3261 §17.2.1: a repeated INVITE gets the most recent provisional response.
+        if let Some(repeated) = asked.repeated.take() {
+            let late = now.since(repeated);
+            assert!(late <= AT_ONCE, "a repeated INVITE of {to} is answered after {late:?}, {}", asked.call_id);
         }
         if text.status() < 200 {
             assert!(asked.finally.is_none() || text.status() == 100, "{} after the final response", text.start);
@@ -114,6 +151,12 @@ impl Watch {
             }
             None => asked.finally = Some(kept),
         }
+    }
+
+    /// RFC 3261 §17.1.1.3: each final response but a 2xx is acknowledged, also one that is repeated.
+    pub fn unacknowledged(&self, now: Instant) -> Vec<String> {
+        let late = self.acks_due.iter().filter(|(_, since)| now.since(**since) > AT_ONCE);
+        late.map(|((call_id, branch), since)| format!("{call_id}, {branch}, at {since:?}")).collect()
     }
 
     /// Requests over UDP that never got a final response.

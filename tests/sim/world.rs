@@ -269,6 +269,10 @@ impl World {
             Happening::Broken(stream) => self.on_broken(stream),
             Happening::Stranger => self.on_stranger(),
             Happening::Act(phone, Act::Disconnect) => self.disconnect(phone),
+            Happening::Act(phone, Act::PowerCut) => {
+                self.disconnect(phone);
+                self.on_phone(phone, |phone, now, out| phone.act(Act::PowerCut, now, out));
+            }
             Happening::Act(phone, act) => self.on_phone(phone, |phone, now, out| phone.act(act, now, out)),
         }
     }
@@ -280,7 +284,7 @@ impl World {
             if stranger::is_stranger(from.ip()) {
                 self.watch.stranger_sent(from.ip(), &bytes);
             } else {
-                self.watch.received(from, false, &bytes);
+                self.watch.received(from, false, &bytes, self.now);
             }
             self.on_shard(shard, |exchange, now, shared, out| {
                 exchange.handle(Input::Sip { flow: Flow::udp(0, from), bytes: &bytes }, now, shared, out);
@@ -310,7 +314,8 @@ impl World {
     }
 
     fn reach_phone(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        let Some(index) = self.phones.iter().position(|phone| phone.sip == to || phone.rtp == to) else { return };
+        let at = |phone: &Phone| (phone.sip == to || phone.rtp == to) && !phone.is_off;
+        let Some(index) = self.phones.iter().position(at) else { return };
         if self.phones[index].rtp == to {
             self.phones[index].handle_rtp(from, bytes, self.now);
             return;
@@ -368,7 +373,7 @@ impl World {
                     if stranger::is_stranger(flow.peer.ip()) {
                         self.watch.stranger_got(flow.peer.ip(), &bytes);
                     } else {
-                        self.watch.sent(flow.peer, flow.is_reliable(), &bytes);
+                        self.watch.sent(flow.peer, flow.is_reliable(), &bytes, self.now);
                     }
                     self.send(shard, flow, bytes);
                 }
@@ -470,6 +475,9 @@ impl World {
             return;
         }
         while let Some(bytes) = self.streams[index].read_at_phone() {
+            if self.phones[phone].is_off {
+                continue;
+            }
             self.ladder.push((self.now, Self::server(), flow.peer, bytes.clone()));
             self.on_phone(phone, |phone, now, out| phone.handle(&bytes, now, out));
         }
@@ -481,7 +489,7 @@ impl World {
             match self.streams[index].read_at_node() {
                 Read::Message(bytes) => {
                     self.ladder.push((self.now, flow.peer, Self::server(), bytes.clone()));
-                    self.watch.received(flow.peer, true, &bytes);
+                    self.watch.received(flow.peer, true, &bytes, self.now);
                     let shard = flow.connection.map_or(0, |connection| usize::from(connection.shard.0));
                     self.on_shard(shard, |exchange, now, shared, out| {
                         exchange.handle(Input::Sip { flow, bytes: &bytes }, now, shared, out);
