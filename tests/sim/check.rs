@@ -25,8 +25,8 @@ pub fn pairs(world: &World) {
     for phone in &world.phones {
         let Some((own, remote)) = phone.parties() else { continue };
         let is_mutual = world.phones.iter().any(|other| other.parties() == Some((remote, own)));
-        // Who lost its power in a held call promised no media, and nobody misses any.
-        if !is_mutual && !phone.talks() && world.phones.iter().any(|other| other.was(remote) && other.was_cut) {
+        // Who lost its power in a held call promised no media, and nobody misses any; the hanging up that follows ends it.
+        if !is_mutual && world.phones.iter().any(|other| other.was(remote) && other.was_cut) {
             continue;
         }
         assert!(is_mutual, "{} talks to {remote}, who does not", phone.user);
