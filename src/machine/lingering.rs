@@ -15,6 +15,7 @@ use crate::base::hash::HashKey;
 use crate::base::limit::LINGERING_PER_SHARD_MAX;
 use crate::base::time::Instant;
 use crate::machine::flow::Flow;
+use crate::machine::transaction::key::source_bytes;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 
@@ -40,10 +41,7 @@ impl Key {
     /// RFC 3261 §17.2.3: branch, sent-by and method; for a branch without the magic cookie the parts of RFC 2543.
     /// The source address is part of it: nobody else is told what was answered.
     pub fn of(request: &Message<'_>, source: IpAddr, secret: &HashKey) -> Self {
-        let source = match source.to_canonical() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-            IpAddr::V6(address) => address.octets(),
-        };
+        let source = source_bytes(source);
         let method = request.request().map(|line| line.name).unwrap_or_default();
         let Ok(via) = request.top_via() else { return Self(secret.hash(&[&source, request.bytes()])) };
         if let (Some(branch), true) = (via.branch(), via.has_magic_cookie()) {

@@ -402,15 +402,18 @@ impl Phone {
     }
 
     /// Cancels the INVITE that is under way; the 200 of the CANCEL is awaited, the 487 is not.
-    pub fn cancel(&mut self, dialog: &mut Dialog) {
+    pub fn cancel_of(&self, dialog: &Dialog) -> String {
         let remote = dialog.remote.split(";tag=").next().unwrap_or_default().to_owned();
         let transport = if self.is_tcp() { "TCP" } else { "UDP" };
-        let text = format!(
+        format!(
             "CANCEL {} SIP/2.0\r\nVia: SIP/2.0/{transport} {};branch={};rport\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {remote}\r\n\
              Call-ID: {}\r\nCSeq: {} CANCEL\r\nContent-Length: 0\r\n\r\n",
             dialog.invite_uri, self.local, dialog.invite_branch, dialog.local, dialog.call_id, dialog.invite_cseq
-        );
-        self.send(&text);
+        )
+    }
+
+    pub fn cancel(&mut self, dialog: &mut Dialog) {
+        self.send(&self.cancel_of(dialog));
         let call_id = dialog.call_id.clone();
         self.must_find("200 to CANCEL", |message| {
             message.call_id() == call_id && message.method() == "CANCEL" && message.status() == 200

@@ -1,6 +1,7 @@
 //! How bytes travel: TCP and UDP and both, IPv6, connections that end, and a crowd behind one address.
 
 use std::net::SocketAddr;
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use crate::calls::Call;
@@ -167,6 +168,24 @@ fn a_retransmission_is_answered_alike() {
     let first = left.final_of(&options).status();
     left.send(&options);
     assert_eq!(left.final_of(&options).status(), first);
+}
+
+#[test]
+fn a_copy_from_elsewhere_cancels_nothing() {
+    let mut server = Server::start(|setup| setup.shards = 2);
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut caller = left.invite("1002", "", &Stream::open(left.local.ip(), 1).sdp("sendrecv"));
+    let invite = right.incoming("INVITE");
+    right.reply(&invite, 180, "", "");
+    left.await_status(&mut caller, 180);
+    let stranger = UdpSocket::bind((server.fresh_ip(), 0)).unwrap();
+    stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+    stranger.send_to(left.cancel_of(&caller).as_bytes(), server.sip()).unwrap();
+    let mut answer = [0; 2048];
+    let len = stranger.recv(&mut answer).unwrap();
+    assert!(answer[..len].starts_with(b"SIP/2.0 481 "), "{}", answer[..len].escape_ascii());
+    right.reply(&invite, 486, "", "");
+    left.await_status(&mut caller, 486);
 }
 
 #[test]

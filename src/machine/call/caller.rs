@@ -104,7 +104,7 @@ impl Caller {
             Offer::Late => None,
         };
         let caller = Self {
-            key: server_key(&cx.settings.secrets.hash, message, Method::Invite),
+            key: server_key(&cx.settings.secrets.hash, message, flow.peer.ip(), Method::Invite),
             merge_key: merge_key(&cx.settings.secrets.hash, message),
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
             transaction: InviteServer::new(*flow),

@@ -26,7 +26,7 @@ use crate::wire::sip::Method;
 impl Call {
     pub(super) fn on_cancel(&mut self, message: &Message<'_>, flow: Flow, cx: &mut Context<'_>, out: &mut Outbox) {
         let key = Key::of(message, flow.peer.ip(), &cx.settings.secrets.hash);
-        let invite = server_key(&cx.settings.secrets.hash, message, Method::Invite);
+        let invite = server_key(&cx.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         let request = ServerRequest::tagged(message, key, flow, &self.caller.tag);
         if invite != self.caller.key {
             return self.on_reinvite_cancelled(invite, &request, message, cx, out);

@@ -31,15 +31,15 @@ impl Call {
     pub(super) fn on_request(&mut self, message: &Message<'_>, flow: Flow, cx: &mut Context<'_>, out: &mut Outbox) {
         match message.method() {
             Method::Cancel => self.on_cancel(message, flow, cx, out),
-            Method::Ack => self.on_any_ack(message, cx, out),
+            Method::Ack => self.on_any_ack(message, flow, cx, out),
             Method::Invite if self.is_invite_again(message, flow, cx, out) => {}
             _ => self.on_dialog_request(message, flow, cx, out),
         }
     }
 
     /// The transaction's own ACK, or the user's, which is in a dialog.
-    fn on_any_ack(&mut self, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
-        let key = server_key(&cx.settings.secrets.hash, message, Method::Invite);
+    fn on_any_ack(&mut self, message: &Message<'_>, flow: Flow, cx: &mut Context<'_>, out: &mut Outbox) {
+        let key = server_key(&cx.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         if key == self.caller.key && self.caller.transaction.handle_ack(cx.instant()) == Ack::Absorbed {
             return;
         }
@@ -56,7 +56,7 @@ impl Call {
 
     /// Answers retransmissions of INVITEs.
     fn is_invite_again(&mut self, message: &Message<'_>, flow: Flow, cx: &Context<'_>, out: &mut Outbox) -> bool {
-        let key = server_key(&cx.settings.secrets.hash, message, Method::Invite);
+        let key = server_key(&cx.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         if key == self.caller.key {
             self.caller.transaction.handle_retransmission(flow, out);
             return true;

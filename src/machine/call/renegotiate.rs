@@ -72,7 +72,7 @@ impl Call {
         let mut trying = Vec::with_capacity(512);
         head.response(&mut trying, 100, b"").finish();
         transaction.respond(100, trying, cx.instant(), out);
-        let key = server_key(&cx.settings.secrets.hash, message, Method::Invite);
+        let key = server_key(&cx.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         let cseq = message.cseq().map_or(0, |cseq| cseq.number);
         party.server = Some(ServerInvite { key, cseq, head, transaction });
         party.learn(message);

@@ -416,7 +416,7 @@ impl Exchange {
         shared: Shared<'_>,
         out: &mut Outbox,
     ) {
-        let key = server_key(&shared.settings.secrets.hash, message, Method::Invite);
+        let key = server_key(&shared.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         if let Some(handle) = self.calls.find_invite(key) {
             self.on_call(handle, CallInput::Request { message, flow }, now, shared, out);
             return;
@@ -448,7 +448,7 @@ impl Exchange {
 
     /// RFC 3261 §9.2: a CANCEL finds the INVITE whose transaction it names, or gets 481.
     fn on_cancel(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
-        let key = server_key(&shared.settings.secrets.hash, message, Method::Invite);
+        let key = server_key(&shared.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         match self.calls.find_invite(key) {
             Some(handle) => self.on_call(handle, CallInput::Request { message, flow }, now, shared, out),
             None if self.repeat_answer(flow, message, shared, out) => {}
