@@ -21,8 +21,8 @@ pub struct Watch {
     asked: BTreeMap<(IpAddr, String, String), Asked>,
     /// Requests of the node, by Call-ID, branch and method.
     sent: BTreeMap<(String, String, String), Vec<u8>>,
-    /// The number of the node's last request in a dialog: by Call-ID and its own tag.
-    numbers: BTreeMap<(String, String), u32>,
+    /// The number of the node's last request in a dialog, and where it went: by Call-ID and its own tag.
+    numbers: BTreeMap<(String, String), (u32, SocketAddr)>,
     /// Numbers of the INVITEs that the node sent, by the same.
     invites: BTreeMap<(String, String, u32), ()>,
     /// Failures of the node's INVITEs that reached it and have no ACK yet: by Call-ID and branch.
@@ -71,7 +71,7 @@ impl Watch {
         let text = Text::parse(bytes).unwrap_or_else(|| panic!("not a message: {}", bytes.escape_ascii()));
         hides_the_others(to, bytes);
         if text.status() == 0 {
-            self.on_request(&text, bytes);
+            self.on_request(to, &text, bytes);
         } else {
             self.on_response(to, is_reliable, &text, bytes, now);
         }
@@ -90,7 +90,7 @@ impl Watch {
         assert!(got.1 <= 3 * sent.1, "{to} sent {} bytes and got {}", sent.1, got.1);
     }
 
-    fn on_request(&mut self, text: &Text, bytes: &[u8]) {
+    fn on_request(&mut self, to: SocketAddr, text: &Text, bytes: &[u8]) {
         let call_id = text.get("call-id").to_owned();
         let (method, (number, named)) = (text.method().to_owned(), text.cseq());
         assert_eq!(method, named, "the method of CSeq");
@@ -117,8 +117,14 @@ impl Watch {
             self.invites.insert((dialog.0.clone(), dialog.1.clone(), number), ());
         }
         // RFC 3261 §12.2.1.1: "Requests within a dialog MUST contain strictly monotonically increasing and contiguous CSeq".
-        if let Some(last) = self.numbers.insert(dialog, number) {
-            assert_eq!(number, last + 1, "CSeq of {} in {}", text.start, text.get("call-id"));
+        // What waited for a phone's next connection may have been given up: it is missing as if it had been lost with the last.
+        if let Some((last, at)) = self.numbers.insert(dialog, (number, to)) {
+            assert!(
+                number == last + 1 || number > last && at != to,
+                "CSeq of {} in {} after {last}",
+                text.start,
+                text.get("call-id")
+            );
         }
     }
 
