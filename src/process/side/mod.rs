@@ -18,6 +18,7 @@ mod retain;
 mod run;
 mod seal;
 mod store;
+mod tapes;
 mod token;
 
 pub use run::run;

@@ -39,6 +39,7 @@ use crate::process::side::retain;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
+use crate::process::side::tapes::Following;
 use crate::process::side::token;
 
 /// The database's name in the data folder.
@@ -67,8 +68,7 @@ pub(crate) struct Node {
     link: LinkHandle,
     retain: watch::Sender<Retain>,
     tasks: JoinSet<()>,
-    _tailing: tail::Tailing,
-    _events: record::tail::Tailing,
+    _tapes: [Following; 2],
 }
 
 impl Node {
@@ -101,7 +101,7 @@ impl Node {
             .map_err(|error| Failure::from_io("the events", &error))?;
         let live = Arc::clone(&metrics.live);
         let around = Around { link: handle.clone(), live: Arc::clone(&live), counts: Arc::clone(&metrics.finishing) };
-        let tailing = tail::start(&data, of_media, &store, &key, around)
+        let media = tail::start(&data, of_media, &store, &key, around)
             .map_err(|error| Failure::from_io("the recordings", &error))?;
         let shelf = Arc::new(Shelf::new(store.clone(), Arc::clone(&key), &data));
         let recordings = Recordings {
@@ -127,8 +127,7 @@ impl Node {
             link: handle,
             retain,
             tasks: JoinSet::new(),
-            _tailing: tailing,
-            _events: events,
+            _tapes: [events, media],
         };
         if let Err(error) = running.import(import.as_deref()).await
             && first_start

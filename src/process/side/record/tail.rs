@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -22,40 +21,27 @@ use crate::process::side::record::desk::Desk;
 use crate::process::side::record::ingest::Batch;
 use crate::process::side::record::ingest::Way;
 use crate::process::side::record::spool;
+use crate::process::side::tapes;
+use crate::process::side::tapes::Follower;
+use crate::process::side::tapes::Following;
+use crate::process::side::tapes::Tape;
 use crate::shard::memory::Figures;
-use crate::shard::tape::files;
-use crate::shard::tape::files::SegmentReader;
-use crate::wire::tape::BadBlock;
-use crate::wire::tape::Copies;
 use crate::wire::tape::Header;
 use crate::wire::tape::Record;
 use crate::wire::tape::Track;
 use crate::wire::tape::name::SegmentName;
 use crate::wire::tape::records;
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// After a disk or database that failed.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
-const TELL_EVERY_LOOKS: u32 = 10;
 const BATCH_EVENTS_MAX: usize = 2_000;
 
-/// One shard's.
-#[derive(Default)]
-struct Tape {
-    copies: Copies,
-    reader: Option<SegmentReader>,
-    /// The next segment to read.
-    next: u64,
-    /// Everything up to this one is committed.
-    durable: Option<u64>,
-}
-
 struct Tail {
+    data: PathBuf,
     folder: PathBuf,
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     handle: Handle,
     tapes: BTreeMap<ShardId, Tape>,
+    is_spool_read: bool,
 }
 
 /// What was read and is not committed.
@@ -81,8 +67,7 @@ impl Tail {
         let mut tape = self.tapes.remove(&shard).unwrap_or_default();
         let read = self.read_tape(&mut tape, shard, segment, limit);
         if read.is_err() {
-            // What was read and is not committed is read again.
-            tape = Tape { durable: tape.durable, next: tape.durable.map_or(0, |done| done + 1), ..Tape::default() };
+            tape.start_over();
         }
         self.tapes.insert(shard, tape);
         read
@@ -91,11 +76,8 @@ impl Tail {
     fn read_tape(&self, tape: &mut Tape, shard: ShardId, segment: u64, limit: u64) -> io::Result<()> {
         let mut waiting = Waiting::default();
         loop {
-            let reader = match tape.reader.take() {
-                Some(reader) => Some(reader),
-                None => self.next_segment(tape, shard, segment)?,
-            };
-            let Some(mut reader) = reader else { return self.commit(&mut waiting) };
+            let opened = tape.open(&self.folder, shard, Track::Events, segment)?;
+            let Some(mut reader) = opened else { return self.commit(&mut waiting) };
             let name = reader.name();
             let is_complete = name.segment < segment;
             let limit = if is_complete { u64::MAX } else { limit };
@@ -107,29 +89,14 @@ impl Tail {
                     self.commit(&mut waiting)?;
                 }
             }
-            if let Some(bad) = reader.end().filter(|bad| !matches!(bad, BadBlock::Magic | BadBlock::Short)) {
-                tracing::warn!(event = "tape.damaged", "{} of shard {} ends: {bad}", name.file(), shard.0);
-            }
+            tapes::note_end(&reader);
             self.commit(&mut waiting)?;
             if !is_complete {
                 tape.reader = Some(reader);
                 return Ok(());
             }
-            tape.durable = Some(name.segment);
-            tape.next = name.segment + 1;
+            tape.on_durable(name.segment);
         }
-    }
-
-    fn next_segment(&self, tape: &Tape, shard: ShardId, newest: u64) -> io::Result<Option<SegmentReader>> {
-        for (name, _) in files::list(&self.folder, shard)? {
-            if name.track == Track::Events && (tape.next..=newest).contains(&name.segment) {
-                match SegmentReader::open(&self.folder, name) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    opened => return opened.map(Some),
-                }
-            }
-        }
-        Ok(None)
     }
 
     fn on_block(&self, header: &Header, body: &[u8], waiting: &mut Waiting) {
@@ -164,16 +131,17 @@ impl Tail {
         }
         self.handle.block_on(self.desk.commit(&batches, Way::Tape)).map_err(io::Error::other)
     }
+}
 
-    /// Segments that are committed and still there.
-    fn acknowledgements(&self) -> io::Result<Vec<SegmentName>> {
-        let mut found = Vec::new();
-        for (shard, tape) in &self.tapes {
-            let is_done = |name: &SegmentName| tape.durable.is_some_and(|durable| name.segment <= durable);
-            let mut names = files::list(&self.folder, *shard)?.into_iter().map(|(name, _)| name);
-            found.extend(names.rfind(|name| name.track == Track::Events && is_done(name)));
+impl Follower for Tail {
+    const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+    fn prepare(&mut self) -> io::Result<()> {
+        if !self.is_spool_read {
+            spool::take_over(&self.data, &self.desk, &self.handle)?;
+            self.is_spool_read = true;
         }
-        Ok(found)
+        Ok(())
     }
 
     fn look(&mut self, figures: &Figures) -> io::Result<()> {
@@ -184,14 +152,17 @@ impl Tail {
         self.desk.on_rewritten(figures.shard(), rewritten);
         Ok(())
     }
-}
 
-/// The thread goes on until this is dropped.
-pub(crate) struct Tailing(Arc<AtomicBool>);
+    fn settle(&mut self) -> io::Result<()> {
+        self.handle.block_on(self.desk.close_lost()).map_err(io::Error::other)
+    }
 
-impl Drop for Tailing {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
+    fn acknowledgements(&self) -> io::Result<Vec<SegmentName>> {
+        tapes::acknowledgements(&self.folder, Track::Events, self.tapes.iter().map(|(shard, tape)| (*shard, tape)))
+    }
+
+    fn on_failed(&self, error: &io::Error, _: Duration) {
+        tracing::error!(event = "events.failed", "events wait on the tape: {error}");
     }
 }
 
@@ -201,43 +172,15 @@ pub(crate) fn start(
     desk: &Arc<Desk>,
     metrics: &Arc<Metrics>,
     link: &LinkHandle,
-) -> io::Result<Tailing> {
-    let (desk, metrics, handle) = (Arc::clone(desk), Arc::clone(metrics), Handle::current());
-    let mut tail = Tail { folder: data.join("tape"), desk, metrics, handle, tapes: BTreeMap::new() };
-    let (data, link) = (data.to_owned(), link.clone());
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let run = move || {
-        let mut figures: Vec<Option<Figures>> = memory.iter().map(|_| None).collect();
-        let (mut looks, mut is_spool_read) = (0u32, false);
-        while !stopped.load(Relaxed) {
-            let mut failed = None;
-            if !is_spool_read {
-                failed = spool::take_over(&data, &tail.desk, &tail.handle).err();
-                is_spool_read = failed.is_none();
-            }
-            for (figures, memory) in figures.iter_mut().zip(&memory).filter(|_| is_spool_read) {
-                if figures.is_none() {
-                    *figures = Figures::read(memory).ok();
-                }
-                if let Some(figures) = figures {
-                    failed = tail.look(figures).err().or(failed);
-                }
-            }
-            if failed.is_none() {
-                failed = tail.handle.block_on(tail.desk.close_lost()).map_err(io::Error::other).err();
-            }
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(TELL_EVERY_LOOKS) {
-                let acknowledgements = tail.acknowledgements();
-                acknowledgements.iter().flatten().for_each(|name| link.acknowledge_tape(*name));
-            }
-            if let Some(error) = &failed {
-                tracing::error!(event = "events.failed", "events wait on the tape: {error}");
-            }
-            std::thread::sleep(if failed.is_some() { FAILED_PAUSE } else { LOOK_EVERY });
-        }
+) -> io::Result<Following> {
+    let tail = Tail {
+        data: data.to_owned(),
+        folder: data.join("tape"),
+        desk: Arc::clone(desk),
+        metrics: Arc::clone(metrics),
+        handle: Handle::current(),
+        tapes: BTreeMap::new(),
+        is_spool_read: false,
     };
-    std::thread::Builder::new().name("events".to_owned()).spawn(run)?;
-    Ok(Tailing(stop))
+    tapes::follow("events", memory, link.clone(), tail)
 }

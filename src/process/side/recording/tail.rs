@@ -10,8 +10,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -35,11 +33,12 @@ use crate::process::side::recording::work::Place;
 use crate::process::side::recording::work::Work;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
+use crate::process::side::tapes;
+use crate::process::side::tapes::Follower;
+use crate::process::side::tapes::Following;
+use crate::process::side::tapes::Tape;
 use crate::shard::memory::Figures;
-use crate::shard::tape::files;
 use crate::shard::tape::files::SegmentReader;
-use crate::wire::tape::BadBlock;
-use crate::wire::tape::Copies;
 use crate::wire::tape::Header;
 use crate::wire::tape::Mark;
 use crate::wire::tape::Record;
@@ -48,27 +47,10 @@ use crate::wire::tape::name::SegmentName;
 use crate::wire::tape::record;
 use crate::wire::tape::records;
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// After a disk or database that failed, twice as long each time.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
-const FAILED_PAUSE_MAX: Duration = Duration::from_secs(30);
-const TELL_EVERY_LOOKS: u32 = 10;
 /// A new engine has by then written again what the dead one left in its ring.
 const REWRITTEN_AFTER_LOOKS: u32 = 100;
 /// Calls whose last recording's place is remembered; of others the database is asked.
 const KNOWN_MAX: usize = 4_096;
-
-#[derive(Default)]
-struct Tape {
-    copies: Copies,
-    reader: Option<SegmentReader>,
-    /// A block that was read and could not be taken.
-    refused: Option<(Header, Vec<u8>)>,
-    /// The next segment to read.
-    next: u64,
-    /// Everything up to this one is durable.
-    durable: Option<u64>,
-}
 
 struct Open {
     work: Work,
@@ -90,6 +72,8 @@ pub(crate) struct Separator<D> {
     finisher: Finisher<D>,
     live: Arc<Live>,
     tapes: BTreeMap<ShardId, Tape>,
+    /// Blocks that were read and could not be taken.
+    refused: BTreeMap<ShardId, (Header, Vec<u8>)>,
     open: BTreeMap<CallId, Open>,
     finishing: BTreeMap<(CallId, u32), Finishing>,
     known: BTreeMap<CallId, (Place, u32)>,
@@ -111,6 +95,7 @@ impl<D: Done + 'static> Separator<D> {
             finisher,
             live,
             tapes: BTreeMap::new(),
+            refused: BTreeMap::new(),
             open: BTreeMap::new(),
             finishing: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -186,18 +171,14 @@ impl<D: Done + 'static> Separator<D> {
     }
 
     fn read_tape(&mut self, tape: &mut Tape, shard: ShardId, segment: u64, limit: u64) -> io::Result<()> {
-        if let Some((header, body)) = tape.refused.take()
+        if let Some((header, body)) = self.refused.remove(&shard)
             && let Err(error) = self.on_block(&header, &body)
         {
-            tape.refused = Some((header, body));
+            self.refused.insert(shard, (header, body));
             return Err(error);
         }
         loop {
-            let reader = match tape.reader.take() {
-                Some(reader) => Some(reader),
-                None => self.next_segment(tape, shard, segment)?,
-            };
-            let Some(reader) = reader else { return Ok(()) };
+            let Some(reader) = tape.open(&self.tape, shard, Track::Media, segment)? else { return Ok(()) };
             let name = reader.name();
             let is_complete = name.segment < segment;
             self.read_segment(tape, reader, if is_complete { u64::MAX } else { limit })?;
@@ -205,22 +186,19 @@ impl<D: Done + 'static> Separator<D> {
                 return Ok(());
             }
             self.sync(shard)?;
-            tape.reader = None;
-            tape.durable = Some(name.segment);
-            tape.next = name.segment + 1;
+            tape.on_durable(name.segment);
         }
     }
 
     /// Puts the reader back, whatever comes.
     fn read_segment(&mut self, tape: &mut Tape, mut reader: SegmentReader, limit: u64) -> io::Result<()> {
-        let name = reader.name();
         let read = loop {
             match reader.next(limit) {
                 Ok(Some((header, body))) => {
                     if tape.copies.is_new(&header)
                         && let Err(error) = self.on_block(&header, body)
                     {
-                        tape.refused = Some((header, body.to_vec()));
+                        self.refused.insert(header.shard, (header, body.to_vec()));
                         break Err(error);
                     }
                 }
@@ -228,9 +206,7 @@ impl<D: Done + 'static> Separator<D> {
                 Err(error) => break Err(error),
             }
         };
-        if let Some(bad) = reader.end().filter(|bad| !matches!(bad, BadBlock::Magic | BadBlock::Short)) {
-            tracing::warn!(event = "tape.damaged", "{} of shard {} ends: {bad}", name.file(), name.shard.0);
-        }
+        tapes::note_end(&reader);
         tape.reader = Some(reader);
         read
     }
@@ -241,18 +217,6 @@ impl<D: Done + 'static> Separator<D> {
             open.work.sync()?;
         }
         self.finishing.values().filter(|finishing| finishing.shard == shard).try_for_each(|one| one.store.sync())
-    }
-
-    fn next_segment(&self, tape: &Tape, shard: ShardId, newest: u64) -> io::Result<Option<SegmentReader>> {
-        for (name, _) in files::list(&self.tape, shard)? {
-            if name.track == Track::Media && (tape.next..=newest).contains(&name.segment) {
-                match SegmentReader::open(&self.tape, name) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    opened => return opened.map(Some),
-                }
-            }
-        }
-        Ok(None)
     }
 
     fn on_block(&mut self, header: &Header, body: &[u8]) -> io::Result<()> {
@@ -413,25 +377,42 @@ impl<D: Done + 'static> Separator<D> {
 
     /// Segments that are durable and still there.
     pub(crate) fn acknowledgements(&self) -> io::Result<Vec<SegmentName>> {
-        let mut found = BTreeMap::new();
-        for (shard, tape) in &self.tapes {
-            for (name, _) in files::list(&self.tape, *shard)? {
-                let is_durable = tape.durable.is_some_and(|durable| name.segment <= durable);
-                if name.track == Track::Media && is_durable {
-                    found.insert((*shard, name.track), name);
-                }
-            }
-        }
-        Ok(found.into_values().collect())
+        tapes::acknowledgements(&self.tape, Track::Media, self.tapes.iter().map(|(shard, tape)| (*shard, tape)))
     }
 }
 
-/// The thread goes on until this is dropped.
-pub(crate) struct Tailing(Arc<AtomicBool>);
+/// The thread's.
+struct Tail<D> {
+    separator: Separator<D>,
+    link: LinkHandle,
+    /// The engine's boot, and for how many looks it has been that one.
+    engine: (Option<u64>, u32),
+}
 
-impl Drop for Tailing {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
+impl<D: Done + Send + 'static> Follower for Tail<D> {
+    const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+    fn look(&mut self, figures: &Figures) -> io::Result<()> {
+        let Some((segment, limit)) = figures.committed(Track::Media) else { return Ok(()) };
+        self.separator.read(figures.shard(), segment, limit)
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        let (boot, looks) = self.engine;
+        self.engine = if self.link.boot() == boot { (boot, looks.saturating_add(1)) } else { (self.link.boot(), 0) };
+        if let (Some(boot), REWRITTEN_AFTER_LOOKS..) = self.engine {
+            self.separator.end_before(boot)?;
+        }
+        self.separator.write_wanted()
+    }
+
+    fn acknowledgements(&self) -> io::Result<Vec<SegmentName>> {
+        self.separator.acknowledgements()
+    }
+
+    fn on_failed(&self, error: &io::Error, pause: Duration) {
+        let (calls, secs) = (self.separator.open(), pause.as_secs());
+        tracing::error!(event = "recordings.failed", calls, "recordings, again in {secs} s: {error}");
     }
 }
 
@@ -448,66 +429,11 @@ pub(crate) fn start(
     store: &Store,
     key: &Arc<NodeKey>,
     around: Around,
-) -> io::Result<Tailing> {
+) -> io::Result<Following> {
     let Around { link, live, counts } = around;
     let done = rows::Database::new(store.clone(), Arc::clone(key), Handle::current());
     let mut finisher = Finisher::new(rows::folder(data), done, Arc::clone(&live), counts);
     finisher.start()?;
-    let mut separator = Separator::new(data, Arc::clone(key), finisher, live)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let run = move || {
-        let mut figures: Vec<Option<Figures>> = memory.iter().map(|_| None).collect();
-        let mut looks = 0u32;
-        let mut engine = (None, 0u32);
-        let mut pause = FAILED_PAUSE;
-        while !stopped.load(Relaxed) {
-            let mut failed = look(&mut separator, &mut figures, &memory);
-            looks = looks.wrapping_add(1);
-            engine = if link.boot() == engine.0 { (engine.0, engine.1.saturating_add(1)) } else { (link.boot(), 0) };
-            if let (Some(boot), REWRITTEN_AFTER_LOOKS..) = engine
-                && failed.is_none()
-            {
-                failed = separator.end_before(boot).err();
-            }
-            if looks.is_multiple_of(TELL_EVERY_LOOKS) || failed.is_some() {
-                let acknowledgements = separator.acknowledgements();
-                acknowledgements.iter().flatten().for_each(|name| link.acknowledge_tape(*name));
-            }
-            let Some(error) = &failed else {
-                pause = FAILED_PAUSE;
-                std::thread::sleep(LOOK_EVERY);
-                continue;
-            };
-            let secs = pause.as_secs();
-            tracing::error!(
-                event = "recordings.failed",
-                calls = separator.open(),
-                "recordings, again in {secs} s: {error}"
-            );
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(FAILED_PAUSE_MAX);
-        }
-    };
-    std::thread::Builder::new().name("tapes".to_owned()).spawn(run)?;
-    Ok(Tailing(stop))
-}
-
-/// One look at all tapes; what failed of it.
-fn look<D: Done + 'static>(
-    separator: &mut Separator<D>,
-    figures: &mut [Option<Figures>],
-    memory: &[OwnedFd],
-) -> Option<io::Error> {
-    let mut failed = None;
-    for (figures, memory) in figures.iter_mut().zip(memory) {
-        if figures.is_none() {
-            *figures = Figures::read(memory).ok();
-        }
-        let Some(figures) = figures else { continue };
-        if let Some((segment, limit)) = figures.committed(Track::Media) {
-            failed = separator.read(figures.shard(), segment, limit).err().or(failed);
-        }
-    }
-    failed.or_else(|| separator.write_wanted().err())
+    let separator = Separator::new(data, Arc::clone(key), finisher, live)?;
+    tapes::follow("tapes", memory, link.clone(), Tail { separator, link, engine: (None, 0) })
 }
