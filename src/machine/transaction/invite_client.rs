@@ -140,9 +140,12 @@ impl InviteClient {
         }
     }
 
-    /// The flow is gone or the far end will never answer: no more repeats.
+    /// The flow is gone or the far end will never answer: no more repeats. A failure that came is acknowledged as often as it
+    /// comes.
     pub fn give_up(&mut self) {
-        self.state = State::Terminated;
+        if !matches!(self.state, State::Completed { .. }) {
+            self.state = State::Terminated;
+        }
     }
 
     pub fn next_deadline(&self) -> Instant {
