@@ -25,6 +25,7 @@ use crate::process::side::record::published::boot_from_sql;
 use crate::process::side::record::published::boot_to_sql;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
+use crate::wire::event::Body;
 use crate::wire::event::Event;
 use crate::wire::link::TraceStep;
 use crate::wire::tape::Gap;
@@ -101,19 +102,31 @@ pub(crate) struct Ingest {
     open: HashMap<String, Merge>,
     /// Committed as the link brought them; the tape will bring them again.
     ahead: BTreeMap<Series, BTreeSet<u64>>,
+    /// Of each series: nothing is missing up to this one.
+    whole: BTreeMap<Series, u64>,
 }
 
 type Tx = Transaction<'static, Sqlite>;
 
 impl Ingest {
     pub(crate) fn new(store: Store, node: String) -> Self {
-        Self { store, node, open: HashMap::new(), ahead: BTreeMap::new() }
+        Self { store, node, open: HashMap::new(), ahead: BTreeMap::new(), whole: BTreeMap::new() }
     }
 
     pub(crate) async fn commit(&mut self, batches: &[Batch], way: Way) -> Result<Committed, StoreError> {
+        let done = self.try_commit(batches, way).await;
+        if done.is_err() {
+            // What the database does not have is not remembered either.
+            self.open.clear();
+        }
+        done
+    }
+
+    async fn try_commit(&mut self, batches: &[Batch], way: Way) -> Result<Committed, StoreError> {
         let mut tx = self.store.write().await?;
         let mut done = Committed::default();
         let mut spans: BTreeMap<Series, Span> = BTreeMap::new();
+        let mut whole = self.whole.clone();
         for batch in batches {
             for event in &batch.events {
                 let series = (batch.boot, event.shard);
@@ -128,7 +141,17 @@ impl Ingest {
                 *highest = event.seq.max(*highest);
                 let is_known =
                     way == Way::Tape && self.ahead.get(&series).is_some_and(|ahead| ahead.contains(&event.seq));
-                let is_new = !is_known && self.on_event(&mut tx, batch.boot, event, &mut done).await?;
+                let is_new = !is_known && self.on_event(&mut tx, batch.boot, event).await?;
+                let whole = whole.entry(series).or_insert(span.highest);
+                match way {
+                    Way::Tape => *whole = event.seq.max(*whole),
+                    Way::Link => *whole += u64::from(event.seq == *whole + 1),
+                }
+                // By the link the beginning of a call may be missing: then the tape ends it.
+                if matches!(event.body, Body::CallEnded { .. }) && event.seq <= *whole {
+                    done.records += u64::from(self.close(&mut tx, event).await?);
+                }
+                done.events += u64::from(is_new);
                 span.add(event, is_new);
                 done.duplicates += u64::from(!is_new);
             }
@@ -141,6 +164,7 @@ impl Ingest {
         }
         done.newest = newest(&mut tx).await?;
         tx.commit().await?;
+        self.whole = whole;
         match way {
             Way::Link => self.run_ahead(batches),
             Way::Tape => self.catch_up(&done.positions),
@@ -164,45 +188,39 @@ impl Ingest {
         for (series, seq) in positions {
             if let Some(ahead) = self.ahead.get_mut(series) {
                 *ahead = ahead.split_off(&(seq + 1));
+                let whole = self.whole.entry(*series).or_default();
+                while ahead.contains(&(*whole + 1)) {
+                    *whole += 1;
+                }
             }
             // Of lives of the engine before this one nothing comes by the link any more.
-            self.ahead.retain(|(boot, shard), _| *shard != series.1 || *boot >= series.0);
+            let may_come = |(boot, shard): &Series| *shard != series.1 || *boot >= series.0;
+            self.ahead.retain(|series, _| may_come(series));
+            self.whole.retain(|series, _| may_come(series));
         }
     }
 
     /// True if it is new.
-    async fn on_event(
-        &mut self,
-        tx: &mut Tx,
-        boot: u64,
-        event: &Event,
-        done: &mut Committed,
-    ) -> Result<bool, StoreError> {
+    async fn on_event(&mut self, tx: &mut Tx, boot: u64, event: &Event) -> Result<bool, StoreError> {
         if !insert(tx, &self.node, boot, event).await? {
             return Ok(false);
         }
-        done.events += 1;
         let Some(call) = event.call else { return Ok(true) };
         let call = call.to_string();
         if let Some(merge) = self.open.get_mut(&call) {
             merge.handle(boot, event);
-            if let Some(record) = merge.record(&call, &self.node, None) {
-                let started_at = merge.started_at();
-                write_record(tx, &record, started_at, None).await?;
-                self.open.remove(&call);
-                done.records += 1;
-            }
             return Ok(true);
         }
         let merge = load(tx, &call).await?;
         let lost_at: Option<Option<i64>> =
             sqlx::query_scalar("SELECT lost_at FROM cdrs WHERE call = ?").bind(&call).fetch_optional(&mut **tx).await?;
-        let is_final = lost_at.is_some();
-        let lost_at = lost_at.flatten().map(clock::from_sql);
-        match merge.record(&call, &self.node, lost_at) {
-            Some(record) => {
-                write_record(tx, &record, merge.started_at(), lost_at).await?;
-                done.records += u64::from(!is_final);
+        match lost_at {
+            // What comes late of a call that is over mends its record.
+            Some(lost_at) => {
+                let lost_at = lost_at.map(clock::from_sql);
+                if let Some(record) = merge.record(&call, &self.node, lost_at) {
+                    write_record(tx, &record, merge.started_at(), lost_at).await?;
+                }
             }
             None => {
                 sqlx::query("INSERT OR IGNORE INTO open_calls (call, node, boot) VALUES (?, ?, ?)")
@@ -214,6 +232,23 @@ impl Ingest {
                 self.open.insert(call, merge);
             }
         }
+        Ok(true)
+    }
+
+    /// The record of a call whose end the tape has come to; false if it is there.
+    async fn close(&mut self, tx: &mut Tx, end: &Event) -> Result<bool, StoreError> {
+        let Some(call) = end.call.map(|call| call.to_string()) else { return Ok(false) };
+        let is_open: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM open_calls WHERE call = ?").bind(&call).fetch_optional(&mut **tx).await?;
+        if is_open.is_none() {
+            return Ok(false);
+        }
+        let merge = match self.open.remove(&call) {
+            Some(merge) => merge,
+            None => load(tx, &call).await?,
+        };
+        let Some(record) = merge.record(&call, &self.node, None) else { return Ok(false) };
+        write_record(tx, &record, merge.started_at(), None).await?;
         Ok(true)
     }
 

@@ -193,7 +193,8 @@ async fn the_link_runs_ahead_and_the_tape_says_what_is_missing() {
     let events = whole_call(1, 1);
     // Side began in the middle of a call: what was before comes by the tape.
     let done = world.ingest.commit(&batch(&events[6..]), Way::Link).await.unwrap();
-    assert_eq!((done.events, done.missing, done.records), (5, 0, 1));
+    assert_eq!((done.events, done.missing, done.records), (5, 0, 0));
+    assert_eq!(world.records().await, [], "who was called by whom is not known");
     let done = world.ingest.commit(&batch(&events[..8]), Way::Tape).await.unwrap();
     assert_eq!((done.events, done.duplicates, done.missing), (6, 2, 0));
     // One is not on the tape, and came by the link; another came by neither.
@@ -204,6 +205,27 @@ async fn the_link_runs_ahead_and_the_tape_says_what_is_missing() {
     let done = world.ingest.commit(&batch(&tape), Way::Tape).await.unwrap();
     assert_eq!((done.events, done.duplicates, done.missing), (9, 3, 1));
     assert_eq!(world.records().await[0], merged(&events));
+}
+
+#[tokio::test]
+async fn the_link_ends_calls_of_which_nothing_is_missing() {
+    let mut world = World::new().await;
+    let (first, second, third) = (whole_call(1, 1), whole_call(12, 2), whole_call(23, 3));
+    let done = world.ingest.commit(&batch(&first), Way::Link).await.unwrap();
+    assert_eq!(done.records, 1);
+    // Some are missing by the link, and the tape comes past them while the link goes on.
+    world.ingest.commit(&batch(&second[4..]), Way::Link).await.unwrap();
+    let done = world.ingest.commit(&batch(&third[..5]), Way::Link).await.unwrap();
+    assert_eq!(done.records, 0);
+    let tape: Vec<_> = first.iter().chain(&second).cloned().collect();
+    let done = world.ingest.commit(&batch(&tape), Way::Tape).await.unwrap();
+    assert_eq!((done.events, done.records), (4, 1));
+    let done = world.ingest.commit(&batch(&third[5..]), Way::Link).await.unwrap();
+    assert_eq!(done.records, 1);
+    let records = world.records().await;
+    let told: Vec<_> = records.iter().map(|record| (&*record.call, &*record.from, record.talk_ms)).collect();
+    let calls = [call_id(1), call_id(2), call_id(3)];
+    assert_eq!(told, calls.each_ref().map(|call| (call.as_str(), "1001", 4_000)));
 }
 
 #[tokio::test]
