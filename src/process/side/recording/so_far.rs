@@ -62,13 +62,13 @@ pub(crate) struct SoFar {
     key: Arc<NodeKey>,
     live: Arc<Live>,
     kept: Mutex<VecDeque<Kept>>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 impl SoFar {
     pub(crate) fn new(data: &Path, key: Arc<NodeKey>, live: Arc<Live>) -> Self {
         let folder = rows::folder(data);
-        Self { folder, key, live, kept: Mutex::default(), turns: Semaphore::new(MADE_AT_ONCE) }
+        Self { folder, key, live, kept: Mutex::default(), turns: Arc::new(Semaphore::new(MADE_AT_ONCE)) }
     }
 
     /// `None`: it is finished by now, and in the database.
@@ -80,8 +80,8 @@ impl SoFar {
         if let Some(kept) = self.kept(&live.id, if is_part { KEPT } else { FRESH }) {
             return Ok(Some(kept));
         }
-        let turn = tokio::time::timeout(TURN_MAX, self.turns.acquire()).await;
-        let _turn = turn.map_err(|_| SoFarError::Busy)?.map_err(|_| SoFarError::Busy)?;
+        let turn = tokio::time::timeout(TURN_MAX, Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = turn.map_err(|_| SoFarError::Busy)?.map_err(|_| SoFarError::Busy)?;
         // Somebody may have made it meanwhile.
         if let Some(kept) = self.kept(&live.id, FRESH) {
             return Ok(Some(kept));
@@ -90,7 +90,12 @@ impl SoFar {
             self.write_waiting(live).await;
         }
         let (folder, key, id) = (self.folder.clone(), Arc::clone(&self.key), live.id.clone());
-        let made = tokio::task::spawn_blocking(move || make(&folder, &key, &id)).await;
+        // The turn goes with the work, which goes on when whoever asked for it is gone.
+        let work = move || {
+            let _turn = turn;
+            make(&folder, &key, &id)
+        };
+        let made = tokio::task::spawn_blocking(work).await;
         let Some(snapshot) = made.map_err(io::Error::other)?? else { return Ok(None) };
         let snapshot = Arc::new(snapshot);
         let mut kept = self.table();
