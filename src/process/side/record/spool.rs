@@ -39,5 +39,8 @@ pub(super) fn take_over(data: &Path, desk: &Desk, handle: &Handle) -> io::Result
         fs::remove_file(&path)?;
     }
     tracing::info!(event = "spool.taken_over", "{events} events of an older release's spool are in the database");
-    fs::remove_dir(&folder)
+    if let Err(error) = fs::remove_dir(&folder) {
+        tracing::warn!(event = "spool.left", "{} has nothing of ours any more: {error}", folder.display());
+    }
+    Ok(())
 }

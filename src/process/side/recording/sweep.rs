@@ -58,7 +58,9 @@ pub(crate) async fn sweep(store: &Store, shelf: &Shelf) -> Result<usize, StoreEr
     }
     let left: Vec<String> = sqlx::query_scalar(LEFT).bind(AT_ONCE).fetch_all(&store.pool).await?;
     for id in left {
-        shelf.remove(&id).await?;
+        if let Err(error) = shelf.remove(&id).await {
+            tracing::error!(event = "recordings.retention", "the file of a recording that was deleted, {id}: {error}");
+        }
     }
     // The log of the database must not keep keys that were deleted.
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&store.pool).await?;
