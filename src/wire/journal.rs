@@ -1,6 +1,6 @@
 //! Checked records in a file, one after the other: length, CRC-32C and bytes (little-endian) behind a magic.
 //!
-//! What a crash or a full disk tore off ends the file. The engine's bindings are written so, and events were before they had the tape.
+//! What a crash or a full disk tore off ends the file. The engine's bindings are written so.
 
 pub const MAGIC: &[u8; 8] = b"tipjrn\x00\x01";
 pub const PREFIX_LEN: usize = 8;

@@ -1,4 +1,4 @@
-//! Figures of a whole node that need the emulator's load; ignored where everything is tested, `docs/performance.md` has the results.
+//! Figures of a whole node that need the emulator's load; ignored where everything is tested.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
