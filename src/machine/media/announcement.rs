@@ -90,10 +90,19 @@ impl Player {
         (self.next_at, self.is_fresh) = (None, true);
     }
 
+    fn len(&self, file: &[u8]) -> usize {
+        if self.voice.sound == Sound::Tone { TONE_SAMPLES } else { file.len() }
+    }
+
+    /// At the end: it was played. Not so if the tenant has no file any more, or a shorter one.
+    pub(super) fn was_heard(&self, file: &[u8]) -> bool {
+        (1..self.len(file) + FRAME_SAMPLES).contains(&self.position)
+    }
+
     /// The next packet; `None` at the end. `file` is µ-law.
     pub(super) fn next(&mut self, file: &[u8]) -> Option<[u8; PACKET_BYTES]> {
         let Voice { sound, law, payload_type, ssrc, .. } = self.voice;
-        let len = if sound == Sound::Tone { TONE_SAMPLES } else { file.len() };
+        let len = self.len(file);
         if self.position >= len {
             return None;
         }

@@ -70,7 +70,8 @@ impl Relay {
         let due = player.next_at.unwrap_or(now);
         let Some(packet) = player.next(file(owner)) else {
             player.next_at = None;
-            return self.end_player(id, true);
+            let was_heard = player.was_heard(file(owner));
+            return self.end_player(id, was_heard);
         };
         let next = (due + FRAME).max(now - FRAME * BEHIND_MAX);
         player.next_at = Some(next);

@@ -7,6 +7,7 @@ use crate::base::id::CallId;
 use crate::base::id::Handle;
 use crate::base::time::UnixTime;
 use crate::machine::media::announcement::Sound;
+use crate::machine::media::announcement::Voice;
 use crate::machine::media::command::Clocks;
 use crate::machine::media::latch::Rank;
 
@@ -678,6 +679,9 @@ fn a_record_fits_its_room() {
     world.open(A, nat(six, "2001:db8:ffff:ffff:ffff:ffff:ffff:fffe"));
     world.open(B, nat(six, "2001:db8:ffff:ffff:ffff:ffff:ffff:fffe"));
     world.handle(MediaCommand::Bridge { a: A, b: B });
+    let numbers = announce::voice(Sound::File);
+    let voice = Some(Voice { ssrc: u32::MAX, sequence: u16::MAX, timestamp: u32::MAX, ..numbers });
+    world.handle(MediaCommand::Announce { pair: A, voice });
     for index in 0..8u32 {
         world.rtp(A, six, u32::MAX - index, u16::MAX);
         world.rtcp(A, six, &sender_report(u32::MAX, u32::MAX - index));

@@ -107,6 +107,23 @@ fn what_ends_before_it_was_heard_says_so() {
 }
 
 #[test]
+fn a_file_that_is_gone_or_shorter_was_not_heard() {
+    for (left, packets) in [(&[][..], 0), (&FILE[..160], 0)] {
+        let mut world = World::talking();
+        world.announce(B, Sound::File);
+        world.wait(Duration::from_millis(45));
+        assert_eq!(world.packets().len(), 3);
+        world.pass(Duration::from_millis(40));
+        world.relay.play(world.now, |_| left);
+        let outputs = world.outputs();
+        let played = outputs.iter().filter(|output| matches!(output, MediaOutput::Packet { .. })).count();
+        assert_eq!(played, packets);
+        let told = |output: &MediaOutput| matches!(output, MediaOutput::Notice(notice) if notice.notice == Notice::Announced { played: false });
+        assert!(outputs.iter().any(told), "{outputs:?}");
+    }
+}
+
+#[test]
 fn a_restored_pair_goes_on_with_its_announcement() {
     let mut world = World::talking();
     world.announce(B, Sound::File);
