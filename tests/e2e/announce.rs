@@ -146,10 +146,15 @@ fn a_file_is_heard_in_the_codec_of_the_call() {
 
 #[test]
 fn a_call_that_ends_at_once_was_not_told() {
-    let mut server = Server::start(|setup| setup.directory = Some(directory("\"tone\"")));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("consent.wav");
+    // Longer than the call on any machine.
+    tone::write(&path, 620.0, 10);
+    let text = directory(&format!("{{ file = \"{}\" }}", path.display()));
+    let mut server = Server::start(|setup| setup.directory = Some(text));
     let (mut left, mut right, mut call) = call(&mut server);
     let id = server.live_call();
     talk(&mut call, 5);
     call.end_by_caller(&mut left, &mut right);
-    assert_eq!(recording(&server, &id)["announced"], told("tone", false));
+    assert_eq!(recording(&server, &id)["announced"], told("file", false));
 }

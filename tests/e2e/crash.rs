@@ -246,7 +246,7 @@ impl Proof {
             self.complete += 1;
         } else {
             self.degraded += 1;
-            let spans = self.engine_kills.iter().any(|kill| (start_of(item) - 2.0..end_of(item) + 2.0).contains(kill));
+            let spans = self.engine_kills.iter().any(|kill| (start_of(item) - 0.5..end_of(item) + 0.5).contains(kill));
             assert!(spans, "{id} is degraded and no engine died: {item:#}\n{:?}", self.engine_kills);
         }
     }

@@ -338,11 +338,14 @@ fn a_changed_directory_is_taken_on_hup() {
     assert_ne!(phone.register(600).status(), 200);
     let keeper = server.keeper();
     server.signal(keeper, Signal::HUP);
-    // Not asked too often: who fails ten times is not heard for a while.
-    let changed = || (server.log().matches("directory.changed").count() == 2).then_some(());
+    let changed = || (server.log().matches("directory.changed").count() >= 2).then_some(());
     assert!(eventually(Duration::from_secs(10), changed).is_some(), "{}", server.log());
-    std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(phone.register(600).status(), 200, "{}", server.log());
+    // Not asked too often: who fails ten times is not heard for a while.
+    let is_known = |_| {
+        std::thread::sleep(Duration::from_millis(100));
+        phone.register(600).status() == 200
+    };
+    assert!((0..6).any(is_known), "{}", server.log());
 }
 
 #[test]

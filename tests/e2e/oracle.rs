@@ -321,7 +321,9 @@ fn what_was_heard_before_the_engine_died_is_recorded() {
     let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
     let mut talk = Talk::new(105, Faults::default());
     let id = server.live_call();
-    talk.speak(&mut call, Duration::from_millis(1_000));
+    while talk.lines.iter().any(|line| line.heard.len() < 45) {
+        talk.speak(&mut call, Duration::from_millis(200));
+    }
     let engine = server.pid_of("engine").expect("an engine");
     server.signal(engine, Signal::KILL);
     talk.speak(&mut call, Duration::from_millis(300));

@@ -401,7 +401,6 @@ impl Phone {
         self.send(&text);
     }
 
-    /// Cancels the INVITE that is under way; the 200 of the CANCEL is awaited, the 487 is not.
     pub fn cancel_of(&self, dialog: &Dialog) -> String {
         let remote = dialog.remote.split(";tag=").next().unwrap_or_default().to_owned();
         let transport = if self.is_tcp() { "TCP" } else { "UDP" };
@@ -412,6 +411,7 @@ impl Phone {
         )
     }
 
+    /// Cancels the INVITE that is under way; the 200 of the CANCEL is awaited, the 487 is not.
     pub fn cancel(&mut self, dialog: &mut Dialog) {
         self.send(&self.cancel_of(dialog));
         let call_id = dialog.call_id.clone();

@@ -26,7 +26,7 @@ pub fn pairs(world: &World) {
         let Some((own, remote)) = phone.parties() else { continue };
         let is_mutual = world.phones.iter().any(|other| other.parties() == Some((remote, own)));
         // Who lost its power in a held call promised no media, and nobody misses any; the hanging up that follows ends it.
-        if !is_mutual && world.phones.iter().any(|other| other.was(remote) && other.was_cut) {
+        if !is_mutual && world.phones.iter().any(|other| other.cut_off.iter().any(|token| token == remote)) {
             continue;
         }
         assert!(is_mutual, "{} talks to {remote}, who does not", phone.user);

@@ -78,8 +78,8 @@ pub struct Phone {
     /// SIP over one connection at a time, made anew a moment after it broke.
     pub tcp: bool,
     pub is_off: bool,
-    /// It lost its power once.
-    pub was_cut: bool,
+    /// Its tokens in the calls that it lost with its power.
+    pub cut_off: Vec<String>,
     pub manner: Manner,
     pub facts: Vec<(Instant, Fact)>,
     pub registered: bool,
@@ -161,7 +161,7 @@ impl Phone {
             server,
             tcp: false,
             is_off: false,
-            was_cut: false,
+            cut_off: Vec::new(),
             manner,
             facts: Vec::new(),
             registered: false,
@@ -248,7 +248,8 @@ impl Phone {
     }
 
     fn lose_power(&mut self, now: Instant) {
-        (self.is_off, self.was_cut) = (true, true);
+        self.is_off = true;
+        self.cut_off.extend(self.call.iter().map(|call| call.token.clone()));
         self.registered = false;
         self.reconnects = None;
         self.pending.clear();
@@ -256,11 +257,6 @@ impl Phone {
         if self.call.is_some() {
             self.end(now);
         }
-    }
-
-    /// Who called itself so in one of its calls.
-    pub fn was(&self, token: &str) -> bool {
-        self.tokens.iter().any(|(own, _)| own == token)
     }
 
     fn register(&mut self, expires: u32, now: Instant, out: &mut Sent) {
