@@ -90,6 +90,8 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const FINISHING_MAX: usize = 1_024;
 /// Recordings shown before they are finished.
 pub const LIVE_RECORDINGS_MAX: usize = 100_000;
+/// Commands of the clerk that shards with full queues have not taken: questions beyond it are not asked.
+pub const COMMANDS_UNSENT_MAX: usize = 4_096;
 /// Acknowledgements on their way to the tape thread; each is said again, so more are dropped.
 pub const TAPE_COMMANDS_MAX: usize = 256;
 

@@ -78,6 +78,20 @@ impl Events {
     }
 }
 
+impl Drop for Events {
+    /// What still waits when the shard ends is lost, too.
+    fn drop(&mut self) {
+        if !self.waiting.is_empty() {
+            let waiting = self.waiting.len();
+            tracing::error!(
+                event = "events.lost",
+                waiting,
+                "the shard ends, and the tape has not taken {waiting} events"
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -68,6 +68,13 @@ pub struct Capture {
     pub bytes: Vec<u8>,
 }
 
+impl ToShard {
+    /// Somebody waits for the answer, for a while.
+    pub fn is_question(&self) -> bool {
+        matches!(self, Self::Hangup { .. } | Self::Record { .. } | Self::Trace { .. } | Self::Settled { .. })
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum ToShard {
     Directory(Arc<Directory>),

@@ -24,6 +24,7 @@ use rustix::event::Timespec;
 use rustix::event::poll;
 
 use crate::base::id::ShardId;
+use crate::base::limit::COMMANDS_UNSENT_MAX;
 use crate::machine::outbox::Stored;
 use crate::machine::settings::Settings;
 use crate::process::channel::Channel;
@@ -304,6 +305,10 @@ impl Clerk {
     }
 
     fn broadcast(&mut self, command: &ToShard) {
+        if self.unsent.len() >= COMMANDS_UNSENT_MAX && command.is_question() {
+            tracing::warn!(event = "clerk.full", "a shard takes no commands: a question of an operator is not asked");
+            return;
+        }
         for shard in 0..self.settings.shards {
             self.unsent.push((ShardId(shard), command.clone()));
         }
