@@ -206,7 +206,10 @@ impl Channel {
     }
 
     fn push_samples(&mut self, samples: &[i16]) {
-        let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        let bytes: Vec<u8> = match self.encoding {
+            Encoding::G711(law) => samples.iter().map(|sample| law.encode(*sample)).collect(),
+            Encoding::Pcm { .. } => samples.iter().flat_map(|sample| sample.to_le_bytes()).collect(),
+        };
         if !bytes.is_empty() {
             self.push(&bytes);
         }
