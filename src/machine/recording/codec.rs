@@ -6,12 +6,16 @@ use crate::wire::g711;
 use crate::wire::g711::Law;
 use crate::wire::tape::record::Format;
 
+/// Whatever an encoder was given, a decoder can make this of it.
+const OPUS_RATE: u32 = 48_000;
+
 /// Audio that can be put on a timeline. Telephone events, comfort noise and everything unknown is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codec {
     G711(Law),
     G722,
     L16 { rate: u32, channels: u8 },
+    Opus,
 }
 
 impl Codec {
@@ -23,6 +27,8 @@ impl Codec {
             // G722 payload format is 8,000 Hz".
             ("g722", 8_000) => Some(Self::G722),
             ("l16", rate @ 8_000..=48_000) => Some(Self::L16 { rate, channels: format.channels.clamp(1, 8) }),
+            // RFC 7587 §4.1: "The RTP timestamp is incremented with a 48000 Hz clock rate for all modes of Opus".
+            ("opus", OPUS_RATE) => Some(Self::Opus),
             _ => None,
         }
     }
@@ -47,6 +53,7 @@ impl Codec {
             Self::G722 => "g722".to_owned(),
             Self::L16 { rate, channels: 1 } => format!("l16/{rate}"),
             Self::L16 { rate, channels } => format!("l16/{rate}/{channels}"),
+            Self::Opus => "opus".to_owned(),
         }
     }
 
@@ -55,6 +62,7 @@ impl Codec {
         match self {
             Self::G711(_) | Self::G722 => 8_000,
             Self::L16 { rate, .. } => rate,
+            Self::Opus => OPUS_RATE,
         }
     }
 
@@ -64,15 +72,17 @@ impl Codec {
             Self::G711(_) => 8_000,
             Self::G722 => 16_000,
             Self::L16 { rate, .. } => rate,
+            Self::Opus => OPUS_RATE,
         }
     }
 
     /// Samples of each channel in a payload.
-    pub const fn samples(self, payload: &[u8]) -> usize {
+    pub fn samples(self, payload: &[u8]) -> usize {
         match self {
             Self::G711(_) => payload.len(),
             Self::G722 => payload.len() * 2,
             Self::L16 { channels, .. } => payload.len() / 2 / channels as usize,
+            Self::Opus => opus_pure::packet::samples(payload, OPUS_RATE as i32).unwrap_or(0),
         }
     }
 }

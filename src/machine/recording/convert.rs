@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use ezk_g722::libg722::Bitrate;
 use ezk_g722::libg722::decoder::Decoder;
+use opus_pure::OpusDecoder;
 use rubato::FftFixedInOut;
 use rubato::Resampler;
 
@@ -21,9 +22,15 @@ const CHUNK: u32 = 100;
 
 pub(super) struct Converter {
     rate: u32,
-    decoders: BTreeMap<StreamKey, Decoder>,
+    decoders: BTreeMap<StreamKey, Memory>,
     run: Option<Run>,
     decoded: Vec<i16>,
+}
+
+/// What a decoder remembers of its stream.
+enum Memory {
+    G722(Box<Decoder>),
+    Opus(Box<OpusDecoder>),
 }
 
 struct Run {
@@ -63,11 +70,28 @@ impl Converter {
         match placed.codec {
             Codec::G711(law) => out.extend(placed.payload.iter().map(|byte| law.decode(*byte))),
             Codec::G722 => {
-                if self.decoders.len() >= DECODERS_MAX && !self.decoders.contains_key(&placed.stream) {
-                    self.decoders.pop_first();
+                let new = || Some(Memory::G722(Box::new(Decoder::new(Bitrate::Mode1_64000, false, false))));
+                if let Some(Memory::G722(decoder)) =
+                    self.memory(placed.stream, |memory| matches!(memory, Memory::G722(_)), new)
+                {
+                    out.extend(decoder.decode(placed.payload));
                 }
-                let new = || Decoder::new(Bitrate::Mode1_64000, false, false);
-                out.extend(self.decoders.entry(placed.stream).or_insert_with(new).decode(placed.payload));
+            }
+            Codec::Opus => {
+                let start = out.len();
+                let samples = placed.codec.samples(placed.payload);
+                out.resize(start + samples, 0);
+                let new =
+                    || OpusDecoder::new(placed.codec.rate() as i32, 1).ok().map(|new| Memory::Opus(Box::new(new)));
+                if let Some(Memory::Opus(decoder)) =
+                    self.memory(placed.stream, |memory| matches!(memory, Memory::Opus(_)), new)
+                {
+                    let room = out.get_mut(start..).unwrap_or_default();
+                    if decoder.decode_s16(placed.payload, samples, room).is_err() {
+                        // A packet that no encoder made is silence, as long as it says.
+                        room.fill(0);
+                    }
+                }
             }
             Codec::L16 { channels, .. } => {
                 let channels = i32::from(channels);
@@ -79,6 +103,23 @@ impl Converter {
                 }
             }
         }
+    }
+
+    /// The stream's decoder, which is another where its codec has changed.
+    fn memory(
+        &mut self,
+        stream: StreamKey,
+        is_own: impl Fn(&Memory) -> bool,
+        new: impl FnOnce() -> Option<Memory>,
+    ) -> Option<&mut Memory> {
+        if !self.decoders.get(&stream).is_some_and(is_own) {
+            self.decoders.insert(stream, new()?);
+            if self.decoders.len() > DECODERS_MAX {
+                let other = self.decoders.keys().find(|key| **key != stream).copied();
+                other.and_then(|other| self.decoders.remove(&other));
+            }
+        }
+        self.decoders.get_mut(&stream)
     }
 
     fn resample(

@@ -35,7 +35,7 @@ impl Encoding {
         for codec in codecs {
             let own = match codec {
                 Codec::G711(law) => Self::G711(law),
-                Codec::G722 | Codec::L16 { .. } => Self::Pcm { rate: codec.rate() },
+                Codec::G722 | Codec::L16 { .. } | Codec::Opus => Self::Pcm { rate: codec.rate() },
             };
             found = Some(match found {
                 None => own,

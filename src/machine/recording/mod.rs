@@ -8,6 +8,7 @@ pub mod codec;
 mod convert;
 mod ledger;
 mod mixdown;
+pub mod ogg;
 pub mod segments;
 mod sequence;
 mod stream;

@@ -252,7 +252,7 @@ fn a_stall_of_the_network_moves_nothing() {
 #[test]
 fn formats_say_what_is_audio() {
     let mut recorded = Recorded::new();
-    let formats = vec![format(96, "pcma", 8_000), format(101, "telephone-event", 8_000), format(97, "opus", 48_000)];
+    let formats = vec![format(96, "pcma", 8_000), format(101, "telephone-event", 8_000), format(97, "g729", 8_000)];
     recorded.mark(0, &Mark::Formats { leg: 0, stream: 0, formats });
     for (number, payload_type) in (0..).zip([96, 101, 13, 97, 0, 96, 96]) {
         let rtp = Rtp { payload_type, ..rtp(number) };
@@ -407,7 +407,7 @@ proptest! {
 fn mixed(encoding: Encoding, frames: &[(u8, u64, Vec<u8>)], ended: u64) -> [Vec<i16>; 2] {
     let mut timeline = Timeline::new(encoding.rate(), Instant::from_nanos(BEGAN));
     let mut mixdown = Mixdown::new(encoding);
-    let formats = vec![format(96, "l16", 48_000), format(9, "g722", 8_000)];
+    let formats = vec![format(96, "l16", 48_000), format(9, "g722", 8_000), format(111, "opus", 48_000)];
     timeline.on_mark(Instant::from_nanos(BEGAN), &Mark::Formats { leg: 0, stream: 0, formats });
     let mut audio = Vec::new();
     for (leg, nanos, packet) in frames {
@@ -510,6 +510,37 @@ fn wideband_and_narrowband_meet_at_the_better_rate() {
     let ratio = power(&left[4_000..44_000]) / power(&tone(48_000, 48_000)[4_000..44_000]);
     assert!((0.9..1.1).contains(&ratio), "{ratio}");
     assert!(left[48_200..2 * 48_000].iter().all(|sample| sample.unsigned_abs() < 200));
+}
+
+#[test]
+fn opus_is_decoded_in_its_place_and_what_is_no_opus_is_silence() {
+    for (channels, bits) in [(1, 16_000), (1, 64_000), (2, 96_000)] {
+        let mut encoder = opus_pure::OpusEncoder::new(48_000, channels, opus_pure::Application::Voip).unwrap();
+        encoder.bitrate_bps = bits;
+        let mut frames = Vec::new();
+        for (number, samples) in (0..).zip(tone(48_000, 48_000).chunks(960)) {
+            let samples: Vec<i16> = samples.iter().flat_map(|sample| vec![*sample; channels]).collect();
+            let mut payload = vec![0; 1_500];
+            let len = encoder.encode_s16(&samples, 960, &mut payload).unwrap();
+            let rtp = Rtp { payload_type: 111, timestamp: number * 960, ..rtp(number) };
+            frames.push((0, SECOND + u64::from(number) * 20 * MILLI, packet(rtp, &payload[..len])));
+        }
+        // A frame of 20 ms whose content is noise, then no frame at all.
+        for (number, payload) in [(50, vec![0x08, 0xFF, 0x13, 0x37]), (51, vec![0x0B])] {
+            let rtp = Rtp { payload_type: 111, timestamp: number * 960, ..rtp(number) };
+            frames.push((0, SECOND + u64::from(number) * 20 * MILLI, packet(rtp, &payload)));
+        }
+        let encoding = Encoding::of([Codec::Opus, Codec::G711(Law::A)]);
+        assert_eq!(encoding, Encoding::Pcm { rate: 48_000 });
+        let [left, right] = mixed(encoding, &frames, 3 * SECOND);
+        assert_eq!((left.len(), right.len()), (3 * 48_000, 3 * 48_000));
+        assert!(left[..48_000].iter().all(|sample| *sample == 0) && right.iter().all(|sample| *sample == 0));
+        // The codec has a delay, which shifts the phase of a tone and not its loudness.
+        let power = |samples: &[i16]| samples.iter().map(|sample| f64::from(*sample).powi(2)).sum::<f64>();
+        let ratio = power(&left[52_000..92_000]) / power(&tone(48_000, 48_000)[4_000..44_000]);
+        assert!((0.8..1.25).contains(&ratio), "{channels} {bits}: {ratio}");
+        assert!(left[2 * 48_000 + 4 * 960..].iter().all(|sample| *sample == 0));
+    }
 }
 
 #[test]

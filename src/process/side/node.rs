@@ -35,6 +35,7 @@ use crate::process::side::recording::so_far::SoFar;
 use crate::process::side::recording::sweep;
 use crate::process::side::recording::tail;
 use crate::process::side::recording::tail::Around;
+use crate::process::side::recording::transcode::Transcoder;
 use crate::process::side::retain;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
@@ -108,6 +109,7 @@ impl Node {
             shelf: Arc::clone(&shelf),
             so_far: SoFar::new(&data, Arc::clone(&key), Arc::clone(&live)),
             live,
+            transcoder: Transcoder::new(&data),
         };
         let api = Api::new(
             node,

@@ -21,6 +21,7 @@ use sqlx::Row;
 use utoipa::ToSchema;
 
 use crate::machine::recording::Encoding;
+use crate::machine::recording::ogg::OggError;
 use crate::machine::recording::view::Channels;
 use crate::machine::recording::view::View;
 use crate::process::side::http::Api;
@@ -37,6 +38,9 @@ use crate::process::side::recording::audio;
 use crate::process::side::recording::finish;
 use crate::process::side::recording::rows;
 use crate::process::side::recording::so_far::SoFarError;
+use crate::process::side::recording::transcode::OggFile;
+use crate::process::side::recording::transcode::Source;
+use crate::process::side::recording::transcode::TranscodeError;
 use crate::process::side::store::StoreError;
 use crate::wire::wav;
 
@@ -44,7 +48,8 @@ use crate::wire::wav;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Media {
-    /// wav (default: µ-law or A-law where the call was, else PCM of 16 bits) or pcm (WAV with PCM of 16 bits)
+    /// wav (default: µ-law or A-law where the call was, else PCM of 16 bits), pcm (WAV with PCM of 16 bits) or ogg (Opus; 503
+    /// while a long one is being encoded)
     format: Option<String>,
     /// stereo (default: left the caller, right the callee), mono, left or right
     channels: Option<String>,
@@ -52,7 +57,7 @@ pub(super) struct Media {
 
 /// The audio of a recording. Every access is in the audit.
 #[utoipa::path(get, path = "/v1/recordings/{id}/media", tag = "recordings", params(("id" = String, Path), Media), responses(
-    (status = 200, description = "A WAV file", content_type = "audio/wav"), (status = 206, description = "The range asked for"),
+    (status = 200, description = "A WAV or Ogg file", content_type = "audio/wav"), (status = 206, description = "The range asked for"),
     (status = 304, description = "Not changed"),
     (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn media(
@@ -64,25 +69,28 @@ pub(super) async fn media(
     Params(params): Params<Media>,
 ) -> Result<Response, Problem> {
     guard::require(&api, &visitor, &READERS, "GET /v1/recordings/{id}/media").await?;
-    let (view, asked) = (channels(params.channels.as_deref())?, is_pcm(params.format.as_deref())?);
+    let (view, format) = (channels(params.channels.as_deref())?, format(params.format.as_deref())?);
     let found = find(&api, &visitor, id).await?;
     let outcome = if method == Method::HEAD { "head" } else { "done" };
     note(&api, &visitor, "recording.read", &found, outcome).await?;
     let audio = audio(&api, &found, headers.contains_key(header::RANGE)).await?;
-    let view = View { encoding: audio.encoding, channels: view, is_pcm: asked };
-    let frames = audio.len / view.stored_bytes() as u64;
-    let bytes = frames * view.format().block_bytes() as u64;
-    let head = wav::header(view.format(), bytes)
-        .map_err(|_| Problem::new(StatusCode::NOT_ACCEPTABLE, "longer than a WAV file can be: ask for one channel"))?;
-    let total = head.len() as u64 + bytes + bytes % 2;
-    let tag = format!("\"{}-{:?}-{}\"", audio.sha256, view.channels, u8::from(view.is_pcm)).to_lowercase();
+    let view = View { encoding: audio.encoding, channels: view, is_pcm: format != Format::Wav };
+    let tag = format!("\"{}-{:?}-{format:?}\"", audio.sha256, view.channels).to_lowercase();
     let mut response = Response::builder()
         .header(header::ETAG, &tag)
         .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::CONTENT_TYPE, "audio/wav");
+        .header(header::CONTENT_TYPE, format.mime());
     if names(&headers, header::IF_NONE_MATCH, &tag) {
         return response.status(StatusCode::NOT_MODIFIED).body(Body::empty()).map_err(broken);
     }
+    let content = match format {
+        Format::Ogg => {
+            let source = Source { reader: audio.reader, len: audio.len, view };
+            Content::Ogg(api.transcoder.file(&tag, source).await.map_err(not_encoded)?)
+        }
+        Format::Wav | Format::Pcm => Content::Wav(File::new(audio, view)?),
+    };
+    let total = content.total();
     // RFC 9110 §13.1.5: a range whose If-Range does not match is not looked at.
     let is_range = !headers.contains_key(header::IF_RANGE) || names(&headers, header::IF_RANGE, &tag);
     let range = headers.get(header::RANGE).filter(|_| is_range).and_then(|range| range.to_str().ok());
@@ -102,17 +110,16 @@ pub(super) async fn media(
                 .map_err(broken);
         }
     };
-    let name = format!("attachment; filename=\"{}.wav\"", found.id());
+    let name = format!("attachment; filename=\"{}.{}\"", found.id(), format.extension());
     let name = HeaderValue::from_str(&name).map_err(|_| Problem::not_found())?;
     let response = response.header(header::CONTENT_LENGTH, end - start).header(header::CONTENT_DISPOSITION, name);
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        let file = File { reader: audio.reader, view, head: head.to_vec(), stored: audio.len, total };
-        Body::from_stream(stream::unfold((file, start), move |(file, at)| async move {
-            let part = file.part(at, end).await?;
+        Body::from_stream(stream::unfold((content, start), move |(content, at)| async move {
+            let part = content.part(at, end).await?;
             let next = part.as_ref().map_or(end, |part| at + part.len() as u64);
-            Some((part, (file, next)))
+            Some((part, (content, next)))
         }))
     };
     response.body(body).map_err(broken)
@@ -144,6 +151,65 @@ async fn audio(api: &Api, found: &Found, is_part: bool) -> Result<Audio, Problem
     Ok(Audio { reader: Arc::new(reader), encoding: rows::encoding(row)?, len, sha256: row.get("sha256") })
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Wav,
+    Pcm,
+    Ogg,
+}
+
+impl Format {
+    const fn mime(self) -> &'static str {
+        match self {
+            Self::Wav | Self::Pcm => "audio/wav",
+            // RFC 7845 §9: "the 'audio/ogg' media type", with the codec named.
+            Self::Ogg => "audio/ogg; codecs=opus",
+        }
+    }
+
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::Wav | Self::Pcm => "wav",
+            Self::Ogg => "ogg",
+        }
+    }
+}
+
+/// What is given out.
+enum Content {
+    Wav(File),
+    Ogg(Arc<OggFile>),
+}
+
+impl Content {
+    fn total(&self) -> u64 {
+        match self {
+            Self::Wav(file) => file.total,
+            Self::Ogg(file) => file.len,
+        }
+    }
+
+    /// What comes at `at`, up to `end`; `None` at the end.
+    async fn part(&self, at: u64, end: u64) -> Option<std::io::Result<Vec<u8>>> {
+        if at >= end {
+            return None;
+        }
+        let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let part = match self {
+            Self::Wav(file) => file.part(at, wanted).await,
+            Self::Ogg(file) => {
+                let file = Arc::clone(file);
+                let read = tokio::task::spawn_blocking(move || file.read(at, wanted.min(audio::CHUNK_BYTES))).await;
+                read.map_err(std::io::Error::other).flatten()
+            }
+        };
+        match part {
+            Ok(part) if part.is_empty() => Some(Err(std::io::ErrorKind::UnexpectedEof.into())),
+            part => Some(part),
+        }
+    }
+}
+
 /// A WAV file as it would be if it were written.
 struct File {
     reader: Arc<audio::Reader>,
@@ -155,16 +221,22 @@ struct File {
 }
 
 impl File {
-    /// What comes at `at`, up to `end`; `None` at the end.
-    async fn part(&self, at: u64, end: u64) -> Option<std::io::Result<Vec<u8>>> {
-        if at >= end {
-            return None;
-        }
-        let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
+    fn new(audio: Audio, view: View) -> Result<Self, Problem> {
+        let frames = audio.len / view.stored_bytes() as u64;
+        let bytes = frames * view.format().block_bytes() as u64;
+        let head = wav::header(view.format(), bytes).map_err(|_| {
+            Problem::new(StatusCode::NOT_ACCEPTABLE, "longer than a WAV file can be: ask for one channel, or for ogg")
+        })?;
+        let total = head.len() as u64 + bytes + bytes % 2;
+        Ok(Self { reader: audio.reader, view, head: head.to_vec(), stored: audio.len, total })
+    }
+
+    /// So many bytes from `at` on, or fewer.
+    async fn part(&self, at: u64, wanted: usize) -> std::io::Result<Vec<u8>> {
         let head = self.head.len() as u64;
         if at < head {
             let rest = self.head.get(at as usize..).unwrap_or_default();
-            return Some(Ok(rest.get(..wanted.min(rest.len())).unwrap_or_default().to_vec()));
+            return Ok(rest.get(..wanted.min(rest.len())).unwrap_or_default().to_vec());
         }
         let (view, reader, stored) = (self.view, Arc::clone(&self.reader), self.stored);
         let unit = view.format().block_bytes() as u64;
@@ -172,21 +244,16 @@ impl File {
         let first = frame * view.stored_bytes() as u64;
         if first >= stored {
             // The byte that makes an odd length even.
-            return (at < self.total).then(|| Ok(vec![0]));
+            return Ok(vec![0; usize::from(at < self.total)]);
         }
         let read = tokio::task::spawn_blocking(move || reader.read(first, audio::CHUNK_BYTES)).await;
-        let part = read.map_err(std::io::Error::other).flatten().map(|stored| {
-            let mut rendered = Vec::new();
-            view.render(&stored, &mut rendered);
-            let skip = ((at - head) % unit) as usize;
-            rendered.drain(..skip.min(rendered.len()));
-            rendered.truncate(wanted);
-            rendered
-        });
-        match part {
-            Ok(part) if part.is_empty() => Some(Err(std::io::ErrorKind::UnexpectedEof.into())),
-            part => Some(part),
-        }
+        let stored = read.map_err(std::io::Error::other).flatten()?;
+        let mut rendered = Vec::new();
+        view.render(&stored, &mut rendered);
+        let skip = ((at - head) % unit) as usize;
+        rendered.drain(..skip.min(rendered.len()));
+        rendered.truncate(wanted);
+        Ok(rendered)
     }
 }
 
@@ -260,12 +327,25 @@ fn channels(text: Option<&str>) -> Result<Channels, Problem> {
     }
 }
 
-fn is_pcm(text: Option<&str>) -> Result<bool, Problem> {
+fn format(text: Option<&str>) -> Result<Format, Problem> {
     match text {
-        None | Some("wav") => Ok(false),
-        Some("pcm") => Ok(true),
-        Some(_) => Err(Problem::bad_parameter("format must be wav or pcm")),
+        None | Some("wav") => Ok(Format::Wav),
+        Some("pcm") => Ok(Format::Pcm),
+        Some("ogg") => Ok(Format::Ogg),
+        Some(_) => Err(Problem::bad_parameter("format must be wav, pcm or ogg")),
     }
+}
+
+fn not_encoded(error: TranscodeError) -> Problem {
+    let status = match &error {
+        TranscodeError::Busy | TranscodeError::Making => StatusCode::SERVICE_UNAVAILABLE,
+        TranscodeError::Ogg(OggError::Rate(_)) => StatusCode::NOT_ACCEPTABLE,
+        TranscodeError::Ogg(OggError::Encoder) | TranscodeError::File(_) => {
+            tracing::error!(event = "recording.encode", "{error}");
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    };
+    Problem::new(status, error.to_string())
 }
 
 fn names(headers: &HeaderMap, name: header::HeaderName, tag: &str) -> bool {

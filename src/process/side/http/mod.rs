@@ -30,6 +30,7 @@ use crate::process::side::mirror::Mirror;
 use crate::process::side::recording::live::Live;
 use crate::process::side::recording::rows::Shelf;
 use crate::process::side::recording::so_far::SoFar;
+use crate::process::side::recording::transcode::Transcoder;
 use crate::process::side::store::Store;
 
 /// What every handler may use.
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) live: Arc<Live>,
     pub(crate) so_far: SoFar,
+    pub(crate) transcoder: Arc<Transcoder>,
     refusals: RefusalBudget,
     streams: AtomicUsize,
 }
@@ -64,6 +66,7 @@ pub(crate) struct Recordings {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) live: Arc<Live>,
     pub(crate) so_far: SoFar,
+    pub(crate) transcoder: Arc<Transcoder>,
 }
 
 impl Api {
@@ -76,7 +79,7 @@ impl Api {
         newest_event: watch::Receiver<i64>,
         recordings: Recordings,
     ) -> Self {
-        let Recordings { shelf, live, so_far } = recordings;
+        let Recordings { shelf, live, so_far, transcoder } = recordings;
         Self(Arc::new(Shared {
             node,
             store,
@@ -87,6 +90,7 @@ impl Api {
             shelf,
             live,
             so_far,
+            transcoder,
             refusals: RefusalBudget::default(),
             streams: AtomicUsize::new(0),
         }))

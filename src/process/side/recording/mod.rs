@@ -2,7 +2,8 @@
 //!
 //! [`work`] is a call's store while it is up, [`tail`] fills these from the tapes, [`finish`] makes a recording of one,
 //! [`finisher`] has the threads for it; [`audio`] is the file it ends in, [`rows`] what the database knows of it. [`live`] are
-//! those that are not there yet, [`so_far`] is what can be heard of them. [`sweep`] deletes what is too old.
+//! those that are not there yet, [`so_far`] is what can be heard of them. [`sweep`] deletes what is too old,
+//! [`transcode`] makes Ogg/Opus of what is asked for so.
 
 pub(crate) mod audio;
 pub(crate) mod finish;
@@ -12,6 +13,7 @@ pub(crate) mod rows;
 pub(crate) mod so_far;
 pub(crate) mod sweep;
 pub(crate) mod tail;
+pub(crate) mod transcode;
 pub(crate) mod work;
 
 #[cfg(test)]

@@ -341,3 +341,30 @@ async fn no_key_of_a_deleted_recording_is_left_in_the_database() {
     sweep::sweep(&store, &Shelf::new(store.clone(), key, world.folder.path())).await.unwrap();
     assert!(!files());
 }
+
+#[tokio::test]
+async fn a_recording_is_given_as_ogg_whole_and_in_parts() {
+    let world = world_with_recordings().await;
+    let admin = world.admin.clone();
+    for query in ["?format=ogg", "?format=ogg&channels=mono"] {
+        let whole = fetch(&world, "GET", &media(query), &admin, "").await;
+        assert_eq!(whole.status, 200, "{}", whole.head);
+        assert!(whole.head.contains("content-type: audio/ogg"), "{}", whole.head);
+        assert!(whole.body.starts_with(b"OggS") && whole.body.len() > 10_000);
+        let reader = opus_pure::OggOpusReader::new(std::io::Cursor::new(&whole.body)).unwrap();
+        assert_eq!(reader.head().channel_count, if query.contains("mono") { 1 } else { 2 });
+        let total = whole.body.len();
+        for (first, last) in [(0, 3), (9_000, 10_000), (total - 5, total - 1)] {
+            let range = format!("Range: bytes={first}-{last}\r\n");
+            let part = fetch(&world, "GET", &media(query), &admin, &range).await;
+            assert_eq!(part.status, 206);
+            assert!(part.body == whole.body[first..=last], "{range}");
+        }
+        let head = fetch(&world, "HEAD", &media(query), &admin, "").await;
+        assert!(head.head.contains(&format!("content-length: {total}")), "{}", head.head);
+        let tag = whole.head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+        let same = fetch(&world, "GET", &media(query), &admin, &format!("If-None-Match: {tag}\r\n")).await;
+        assert_eq!(same.status, 304);
+        assert_eq!(fetch(&world, "GET", &media(query), &admin, "Range: bytes=9999999-\r\n").await.status, 416);
+    }
+}
