@@ -1,5 +1,6 @@
 //! How many times faster than real time a core makes a recording's two channels of G.711: timeline, ledger, mixdown and waveform of
-//! an eight-hour call. Side does decryption, sealing and SHA-256 beside it.
+//! an eight-hour call. Side does decryption, sealing and SHA-256 beside it. Then how many times faster than real time both channels
+//! are encoded as Ogg/Opus, which is done when somebody asks for it.
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
@@ -11,7 +12,9 @@ use tipring::machine::recording::Codec;
 use tipring::machine::recording::Encoding;
 use tipring::machine::recording::Mixdown;
 use tipring::machine::recording::Timeline;
+use tipring::machine::recording::ogg::OggOpus;
 use tipring::machine::recording::view::Peaks;
+use tipring::process::phlem::media::speech::Speech;
 use tipring::wire::g711::Law;
 use tipring::wire::tape::Frame;
 
@@ -50,6 +53,35 @@ fn main() {
             length / spent
         );
     }
+    encode(8_000);
+    encode(48_000);
+}
+
+/// Two voices that speak at once, which is more work than a call.
+fn encode(rate: u32) {
+    const SECONDS: usize = 300;
+    let law = Law::A;
+    let [left, right] = [1, 2].map(|number| Speech::voice(number, law));
+    let (mut pcm, times) = (Vec::new(), (rate / 8_000) as usize);
+    for number in 0..SECONDS * 50 {
+        for (left, right) in left.frame(number).into_iter().zip(right.frame(number)) {
+            for _ in 0..times {
+                pcm.extend([law.decode(left), law.decode(right)].iter().flat_map(|sample| sample.to_le_bytes()));
+            }
+        }
+    }
+    let (began, mut out) = (Clock::now(), Vec::new());
+    let Ok(mut ogg) = OggOpus::new(rate, 2) else { return };
+    for part in pcm.chunks(64 * 1_024) {
+        let _ = ogg.push(part, &mut out);
+    }
+    let _ = ogg.finish(&mut out);
+    let (spent, kbits) = (began.elapsed().as_secs_f64(), out.len() as f64 * 8.0 / 1e3 / SECONDS as f64);
+    let times = SECONDS as f64 / spent;
+    println!(
+        "ogg of {rate} samples a second: {times:.0} times real time, an hour in {:.0} s; {kbits:.0} kbit/s",
+        3_600.0 / times
+    );
 }
 
 fn drain(mixdown: &mut Mixdown, audio: &mut Vec<u8>, peaks: &mut Peaks, encoding: Encoding) -> usize {

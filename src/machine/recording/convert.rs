@@ -4,6 +4,8 @@
 //! its end, so that every run is as long as it should be and begins where it should.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 
 use ezk_g722::libg722::Bitrate;
 use ezk_g722::libg722::decoder::Decoder;
@@ -77,22 +79,7 @@ impl Converter {
                     out.extend(decoder.decode(placed.payload));
                 }
             }
-            Codec::Opus => {
-                let start = out.len();
-                let samples = placed.codec.samples(placed.payload);
-                out.resize(start + samples, 0);
-                let new =
-                    || OpusDecoder::new(placed.codec.rate() as i32, 1).ok().map(|new| Memory::Opus(Box::new(new)));
-                if let Some(Memory::Opus(decoder)) =
-                    self.memory(placed.stream, |memory| matches!(memory, Memory::Opus(_)), new)
-                {
-                    let room = out.get_mut(start..).unwrap_or_default();
-                    if decoder.decode_s16(placed.payload, samples, room).is_err() {
-                        // A packet that no encoder made is silence, as long as it says.
-                        room.fill(0);
-                    }
-                }
-            }
+            Codec::Opus => self.decode_opus(placed, out),
             Codec::L16 { channels, .. } => {
                 let channels = i32::from(channels);
                 // RFC 3551 §4.5.11: L16 is in network byte order; the channels of one sample follow each other.
@@ -102,6 +89,24 @@ impl Converter {
                     out.push((sum / channels) as i16);
                 }
             }
+        }
+    }
+
+    /// What no encoder made is silence, as long as it says. Both channels of stereo come as one.
+    fn decode_opus(&mut self, placed: &Placed<'_>, out: &mut Vec<i16>) {
+        let (start, samples) = (out.len(), placed.codec.samples(placed.payload));
+        out.resize(start + samples, 0);
+        let room = out.get_mut(start..).unwrap_or_default();
+        let new = || OpusDecoder::new(placed.codec.rate() as i32, 1).ok().map(|new| Memory::Opus(Box::new(new)));
+        let is_own = |memory: &Memory| matches!(memory, Memory::Opus(_));
+        let Some(Memory::Opus(decoder)) = self.memory(placed.stream, is_own, new) else { return };
+        // A fault of the decoder must cost a packet, not the recording.
+        let decoded = catch_unwind(AssertUnwindSafe(|| decoder.decode_s16(placed.payload, samples, room).is_ok()));
+        if !matches!(decoded, Ok(true)) {
+            room.fill(0);
+        }
+        if decoded.is_err() {
+            self.decoders.remove(&placed.stream);
         }
     }
 

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::id::CallId;
+use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::machine::recording::view::Channels;
 use crate::machine::recording::view::Peaks;
@@ -541,6 +542,80 @@ fn opus_is_decoded_in_its_place_and_what_is_no_opus_is_silence() {
         assert!((0.8..1.25).contains(&ratio), "{channels} {bits}: {ratio}");
         assert!(left[2 * 48_000 + 4 * 960..].iter().all(|sample| *sample == 0));
     }
+}
+
+/// Packets of 20 ms of a tone in Opus, from number `first` on.
+fn opus_frames(encoder: &mut opus_pure::OpusEncoder, first: u32, count: u32, late: u64) -> Vec<(u8, u64, Vec<u8>)> {
+    let speech = tone(48_000, 960 * count as usize);
+    let frames = (first..).zip(speech.chunks(960)).map(|(number, samples)| {
+        let mut payload = vec![0; 1_500];
+        let len = encoder.encode_s16(samples, 960, &mut payload).unwrap();
+        let later = late * 48_000 / SECOND;
+        let rtp = Rtp { payload_type: 111, timestamp: number * 960 + later as u32, ..rtp(number) };
+        (0, SECOND + late + u64::from(number) * 20 * MILLI, packet(rtp, &payload[..len]))
+    });
+    frames.collect()
+}
+
+fn loudness(samples: &[i16]) -> f64 {
+    (samples.iter().map(|sample| f64::from(*sample).powi(2)).sum::<f64>() / samples.len() as f64).sqrt()
+}
+
+#[test]
+fn opus_that_stops_in_silence_goes_on_in_its_place() {
+    let mut encoder = opus_pure::OpusEncoder::new(48_000, 1, opus_pure::Application::Voip).unwrap();
+    let mut frames = opus_frames(&mut encoder, 0, 50, 0);
+    // RFC 6716 §3.2.1: a frame without content stands for discontinuous transmission; then nothing is sent for 0.4 s.
+    let toc = frames[49].2[12] & !3;
+    let nothing = Rtp { payload_type: 111, timestamp: 50 * 960, ..rtp(50) };
+    frames.push((0, SECOND + 50 * 20 * MILLI, packet(nothing, &[toc])));
+    frames.extend(opus_frames(&mut encoder, 51, 50, 400 * MILLI));
+    let [left, right] = mixed(Encoding::Pcm { rate: 48_000 }, &frames, 4 * SECOND);
+    assert_eq!((left.len(), right.len()), (4 * 48_000, 4 * 48_000));
+    let loud = loudness(&tone(48_000, 48_000));
+    let place = |millis: usize| millis * 48;
+    let is_tone = |since, until| (0.9..1.1).contains(&(loudness(&left[place(since)..place(until)]) / loud));
+    assert!(is_tone(1_050, 2_000), "before");
+    assert!(left[place(2_020)..place(2_420)].iter().all(|sample| *sample == 0), "what was not sent");
+    assert!(is_tone(2_450, 3_410), "after");
+    assert!(left[place(3_430)..].iter().all(|sample| *sample == 0));
+}
+
+#[test]
+fn hostile_opus_is_as_long_as_it_says_and_harms_nothing_after_it() {
+    let mut random = Random::new(6_716);
+    let mut encoder = opus_pure::OpusEncoder::new(48_000, 1, opus_pure::Application::Audio).unwrap();
+    let mut frames = opus_frames(&mut encoder, 0, 400, 0);
+    for (_, _, packet) in &mut frames[50..350] {
+        // Noise, or what an encoder made with some of its bits turned or its end cut; a frame of 20 ms in any case.
+        match random.below(3) {
+            0 => {
+                let toc = [1 << 3, 13 << 3, 15 << 3, 31 << 3][random.below(4) as usize];
+                let noise = (0..random.below(200)).map(|_| random.next_u64() as u8);
+                let payload: Vec<u8> = std::iter::once(toc).chain(noise).collect();
+                packet.truncate(12);
+                packet.extend(payload);
+            }
+            1 => {
+                for _ in 0..4 {
+                    let at = 13 + random.below(packet.len() as u64 - 13) as usize;
+                    packet[at] ^= 1 << random.below(8);
+                }
+            }
+            _ => packet.truncate(13 + random.below(packet.len() as u64 - 13) as usize),
+        }
+    }
+    // Longer than any packet may be, frames that do not fit, no frame count, nothing.
+    for (at, payload) in [(360, vec![0xFB, 0x3F]), (361, vec![0xF9, 1, 2]), (362, vec![0xFB]), (363, vec![])] {
+        frames[at].2.truncate(12);
+        frames[at].2.extend::<Vec<u8>>(payload);
+    }
+    let [left, right] = mixed(Encoding::Pcm { rate: 48_000 }, &frames, 10 * SECOND);
+    assert_eq!((left.len(), right.len()), (10 * 48_000, 10 * 48_000));
+    assert!(right.iter().all(|sample| *sample == 0));
+    let ratio = loudness(&left[9 * 48_000 - 24_000..9 * 48_000]) / loudness(&tone(48_000, 48_000));
+    assert!((0.9..1.1).contains(&ratio), "{ratio}");
+    assert!(left[9 * 48_000..].iter().all(|sample| *sample == 0));
 }
 
 #[test]

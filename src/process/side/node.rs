@@ -141,6 +141,8 @@ impl Node {
         running.tasks.spawn(retain::run(store, retained));
         let listened = api.clone();
         running.tasks.spawn(async move { listened.so_far.forget().await });
+        let listened = api.clone();
+        running.tasks.spawn(async move { listened.transcoder.forget().await });
         running.listen(listeners, &api)?;
         Ok(running)
     }

@@ -57,8 +57,10 @@ pub(super) struct Media {
 
 /// The audio of a recording. Every access is in the audit.
 #[utoipa::path(get, path = "/v1/recordings/{id}/media", tag = "recordings", params(("id" = String, Path), Media), responses(
-    (status = 200, description = "A WAV or Ogg file", content_type = "audio/wav"), (status = 206, description = "The range asked for"),
+    (status = 200, description = "A WAV file, or audio/ogg if asked for", content_type = "audio/wav"),
+    (status = 206, description = "The range asked for"),
     (status = 304, description = "Not changed"),
+    (status = 503, body = Problem, content_type = "application/problem+json", description = "Being encoded: ask again"),
     (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn media(
     State(api): State<Api>,
@@ -92,7 +94,9 @@ pub(super) async fn media(
     };
     let total = content.total();
     // RFC 9110 §13.1.5: a range whose If-Range does not match is not looked at.
-    let is_range = !headers.contains_key(header::IF_RANGE) || names(&headers, header::IF_RANGE, &tag);
+    // §14.2: "GET is the only method for which range handling is defined"; of any other it "MUST ignore" the field.
+    let is_range =
+        method == Method::GET && (!headers.contains_key(header::IF_RANGE) || names(&headers, header::IF_RANGE, &tag));
     let range = headers.get(header::RANGE).filter(|_| is_range).and_then(|range| range.to_str().ok());
     let (start, end) = match range.map_or(Range::Whole, |range| parse_range(range, total)) {
         Range::Whole => (0, total),

@@ -11,6 +11,9 @@ use utoipa::ToSchema;
 
 use crate::process::side::store::StoreError;
 
+/// Nothing that is unavailable here is so for long, or nobody knows.
+const RETRY_AFTER_SECONDS: &str = "5";
+
 /// Why a request was not done.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
@@ -70,6 +73,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tipring\""));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
         response
     }

@@ -28,6 +28,8 @@ const FILES_MAX: usize = 16;
 const KEPT: Duration = Duration::from_secs(300);
 const WAIT_MAX: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Each file has a key of its own: the name it is sealed under says nothing.
+const ID: &str = "ogg";
 
 pub(crate) struct OggFile {
     reader: audio::Reader,
@@ -64,8 +66,20 @@ pub(crate) struct Source {
 
 enum Entry {
     Making,
+    /// Last used then.
     Made(Arc<OggFile>, Instant),
-    Failed(TranscodeError),
+    /// Nobody was told so far.
+    Failed(TranscodeError, Instant),
+}
+
+impl Entry {
+    /// Since when it waits for somebody; what is being made does not.
+    const fn idle_since(&self) -> Option<Instant> {
+        match self {
+            Self::Making => None,
+            Self::Made(_, at) | Self::Failed(_, at) => Some(*at),
+        }
+    }
 }
 
 pub(crate) struct Transcoder {
@@ -108,7 +122,7 @@ impl Transcoder {
                 files.insert(name.to_owned(), Entry::Making);
                 None
             }
-            Some(Entry::Failed(error)) => Some(Err(error)),
+            Some(Entry::Failed(error, _)) => Some(Err(error)),
             // Somebody else was told that it failed.
             None => Some(Err(TranscodeError::Making)),
         }
@@ -116,34 +130,43 @@ impl Transcoder {
 
     /// True if it has to be made.
     fn begin(&self, name: &str) -> Result<bool, TranscodeError> {
+        self.forget_old();
         let mut files = self.table();
-        let now = Instant::now();
-        files.retain(|_, entry| !matches!(entry, Entry::Made(_, used_at) if now.duration_since(*used_at) > KEPT));
         if files.contains_key(name) {
             return Ok(false);
         }
         if files.len() >= FILES_MAX {
-            let made = files.iter().filter_map(|(name, entry)| match entry {
-                Entry::Made(_, used_at) => Some((*used_at, name.clone())),
-                Entry::Making | Entry::Failed(_) => None,
-            });
-            let (_, oldest) = made.min().ok_or(TranscodeError::Busy)?;
+            let idle = files.iter().filter_map(|(name, entry)| entry.idle_since().map(|since| (since, name.clone())));
+            let (_, oldest) = idle.min().ok_or(TranscodeError::Busy)?;
             files.remove(&oldest);
         }
         files.insert(name.to_owned(), Entry::Making);
         Ok(true)
     }
 
+    /// Files that nobody asked for lately go, for ever.
+    pub(crate) async fn forget(&self) {
+        loop {
+            tokio::time::sleep(KEPT / 5).await;
+            self.forget_old();
+        }
+    }
+
+    fn forget_old(&self) {
+        let now = Instant::now();
+        self.table().retain(|_, entry| entry.idle_since().is_none_or(|since| now.duration_since(since) < KEPT));
+    }
+
     async fn make(&self, name: String, source: Source) {
         let folder = self.folder.clone();
         let made = match self.turns.acquire().await {
             Ok(_turn) => tokio::task::spawn_blocking(move || encode(&folder, &source)).await,
-            Err(_) => return,
+            Err(_) => Ok(Err(TranscodeError::Busy)),
         };
         let made = made.unwrap_or_else(|error| Err(TranscodeError::File(io::Error::other(error))));
         let entry = match made {
             Ok(file) => Entry::Made(Arc::new(file), Instant::now()),
-            Err(error) => Entry::Failed(error),
+            Err(error) => Entry::Failed(error, Instant::now()),
         };
         self.table().insert(name, entry);
     }
@@ -181,5 +204,44 @@ fn encode(folder: &Path, source: &Source) -> Result<OggFile, TranscodeError> {
     Ok(OggFile { reader: audio::Reader::new(file, ID, &key, len), len })
 }
 
-/// The key is the file's own, so that the name says nothing.
-const ID: &str = "ogg";
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transcoder() -> Arc<Transcoder> {
+        Transcoder::new(Path::new("/nowhere"))
+    }
+
+    fn failed(at: Instant) -> Entry {
+        Entry::Failed(TranscodeError::Busy, at)
+    }
+
+    #[test]
+    fn one_is_made_once_and_few_at_a_time() {
+        let transcoder = transcoder();
+        for number in 0..FILES_MAX {
+            assert!(transcoder.begin(&number.to_string()).unwrap());
+        }
+        assert!(!transcoder.begin("3").unwrap(), "it is being made");
+        assert!(transcoder.look("3").is_none());
+        assert!(matches!(transcoder.begin("more"), Err(TranscodeError::Busy)));
+        transcoder.table().insert("3".to_owned(), failed(Instant::now()));
+        assert!(transcoder.begin("more").unwrap(), "what nobody waits for makes room");
+        assert!(matches!(transcoder.begin("3"), Err(TranscodeError::Busy)));
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_not_kept_for_ever() {
+        let transcoder = transcoder();
+        let now = Instant::now();
+        transcoder.table().insert("told".to_owned(), failed(now));
+        assert!(matches!(transcoder.look("told"), Some(Err(TranscodeError::Busy))));
+        assert!(transcoder.begin("told").unwrap(), "and tried again");
+        let Some(long_ago) = now.checked_sub(KEPT) else { return };
+        transcoder.table().insert("old".to_owned(), failed(long_ago));
+        transcoder.table().insert("new".to_owned(), failed(now));
+        transcoder.forget_old();
+        let left: Vec<_> = transcoder.table().keys().cloned().collect();
+        assert_eq!(left, ["new", "told"]);
+    }
+}
