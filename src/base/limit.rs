@@ -43,7 +43,8 @@ pub const MESH_QUEUE_MAX: usize = 4_096;
 pub const CLERK_BACKLOG_MAX: usize = 65_536;
 /// Questions of operators that wait for the shards.
 pub const QUESTIONS_MAX: usize = 256;
-/// Events on the tape that side has not taken over, all shards of a node: hours of them, a block of 4 KiB at a time.
+/// Events of one shard on the tape that side has not taken over: an hour of all that a shard can do, 14 hours of a block of 4 KiB
+/// every 50 ms. Disk that is full sooner costs media first.
 pub const EVENT_BYTES_MAX: u64 = 4 << 30;
 /// Events of a shard that wait for room on the tape.
 pub const EVENTS_WAITING_MAX: usize = 65_536;

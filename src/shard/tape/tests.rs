@@ -170,17 +170,7 @@ impl Node {
         let ring = Ring::new(memory.clone(), boot, bell.clone(), gaps.clone());
         let figures = Figures::open(&self.memory, SHARD).unwrap();
         let shard = Shard { shard: SHARD, memory, figures, gaps };
-        let settings = TapeSettings {
-            boot,
-            media_segment_bytes: SEGMENT_BYTES,
-            event_segment_bytes: 256 << 10,
-            media_bytes_max: self.media_bytes_max,
-            event_bytes_max: self.event_bytes_max,
-            segment_age_max: Duration::from_secs(600),
-            is_sealed: true,
-        };
-        let disk = Faulty { folder: Folder::open(self.path()).unwrap(), knob: self.knob.clone() };
-        let mut tape = Tape::open(disk, settings, vec![shard]).unwrap();
+        let mut tape = Tape::open(self.disk(), self.settings(boot), vec![shard]).unwrap();
         tape.prepare();
         let instant = Instant::from_millis(boot * 1_000_000);
         let now = Now { instant, unix: UnixTime::from_secs(1_700_000_000 + boot * 1_000) };
@@ -192,6 +182,22 @@ impl Node {
             next: boot as u32 * 1_000_000,
             bell,
         }
+    }
+
+    fn settings(&self, boot: u64) -> TapeSettings {
+        TapeSettings {
+            boot,
+            media_segment_bytes: SEGMENT_BYTES,
+            event_segment_bytes: 256 << 10,
+            media_bytes_max: self.media_bytes_max,
+            event_bytes_max: self.event_bytes_max,
+            segment_age_max: Duration::from_secs(600),
+            is_sealed: true,
+        }
+    }
+
+    fn disk(&self) -> Faulty {
+        Faulty { folder: Folder::open(self.path()).unwrap(), knob: self.knob.clone() }
     }
 
     /// Everything on the tapes, in order and without copies: numbers of frames, and gaps.
@@ -440,6 +446,35 @@ fn what_events_may_use_is_bounded_and_they_wait() {
     engine.settle();
     let (frames, gaps) = node.read();
     assert_eq!((frames.len(), gaps.last().map(|gap| gap.first)), (500, Some(400)));
+}
+
+#[test]
+fn a_shard_whose_events_may_take_no_more_takes_nothing_from_others() {
+    let (mut node, other) = (Node::new(16), Node::new(16));
+    node.event_bytes_max = 3 * (256 << 10);
+    let part = |node: &Node, shard| {
+        let memory = Memory::open(&node.memory, STATE_OFFSET as u64, node.ring_bytes).unwrap();
+        let gaps = ring::gaps();
+        let ring = Ring::new(memory.clone(), 1, Bell::default(), gaps.clone());
+        (ring, Shard { shard, memory, figures: Figures::open(&node.memory, shard).unwrap(), gaps })
+    };
+    let ((mut full, first), (mut free, second)) = (part(&node, SHARD), part(&other, ShardId(1)));
+    let mut tape = Tape::open(node.disk(), node.settings(1), vec![first, second]).unwrap();
+    assert!(tape.prepare());
+    let mut now = Now { instant: Instant::from_millis(1), unix: UnixTime::from_secs(1) };
+    let mut refused = 0;
+    for number in 0..300 {
+        refused += u32::from(!full.record(Track::Events, &numbered(number), now));
+        assert!(number >= 100 || free.record(Track::Events, &numbered(number), now));
+        now.instant = now.instant + Duration::from_millis(60);
+        full.tick(now);
+        free.tick(now);
+        tape.turn(now.instant);
+    }
+    assert!(refused > 0);
+    let written: u64 = files::list(node.path(), ShardId(1)).unwrap().iter().map(|(_, bytes)| bytes).sum();
+    assert!(written >= 100 * 4_096);
+    assert!(free.record(Track::Events, &numbered(300), now));
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub struct TapeSettings {
     pub event_segment_bytes: u64,
     /// All segments of media of the node.
     pub media_bytes_max: u64,
-    /// All segments of events of the node: beyond it events wait in the ring.
+    /// All segments of events of one shard: beyond it its events wait in the ring, and then in the shard.
     pub event_bytes_max: u64,
     /// A segment that has been written to for so long is finished, so that its reader can be done with it.
     pub segment_age_max: Duration,
@@ -84,8 +84,6 @@ pub struct Tape<D: Disk> {
     shards: Vec<ShardTape<D>>,
     batch: Batch,
     taken: Vec<Taken>,
-    /// Of all segments, by track.
-    bytes: [u64; 2],
     complained: Option<Instant>,
 }
 
@@ -107,6 +105,8 @@ struct TrackTape<D: Disk> {
     spares: VecDeque<Current<D::Segment>>,
     /// Finished and not acknowledged, in order, with the bytes they take.
     finished: VecDeque<(SegmentName, u64)>,
+    /// Of all its segments.
+    bytes: u64,
 }
 
 struct Current<S> {
@@ -147,7 +147,6 @@ impl Batch {
 impl<D: Disk> Tape<D> {
     /// Finds what earlier lives left: those segments are finished.
     pub fn open(mut disk: D, settings: TapeSettings, shards: Vec<Shard>) -> io::Result<Self> {
-        let mut bytes_of = [0; 2];
         let mut opened = Vec::with_capacity(shards.len());
         for Shard { shard, memory, figures, gaps } in shards {
             let mut tracks = Track::ALL.map(|_| TrackTape {
@@ -155,12 +154,13 @@ impl<D: Disk> Tape<D> {
                 current: None,
                 spares: VecDeque::new(),
                 finished: VecDeque::new(),
+                bytes: 0,
             });
             for (name, bytes) in disk.list(shard)? {
                 let track = &mut tracks[name.track.index()];
                 track.number = track.number.max(name.segment);
                 track.finished.push_back((name, bytes));
-                bytes_of[name.track.index()] += bytes;
+                track.bytes += bytes;
             }
             for (track, tape) in Track::ALL.into_iter().zip(&tracks) {
                 // Nothing of this life is there yet; what lies before is whole.
@@ -169,15 +169,7 @@ impl<D: Disk> Tape<D> {
             figures.publish_rewritten(0);
             opened.push(ShardTape { shard, ring: Taker::new(memory), figures, gaps, tracks, is_rewritten: false });
         }
-        Ok(Self {
-            disk,
-            settings,
-            shards: opened,
-            batch: Batch::new(),
-            taken: Vec::new(),
-            bytes: bytes_of,
-            complained: None,
-        })
+        Ok(Self { disk, settings, shards: opened, batch: Batch::new(), taken: Vec::new(), complained: None })
     }
 
     /// The reserve of events is there before the first call; false if the disk has no room for it.
@@ -229,7 +221,7 @@ impl<D: Disk> Tape<D> {
                 while let Some(spare) = self.shards[index].tracks[track.index()].spares.pop_front() {
                     drop(spare.file);
                     let _ = self.disk.remove(spare.name);
-                    self.bytes[track.index()] -= spare.bytes;
+                    self.shards[index].tracks[track.index()].bytes -= spare.bytes;
                 }
             }
         }
@@ -282,11 +274,12 @@ impl<D: Disk> Tape<D> {
         let has_room = |current: &Current<_>| {
             u64::from(current.place) * BLOCK_ALIGN as u64 + BLOCK_BYTES_MAX as u64 <= current.bytes
         };
-        tape.spares.is_empty() && !tape.current.as_ref().is_some_and(has_room) && !self.may_grow_events()
+        tape.spares.is_empty() && !tape.current.as_ref().is_some_and(has_room) && !self.may_grow_events(index)
     }
 
-    fn may_grow_events(&self) -> bool {
-        self.bytes[Track::Events.index()] + self.settings.event_segment_bytes <= self.settings.event_bytes_max
+    fn may_grow_events(&self, index: usize) -> bool {
+        let bytes = self.shards[index].tracks[Track::Events.index()].bytes;
+        bytes + self.settings.event_segment_bytes <= self.settings.event_bytes_max
     }
 
     /// Writes as many of the blocks as the segment has room for and confirms them; says how many.
@@ -373,14 +366,14 @@ impl<D: Disk> Tape<D> {
         tape.number += 1;
         let name = SegmentName { shard: shard.shard, track, segment: tape.number };
         let file = self.disk.create(name, bytes, key.as_ref())?;
-        self.bytes[track.index()] += bytes;
+        tape.bytes += bytes;
         Ok(Current { name, file, key, place: 0, bytes, begun: None })
     }
 
     /// Keeps preallocated segments of events, as far as there is room; false if there is not.
     fn reserve(&mut self, index: usize) -> bool {
         while self.shards[index].tracks[Track::Events.index()].spares.len() < SPARES {
-            if !self.may_grow_events() {
+            if !self.may_grow_events(index) {
                 return false;
             }
             match self.create(index, Track::Events) {
@@ -406,18 +399,19 @@ impl<D: Disk> Tape<D> {
 
     /// The current segment gets no more blocks and ends behind its last.
     fn finish_segment(&mut self, index: usize, track: Track) {
-        let Some(current) = self.shards[index].tracks[track.index()].current.take() else { return };
+        let tape = &mut self.shards[index].tracks[track.index()];
+        let Some(current) = tape.current.take() else { return };
         let len = u64::from(current.place) * BLOCK_ALIGN as u64;
         let (name, bytes) = (current.name, current.bytes);
         if len == 0 {
             drop(current.file);
             let _ = self.disk.remove(name);
-            self.bytes[track.index()] -= bytes;
+            tape.bytes -= bytes;
             return;
         }
         let kept = if current.file.finish(len).is_ok() { len } else { bytes };
-        self.bytes[track.index()] -= bytes - kept;
-        self.shards[index].tracks[track.index()].finished.push_back((name, kept));
+        tape.bytes -= bytes - kept;
+        tape.finished.push_back((name, kept));
     }
 
     /// After an error: what was confirmed in it stays, nothing is added.
@@ -425,9 +419,14 @@ impl<D: Disk> Tape<D> {
         self.finish_segment(index, track);
     }
 
+    /// Of the whole node.
+    fn media_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.tracks[Track::Media.index()].bytes).sum()
+    }
+
     fn bound_media(&mut self, index: usize) {
         let wanted = self.settings.media_segment_bytes;
-        while self.bytes[Track::Media.index()] + wanted > self.settings.media_bytes_max {
+        while self.media_bytes() + wanted > self.settings.media_bytes_max {
             if !self.shed_oldest(index, GapCause::Full) {
                 return;
             }
@@ -436,8 +435,8 @@ impl<D: Disk> Tape<D> {
 
     /// Removes media until about `bytes` are free.
     fn make_room(&mut self, index: usize, bytes: u64, cause: GapCause) {
-        let before = self.bytes[Track::Media.index()];
-        while before - self.bytes[Track::Media.index()] < bytes {
+        let before = self.media_bytes();
+        while before - self.media_bytes() < bytes {
             if !self.shed_oldest(index, cause) {
                 return;
             }
@@ -476,8 +475,9 @@ impl<D: Disk> Tape<D> {
             tracing::error!(event = "tape.failed", "cannot remove tape segment {}: {error}", name.file());
             return false;
         }
-        self.shards[index].tracks[name.track.index()].finished.pop_front();
-        self.bytes[name.track.index()] -= bytes;
+        let tape = &mut self.shards[index].tracks[name.track.index()];
+        tape.finished.pop_front();
+        tape.bytes -= bytes;
         true
     }
 
