@@ -126,13 +126,13 @@ fn render(parts: &[Vec<u8>]) -> Result<(u8, Value, String), Failure> {
         match answer.clone() {
             Answer::Calls(more) => calls.extend(more),
             Answer::Trace { steps: more, .. } => steps.extend(more),
-            Answer::Found(_) => {}
+            Answer::Found(_) | Answer::Settled => {}
         }
         last = Some(answer);
     }
     Ok(match last.ok_or_else(unreadable)? {
         Answer::Calls(_) => (0, calls.iter().map(call_json).collect(), calls.iter().map(call_text).collect()),
-        Answer::Found(true) => (0, json!({ "ok": true }), String::new()),
+        Answer::Found(true) | Answer::Settled => (0, json!({ "ok": true }), String::new()),
         Answer::Found(false) => return Err(Failure::new(exit::OTHER, "no such call")),
         Answer::Trace { found: false, .. } => return Err(Failure::new(exit::OTHER, "no such call or phone")),
         Answer::Trace { .. } => (0, steps.iter().map(step_json).collect(), steps.iter().map(step_text).collect()),

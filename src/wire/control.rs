@@ -133,7 +133,12 @@ pub enum Query {
 pub enum Answer {
     Calls(Vec<LiveCall>),
     Found(bool),
-    Trace { found: bool, steps: Vec<TraceStep> },
+    Trace {
+        found: bool,
+        steps: Vec<TraceStep>,
+    },
+    /// To [`Query::Settled`].
+    Settled,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

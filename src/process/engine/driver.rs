@@ -178,7 +178,7 @@ impl Driver {
                 }
                 self.tell_clerk(ToClerk::Found { request, found });
             }
-            ToShard::Settled { request } => self.tell_clerk(ToClerk::Found { request, found: false }),
+            ToShard::Settled { request } => self.tell_clerk(ToClerk::Settled { request }),
             ToShard::HangupAll => self.input(Input::HangupAll, now),
             ToShard::Trace { request, subject } => {
                 let shared = Shared { settings: &self.settings, directory: &self.directory };

@@ -35,10 +35,14 @@ pub enum ToClerk {
         tenant: String,
         steps: Vec<TraceStep>,
     },
-    /// Answer to [`ToShard::Hangup`], [`ToShard::Record`] and [`ToShard::Settled`].
+    /// Answer to [`ToShard::Hangup`] and [`ToShard::Record`].
     Found {
         request: u64,
         found: bool,
+    },
+    /// Answer to [`ToShard::Settled`].
+    Settled {
+        request: u64,
     },
     /// Answer to [`ToShard::Trace`].
     Traced {
@@ -93,7 +97,7 @@ pub enum ToShard {
         by: By,
     },
     HangupAll,
-    /// Answered [`ToClerk::Found`] `false`: whatever was said before is done.
+    /// Answered when whatever was said before is done.
     Settled {
         request: u64,
     },

@@ -227,6 +227,11 @@ impl Clerk {
                     }
                 }
             }
+            ToClerk::Settled { request } => {
+                if let Some(Asker::Keeper(id)) = self.questions.settled(request, shard) {
+                    self.answer_keeper(id, &Answer::Settled, true);
+                }
+            }
         }
     }
 

@@ -42,6 +42,10 @@ impl Questions {
         self.answered(request, from, found).map(|asker| (asker, found))
     }
 
+    pub(super) fn settled(&mut self, request: u64, from: ShardId) -> Option<Asker> {
+        self.answered(request, from, false)
+    }
+
     pub(super) fn traced(
         &mut self,
         request: u64,
@@ -73,6 +77,9 @@ mod tests {
         let request = questions.ask(asker, 2);
         assert_eq!(questions.traced(request, ShardId(1), None), None);
         assert_eq!(questions.traced(request, ShardId(0), None), Some((asker, None)));
+        let request = questions.ask(asker, 2);
+        assert_eq!(questions.settled(request, ShardId(0)), None);
+        assert_eq!(questions.settled(request, ShardId(1)), Some(asker));
     }
 
     #[test]
