@@ -201,7 +201,7 @@ figures! {
     TapeShed "tipring_tape_shed_total" "reason=\"slow\"" "Records given up because the disk had no time or room for them";
     TapeRemoved "tipring_tape_shed_total" "reason=\"full\"" "Records given up because the disk had no time or room for them";
     TapeGaps "tipring_tape_gaps_total" "" "Gaps on the tape";
-    TapeEventsWaiting "tipring_tape_events_waiting_total" "" "Times that an event had to wait for room on the tape";
+    TapeEventsWaiting "tipring_tape_events_waiting_total" "" "Events that had to wait for room on the tape";
     TapeBlocksEvents "tipring_tape_blocks_total" "track=\"events\"" "Blocks confirmed on disk";
     TapeBlocksMedia "tipring_tape_blocks_total" "track=\"media\"" "Blocks confirmed on disk";
     TapeBytesEvents "tipring_tape_bytes_total" "track=\"events\"" "Bytes confirmed on disk";

@@ -30,6 +30,7 @@ use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Settings;
 use crate::process::engine::events::Events;
+use crate::process::engine::events::Waiting;
 use crate::process::engine::figures;
 use crate::process::engine::figures::Own;
 use crate::process::engine::figures::Published;
@@ -103,12 +104,13 @@ pub(super) struct Beginning {
     pub(super) udp_listeners: u8,
     pub(super) is_captured: bool,
     pub(super) tape: Ring,
+    pub(super) waiting: Waiting,
 }
 
 impl Driver {
     pub(super) fn new(beginning: Beginning, now: Now) -> Self {
-        let Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, is_captured, tape } =
-            beginning;
+        let Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, .. } = beginning;
+        let Beginning { is_captured, tape, waiting, .. } = beginning;
         Self {
             shard,
             exchange,
@@ -129,7 +131,7 @@ impl Driver {
             seq: 0,
             now,
             tape,
-            events: Events::default(),
+            events: Events::new(waiting),
             #[cfg(debug_assertions)]
             faults_on_hangup: std::env::var_os("TIPRING_FAULT").is_some_and(|value| value == "hangup"),
         }
@@ -263,7 +265,7 @@ impl Driver {
             Some(at) if at <= now => {
                 self.own.outbox_overflows = self.out.overflows;
                 self.own.tape = self.tape.counts();
-                self.own.events_lost = self.events.lost;
+                (self.own.events_lost, self.own.events_waited) = (self.events.lost, self.events.waited);
                 self.published.publish(&self.exchange, &self.own, figures);
                 self.publish_at = None;
             }

@@ -2,6 +2,9 @@
 //! it is lost, counted and said: its number is missing, and side sees that, too.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::base::limit::EVENTS_WAITING_BYTES_MAX;
@@ -16,31 +19,59 @@ use crate::wire::tape::record::emit_event;
 const TRY_EVERY: Duration = Duration::from_millis(10);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-#[derive(Debug, Default)]
+/// How many events of all shards wait: an engine that ends gives them some time.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    pub(super) fn add(&self, events: usize) {
+        self.0.fetch_add(events, Relaxed);
+    }
+
+    pub(super) fn remove(&self, events: usize) {
+        self.0.fetch_sub(events, Relaxed);
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct Events {
     waiting: VecDeque<Vec<u8>>,
     bytes: usize,
     try_at: Instant,
     complained: Option<Instant>,
+    all: Waiting,
+    /// Events that had to wait.
+    pub(super) waited: u64,
     pub(super) lost: u64,
 }
 
 impl Events {
+    pub(super) fn new(all: Waiting) -> Self {
+        let (waiting, bytes, try_at, complained) = Default::default();
+        Self { waiting, bytes, try_at, complained, all, waited: 0, lost: 0 }
+    }
+
     pub(super) fn push(&mut self, event: &Event, tape: &mut Ring, now: Now) {
         let Ok(record) = emit_event(now.instant, tape.newest_media(), event) else {
-            return self.lose(event, now);
+            return self.lose(event, "it is longer than the tape takes", now);
         };
         if self.waiting.is_empty() && tape.record(Track::Events, &record, now) {
             return;
         }
         if self.waiting.len() >= EVENTS_WAITING_MAX || self.bytes + record.len() > EVENTS_WAITING_BYTES_MAX {
-            return self.lose(event, now);
+            return self.lose(event, "the tape takes none", now);
         }
         if self.waiting.is_empty() {
             self.try_at = now.instant + TRY_EVERY;
         }
         self.bytes += record.len();
         self.waiting.push_back(record);
+        self.waited += 1;
+        self.all.add(1);
     }
 
     /// Tries again with what waits.
@@ -55,6 +86,7 @@ impl Events {
             }
             self.bytes -= record.len();
             self.waiting.pop_front();
+            self.all.remove(1);
         }
     }
 
@@ -63,16 +95,16 @@ impl Events {
     }
 
     #[cold]
-    fn lose(&mut self, event: &Event, now: Now) {
+    fn lose(&mut self, event: &Event, why: &str, now: Now) {
         self.lost += 1;
         if self.complained.is_none_or(|at| now.instant.since(at) >= COMPLAIN_EVERY) {
             self.complained = Some(now.instant);
-            let (shard, lost) = (event.shard.0, self.lost);
+            let (shard, lost, name) = (event.shard.0, self.lost, event.body.name());
             tracing::error!(
                 event = "events.lost",
                 shard,
                 lost,
-                "the tape takes no events: {lost} are lost so far; calls go on"
+                "an event {name} is lost, {lost} so far: {why}; calls go on"
             );
         }
     }
@@ -81,8 +113,9 @@ impl Events {
 impl Drop for Events {
     /// What still waits when the shard ends is lost, too.
     fn drop(&mut self) {
-        if !self.waiting.is_empty() {
-            let waiting = self.waiting.len();
+        let waiting = self.waiting.len();
+        if waiting > 0 {
+            self.all.remove(waiting);
             tracing::error!(
                 event = "events.lost",
                 waiting,
@@ -128,13 +161,19 @@ mod tests {
         let memory = Memory::private(4).unwrap();
         let taker = Taker::new(memory.clone());
         let mut tape = Ring::new(memory, 1, Bell::default(), ring::gaps());
-        let mut events = Events::default();
+        let all = Waiting::default();
+        let mut events = Events::new(all.clone());
         let mut now = Now { instant: Instant::from_millis(1_000), unix: UnixTime::from_secs(1) };
         // Three of them fill a block, and the ring has 32.
         for seq in 1..=200 {
             events.push(&event(seq), &mut tape, now);
         }
-        assert_eq!(events.waiting.len(), 200 - 3 * ring::EVENT_SLOTS);
+        let held = 200 - 3 * ring::EVENT_SLOTS;
+        assert_eq!((events.waiting.len(), all.count(), events.waited), (held, held, held as u64));
+        // What is tried again in vain has waited once.
+        now.instant = now.instant + TRY_EVERY;
+        events.handle_timeout(&mut tape, now);
+        assert_eq!(events.waited, held as u64);
         assert_eq!(events.next_deadline(), Some(now.instant + TRY_EVERY));
         let mut seqs = Vec::new();
         for round in 0..10 {
@@ -148,14 +187,14 @@ mod tests {
         tape.tick(now);
         write(&taker, &mut seqs);
         assert_eq!(seqs, (1..=210).collect::<Vec<_>>());
-        assert_eq!((events.lost, events.bytes, events.next_deadline()), (0, 0, None));
+        assert_eq!((events.lost, events.bytes, events.next_deadline(), all.count()), (0, 0, None, 0));
     }
 
     #[test]
     fn the_bound_holds_and_what_is_lost_is_counted() {
         let memory = Memory::private(4).unwrap();
         let mut tape = Ring::new(memory, 1, Bell::default(), ring::gaps());
-        let mut events = Events::default();
+        let mut events = Events::new(Waiting::default());
         let now = Now { instant: Instant::from_millis(1_000), unix: UnixTime::from_secs(1) };
         for seq in 1..=4_000 {
             events.push(&event(seq), &mut tape, now);

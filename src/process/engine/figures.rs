@@ -81,6 +81,7 @@ pub(super) struct Own {
     pub(super) lost: u64,
     pub(super) outbox_overflows: u64,
     pub(super) events_lost: u64,
+    pub(super) events_waited: u64,
     pub(super) tape: RingCounts,
 }
 
@@ -143,7 +144,7 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::TapeFrames, own.tape.frames),
         (Counter::TapeShed, own.tape.shed),
         (Counter::TapeGaps, own.tape.gaps),
-        (Counter::TapeEventsWaiting, own.tape.events_waiting),
+        (Counter::TapeEventsWaiting, own.events_waited),
     ]);
     values
 }

@@ -22,6 +22,7 @@ use crate::process::engine::clerk::directory::Keeping;
 use crate::process::engine::clerk::store::Store;
 use crate::process::engine::driver::Beginning;
 use crate::process::engine::driver::Driver;
+use crate::process::engine::events::Waiting;
 use crate::process::engine::message::Message;
 use crate::process::engine::received::Received;
 use crate::process::engine::received::ShardHandles;
@@ -82,11 +83,12 @@ fn serve(received: Received) -> Result<(), Failure> {
     let mut posts = Post::mesh(shards.len()).map_err(|error| Failure::from_io("eventfd", &error))?.into_iter();
     let is_captured = engine.hep.address.is_some();
     let (tape, rings) = tape::start(&start, &engine.tape, settings.boot, &shards)?;
-    let mut handles = Vec::new();
+    let (mut handles, waiting) = (Vec::new(), Waiting::default());
     for ((shard, post), ring) in shards.into_iter().zip(posts.by_ref()).zip(rings) {
         let own = bindings.remove(&shard.shard).unwrap_or_default();
         let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping, is_captured, is_plain };
-        let handle = start_shard(shard, post, ring, own, &place, &settings, directory.current()).map_err(forbidden)?;
+        let tape = (ring, waiting.clone());
+        let handle = start_shard(shard, post, tape, own, &place, &settings, directory.current()).map_err(forbidden)?;
         handles.push(handle);
     }
     wait_ready(&handles, &keeper)?;
@@ -96,8 +98,19 @@ fn serve(received: Received) -> Result<(), Failure> {
     keeper.send(&FromChild::Ready).map_err(|error| Failure::from_io("the keeper", &error))?;
     let (boot, is_draining, hep) = (settings.boot, start.draining, engine.hep);
     let teller = tape.teller();
-    let beginning =
-        clerk::Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep, tape: teller };
+    let beginning = clerk::Beginning {
+        boot,
+        settings,
+        post,
+        keeper,
+        link,
+        store,
+        directory,
+        is_draining,
+        hep,
+        tape: teller,
+        waiting,
+    };
     let result = Clerk::new(beginning).and_then(|mut clerk| clerk.run());
     for handle in handles {
         handle.stop();
@@ -154,7 +167,7 @@ struct Place {
 fn start_shard(
     handles: ShardHandles,
     post: Post<Message>,
-    tape: Ring,
+    (tape, waiting): (Ring, Waiting),
     bindings: Vec<Vec<u8>>,
     place: &Place,
     settings: &Arc<Settings>,
@@ -189,8 +202,17 @@ fn start_shard(
     spawn(config, parts, move |now| {
         let mut exchange = Exchange::new(shard, u64::from_le_bytes(seed), pairs, &settings, now);
         exchange.restore_bindings(&bindings, &settings, now);
-        let beginning =
-            Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, is_captured, tape };
+        let beginning = Beginning {
+            shard,
+            exchange,
+            settings,
+            directory,
+            sip_slots_from,
+            udp_listeners,
+            is_captured,
+            tape,
+            waiting,
+        };
         Driver::new(beginning, now)
     })
 }

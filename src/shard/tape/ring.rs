@@ -219,8 +219,6 @@ pub struct RingCounts {
     /// Frames and marks given up because the disk did not keep up.
     pub shed: u64,
     pub gaps: u64,
-    /// Events that found no slot; whoever has them keeps them.
-    pub events_waiting: u64,
 }
 
 /// The shard's end of the ring.
@@ -275,12 +273,11 @@ impl Ring {
         true
     }
 
-    /// Appends a record that was made already. False if there is no room.
+    /// Appends a record that was made already. False if there is no room: an event's maker keeps it.
     pub fn record(&mut self, track: Track, record: &[u8], now: Now) -> bool {
         let Some(room) = self.room(track, record.len(), now) else {
-            match track {
-                Track::Media => self.lose(1, record.len(), now),
-                Track::Events => self.counts.events_waiting += 1,
+            if track == Track::Media {
+                self.lose(1, record.len(), now);
             }
             return false;
         };

@@ -10,6 +10,8 @@ pub mod link;
 pub mod mirror;
 mod questions;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -36,6 +38,7 @@ use crate::process::engine::clerk::mirror::Mirror;
 use crate::process::engine::clerk::questions::Asker;
 use crate::process::engine::clerk::questions::Questions;
 use crate::process::engine::clerk::store::Store;
+use crate::process::engine::events::Waiting;
 use crate::process::engine::message::Message;
 use crate::process::engine::message::ToClerk;
 use crate::process::engine::message::ToShard;
@@ -64,7 +67,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 const MESSAGES_PER_TURN: usize = 4_096;
 /// Calls in one part of an answer.
 const CALLS_PER_PART: usize = 200;
-/// How long a stopping engine waits for BYEs to be answered.
+/// How long a stopping engine waits for BYEs to be answered, and for events to find room on the tape.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 pub struct Clerk {
@@ -79,6 +82,7 @@ pub struct Clerk {
     questions: Questions,
     capture: Option<capture::Mirror>,
     tape: Teller,
+    waiting: Waiting,
     /// Commands that a shard's queue had no room for, in order.
     unsent: Vec<(ShardId, ToShard)>,
     is_draining: bool,
@@ -99,11 +103,13 @@ pub struct Beginning {
     pub is_draining: bool,
     pub hep: Hep,
     pub tape: Teller,
+    pub waiting: Waiting,
 }
 
 impl Clerk {
     pub fn new(beginning: Beginning) -> io::Result<Self> {
-        let Beginning { boot, settings, post, keeper, link, store, directory, is_draining, hep, tape } = beginning;
+        let Beginning { boot, settings, post, keeper, link, store, directory, .. } = beginning;
+        let Beginning { is_draining, hep, tape, waiting, .. } = beginning;
         Ok(Self {
             boot,
             settings,
@@ -116,6 +122,7 @@ impl Clerk {
             questions: Questions::default(),
             capture: capture::Mirror::new(&hep)?,
             tape,
+            waiting,
             unsent: Vec::new(),
             is_draining,
             calls_told: 0,
@@ -143,11 +150,15 @@ impl Clerk {
                 self.sync()?;
                 sync_at = now + SYNC_EVERY;
             }
-            let is_idle = self.mirror.calls_len() == 0 && self.unsent.is_empty();
-            if self.ends_at.is_some_and(|end| now >= end || is_idle) {
+            if self.ends_at.is_some_and(|end| now >= end || self.is_idle()) {
                 return self.sync();
             }
         }
+    }
+
+    /// A shard says that a call is gone after its last event is on the tape or waits.
+    fn is_idle(&self) -> bool {
+        self.mirror.calls_len() == 0 && self.unsent.is_empty() && self.waiting.count() == 0
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -216,6 +227,11 @@ impl Clerk {
                     self.answer_found(asker, found);
                 }
             }
+            ToClerk::Settled { request } => {
+                if let Some(Asker::Keeper(id)) = self.questions.settled(request, shard) {
+                    self.answer_keeper(id, &Answer::Settled, true);
+                }
+            }
             ToClerk::Traced { request, steps } => {
                 if let Some((asker, steps)) = self.questions.traced(request, shard, steps) {
                     match asker {
@@ -225,11 +241,6 @@ impl Clerk {
                             self.answer_keeper(id, &answer, true);
                         }
                     }
-                }
-            }
-            ToClerk::Settled { request } => {
-                if let Some(Asker::Keeper(id)) = self.questions.settled(request, shard) {
-                    self.answer_keeper(id, &Answer::Settled, true);
                 }
             }
         }
