@@ -264,6 +264,7 @@ impl Link {
                 self.desk.on_hello();
                 self.boot.send_replace(Some(boot));
                 self.mirror.on_hello();
+                self.desk.on_call(call.call);
                 return self.send_directory(connection, directory_version).await;
             }
             FromEngine::Registration(registration) => {

@@ -3,7 +3,6 @@
 //! A snapshot replaces all of it at its end; until then the old one is shown.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 
@@ -43,8 +42,6 @@ struct State {
     shown: Tables,
     /// The snapshot that is being received.
     arriving: Option<Tables>,
-    /// Calls named since the connection was made, for telling the lost ones.
-    seen: BTreeSet<CallId>,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +72,6 @@ impl Mirror {
         state.draining = false;
         state.awaited = None;
         state.arriving = Some(Tables::default());
-        state.seen.clear();
     }
 
     pub(crate) fn on_disconnect(&self) {
@@ -131,9 +127,6 @@ impl Mirror {
     pub(crate) fn on_call(&self, call: LiveCall) -> bool {
         let mut state = self.state();
         let id = call.call;
-        if state.seen.len() < MIRRORED_CALLS_MAX {
-            state.seen.insert(id);
-        }
         let table = &mut state.tables().calls;
         let fits = table.len() < MIRRORED_CALLS_MAX || table.contains_key(&id);
         if fits {
@@ -144,10 +137,6 @@ impl Mirror {
 
     pub(crate) fn on_call_gone(&self, call: CallId) {
         self.state().tables().calls.remove(&call);
-    }
-
-    pub(crate) fn seen(&self) -> BTreeSet<CallId> {
-        self.state().seen.clone()
     }
 
     pub(crate) fn call(&self, call: CallId) -> Option<LiveCall> {

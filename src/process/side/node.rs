@@ -88,7 +88,7 @@ impl Node {
         let (mirror, metrics) = (Arc::new(Mirror::default()), Arc::new(Metrics::new(figures)));
         let (newest, newest_event) = watch::channel(ingest::newest_event(&store).await.map_err(failure)?);
         let key = Arc::new(key);
-        let desk = Desk::open(store.clone(), node.clone(), Arc::clone(&mirror), Arc::clone(&metrics), newest);
+        let desk = Desk::open(store.clone(), node.clone(), Arc::clone(&metrics), newest);
         let desk = Arc::new(desk.await.map_err(failure)?);
         let (link, handle) = Link::new(
             socket,

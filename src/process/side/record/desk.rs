@@ -3,6 +3,7 @@
 //! Knows how far the tapes have been read, and so when a call that nobody ended has died with its engine.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -12,11 +13,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::base::id::CallId;
 use crate::base::id::ShardId;
+use crate::base::limit::MIRRORED_CALLS_MAX;
 use crate::base::time::UnixTime;
 use crate::process::side::clock;
 use crate::process::side::metrics::Metrics;
-use crate::process::side::mirror::Mirror;
 use crate::process::side::record::ingest;
 use crate::process::side::record::ingest::Batch;
 use crate::process::side::record::ingest::Ingest;
@@ -32,7 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Desk {
     ingest: tokio::sync::Mutex<Ingest>,
-    mirror: Arc<Mirror>,
     metrics: Arc<Metrics>,
     newest_event: watch::Sender<i64>,
     state: Mutex<State>,
@@ -40,8 +41,9 @@ pub(crate) struct Desk {
 
 #[derive(Default)]
 struct State {
-    /// What is up is known, and the calls that are not are still to be closed.
-    snapshot: Option<Awaited>,
+    /// An engine is connected, and the calls that died before it are still to be closed.
+    closing: Option<Closing>,
+    hellos: u64,
     /// When the engine of a boot was last known to live.
     died_at: BTreeMap<u64, UnixTime>,
     /// By shard: boot and seq of the newest event that was read from the tape.
@@ -50,7 +52,15 @@ struct State {
     rewritten: BTreeMap<ShardId, u64>,
 }
 
-/// A snapshot until the tapes are read as far.
+/// From Hello until the tapes are read as far as its snapshot.
+struct Closing {
+    /// Which Hello it was.
+    hello: u64,
+    /// Calls that the engine has named: they are up, or end by events that are still to come.
+    named: BTreeSet<CallId>,
+    awaited: Option<Awaited>,
+}
+
 struct Awaited {
     snapshot: Snapshot,
     shards: u8,
@@ -61,13 +71,12 @@ impl Desk {
     pub(crate) async fn open(
         store: Store,
         node: String,
-        mirror: Arc<Mirror>,
         metrics: Arc<Metrics>,
         newest_event: watch::Sender<i64>,
     ) -> Result<Self, StoreError> {
         let state = State { read: ingest::read(&store, &node).await?, ..State::default() };
         let ingest = tokio::sync::Mutex::new(Ingest::new(store, node));
-        Ok(Self { ingest, mirror, metrics, newest_event, state: Mutex::new(state) })
+        Ok(Self { ingest, metrics, newest_event, state: Mutex::new(state) })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -99,18 +108,30 @@ impl Desk {
 
     /// An engine is there, and its snapshot is not whole yet.
     pub(crate) fn on_hello(&self) {
-        self.state().snapshot = None;
+        let mut state = self.state();
+        state.hellos += 1;
+        state.closing = Some(Closing { hello: state.hellos, named: BTreeSet::new(), awaited: None });
+    }
+
+    pub(crate) fn on_call(&self, call: CallId) {
+        if let Some(closing) = &mut self.state().closing
+            && closing.named.len() < MIRRORED_CALLS_MAX
+        {
+            closing.named.insert(call);
+        }
     }
 
     /// All that is up is known. `events`: the last event of each shard before that.
     pub(crate) fn on_snapshot(&self, boot: u64, shards: u8, events: Vec<(ShardId, u64)>) {
         let snapshot = Snapshot { boot, events: events.into_iter().collect() };
-        self.state().snapshot = Some(Awaited { snapshot, shards, came: Instant::now() });
+        if let Some(closing) = &mut self.state().closing {
+            closing.awaited = Some(Awaited { snapshot, shards, came: Instant::now() });
+        }
     }
 
     pub(crate) fn on_engine_gone(&self, boot: u64) {
         let mut state = self.state();
-        state.snapshot = None;
+        state.closing = None;
         state.died_at.insert(boot, clock::now());
         while state.died_at.len() > BOOTS_MAX {
             state.died_at.pop_first();
@@ -125,20 +146,19 @@ impl Desk {
     /// Once for each snapshot, when all events from before it are read: calls that have not ended in them and are not in it are
     /// closed.
     pub(crate) async fn close_lost(&self) -> Result<(), StoreError> {
-        let (snapshot, died_at) = {
+        let (hello, snapshot, named, died_at) = {
             let state = self.state();
-            let Some(awaited) = state.snapshot.as_ref().filter(|awaited| awaited.is_caught_up(&state)) else {
+            let Some(closing) = &state.closing else { return Ok(()) };
+            let Some(awaited) = closing.awaited.as_ref().filter(|awaited| awaited.is_caught_up(&state)) else {
                 return Ok(());
             };
-            (awaited.snapshot.clone(), state.died_at.clone())
+            (closing.hello, awaited.snapshot.clone(), closing.named.clone(), state.died_at.clone())
         };
-        let seen = self.mirror.seen();
-        let lost = self.ingest.lock().await.close_lost(|call| seen.contains(&call), &snapshot, &died_at).await?;
+        let lost = self.ingest.lock().await.close_lost(|call| named.contains(&call), &snapshot, &died_at).await?;
         {
+            // Of an engine that came meanwhile it is still to be done.
             let mut state = self.state();
-            if state.snapshot.as_ref().is_some_and(|awaited| awaited.snapshot.boot == snapshot.boot) {
-                state.snapshot = None;
-            }
+            state.closing = state.closing.take().filter(|closing| closing.hello != hello);
         }
         self.metrics.calls_lost.fetch_add(lost, Relaxed);
         if lost > 0 {
@@ -156,5 +176,55 @@ impl Awaited {
             let is_read = last.1 == 0 || state.read.get(&shard).is_some_and(|read| *read >= last);
             is_rewritten && (is_read || self.came.elapsed() >= PATIENCE)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::event::Body;
+    use crate::wire::event::Direction;
+    use crate::wire::event::Event;
+
+    const SHARD: ShardId = ShardId(0);
+
+    async fn desk(folder: &std::path::Path) -> (Desk, Arc<Metrics>) {
+        let store = Store::open(&folder.join("tipring.db")).await.unwrap();
+        let metrics = Arc::new(Metrics::new(Vec::new()));
+        let newest = watch::channel(0).0;
+        (Desk::open(store, "n1".to_owned(), Arc::clone(&metrics), newest).await.unwrap(), metrics)
+    }
+
+    fn started(seq: u64) -> Event {
+        let text = |text: &str| text.to_owned();
+        let (sip_call_id, from, from_name, phone) = (text("x"), text("1"), text(""), text("1"));
+        let (to, dialled, direction) = (text("2"), text("2"), Direction::Internal);
+        let body = Body::CallStarted { sip_call_id, from, from_name, to, dialled, direction, phone };
+        let call = Some(CallId::from_bits(seq.into()));
+        Event { shard: SHARD, seq, at: UnixTime::from_secs(seq), tenant: text("acme"), call, leg: None, body }
+    }
+
+    #[tokio::test]
+    async fn what_an_engine_named_before_it_was_gone_says_nothing_of_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let (desk, metrics) = desk(folder.path()).await;
+        let batch = Batch { boot: 1, events: vec![started(1), started(2)], gaps: Vec::new() };
+        desk.commit(&[batch], Way::Tape).await.unwrap();
+        let lost = async || {
+            desk.close_lost().await.unwrap();
+            metrics.calls_lost.load(Relaxed)
+        };
+        desk.on_rewritten(SHARD, 1);
+        desk.on_hello();
+        (1..=2).for_each(|call| desk.on_call(CallId::from_bits(call)));
+        assert_eq!(lost().await, 0, "no snapshot yet");
+        desk.on_engine_gone(1);
+        desk.on_hello();
+        desk.on_call(CallId::from_bits(2));
+        desk.on_snapshot(1, 1, vec![(SHARD, 2)]);
+        assert_eq!(lost().await, 1);
+        assert!(desk.state().closing.is_none(), "nothing is kept of what was named");
+        desk.on_call(CallId::from_bits(3));
+        assert!(desk.state().closing.is_none());
     }
 }
