@@ -25,6 +25,9 @@ use crate::wire::wav::Wav;
 const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// PCM, and room for what else a WAV file may hold.
 const ANNOUNCEMENT_FILE_BYTES_MAX: u64 = 4 * limit::ANNOUNCEMENT_SAMPLES_MAX as u64;
+/// Of any file that a directory file names.
+pub(super) const FILE_BYTES_MAX: u64 = ANNOUNCEMENT_FILE_BYTES_MAX;
+const _: () = assert!(SECRET_FILE_BYTES_MAX <= FILE_BYTES_MAX);
 
 /// What one file says.
 pub struct DirectoryFile {

@@ -1,8 +1,10 @@
 //! Merges a directory file into the database: all or nothing, inserts and updates what it names, deletes nothing.
 //!
-//! What a file leaves out of an entry takes its default; entries that it does not name stay as they are. The digest of
-//! the file applied last is kept, so that a file is applied once, whatever else changed since.
+//! What a file leaves out of an entry takes its default; entries that it does not name stay as they are. The digests of
+//! the file applied last and of the files that it names are kept, so that it is applied once, whatever else changed since.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
@@ -30,6 +32,9 @@ use crate::wire::link::Announce;
 use crate::wire::link::Record;
 
 const DIGEST: &str = "directory.digest";
+/// Of the files that the file names, by their paths; sealed, for some of them hold a password and nothing else.
+const DIGESTS: &str = "directory.digests";
+type Digests = BTreeMap<String, String>;
 pub(super) const VERSION: &str = "directory.version";
 
 /// What an import did.
@@ -66,31 +71,75 @@ impl From<sqlx::Error> for ImportError {
     }
 }
 
-/// Applies the file at `path` if its content differs from what was applied last.
+/// Applies the file at `path` if its content, or that of a file which it names, differs from what was applied last.
 pub(crate) async fn import_file(store: &Store, key: &NodeKey, path: &Path) -> Result<Imported, ImportError> {
     let size = std::fs::metadata(path)?.len();
     if size > limit::DIRECTORY_FILE_BYTES_MAX {
         return Err(ImportError::File(std::io::Error::other("is too large")));
     }
     let text = std::fs::read_to_string(path)?;
-    let digest = to_hex(&Sha256::digest(text.as_bytes()));
+    let digest = digest_of(text.as_bytes());
     let mut tx = store.write().await?;
-    if store::meta(&mut tx, DIGEST).await?.as_deref() == Some(digest.as_str()) {
-        return Ok(Imported::Unchanged);
-    }
+    let is_same = store::meta(&mut tx, DIGEST).await?.as_deref() == Some(digest.as_str());
+    let known = store::meta(&mut tx, DIGESTS).await?.filter(|_| is_same).and_then(|sealed| open_digests(key, &sealed));
     let folder = path.parent().unwrap_or_else(|| Path::new(".")).to_owned();
     // A large file takes seconds, and the keeper wants to hear that it goes on.
-    let checked = tokio::task::spawn_blocking(move || check_text(&text, &folder)).await;
-    let file = checked.map_err(std::io::Error::other)?.map_err(ImportError::Faults)?;
+    let checked = tokio::task::spawn_blocking(move || check_changed(&text, &folder, known.as_ref())).await;
+    let Some((file, digests)) = checked.map_err(std::io::Error::other)?.map_err(ImportError::Faults)? else {
+        return Ok(Imported::Unchanged);
+    };
     let change = apply(&mut tx, key, &file).await?;
     store::set_meta(&mut tx, DIGEST, &digest).await?;
+    let digests = postcard::to_stdvec(&digests).map_err(|_| StoreError::Row("meta"))?;
+    let sealed = key.seal(DIGESTS, &digests).map_err(StoreError::Seal)?;
+    store::set_meta(&mut tx, DIGESTS, &to_hex(&sealed)).await?;
     tx.commit().await?;
     Ok(Imported::Applied(change))
 }
 
 /// Reads the text of a directory file in `folder`; for a check without a database, too.
 pub fn check_text(text: &str, folder: &Path) -> Result<DirectoryFile, Vec<Fault>> {
-    file::parse(text, &|path, bytes_max| read(&folder.join(path), bytes_max).map_err(|error| error.to_string()))
+    check_noting(text, folder).map(|(file, _)| file)
+}
+
+/// `known`: the digests of the files that this text named when it was applied; `None` if they are the same.
+fn check_changed(
+    text: &str,
+    folder: &Path,
+    known: Option<&Digests>,
+) -> Result<Option<(DirectoryFile, Digests)>, Vec<Fault>> {
+    let is_same = |(path, digest): (&String, &String)| {
+        read(&folder.join(path), file::FILE_BYTES_MAX).is_ok_and(|bytes| digest_of(&bytes) == *digest)
+    };
+    if known.is_some_and(|known| known.iter().all(is_same)) {
+        return Ok(None);
+    }
+    check_noting(text, folder).map(Some)
+}
+
+fn check_noting(text: &str, folder: &Path) -> Result<(DirectoryFile, Digests), Vec<Fault>> {
+    let digests = RefCell::new(Digests::new());
+    let file = file::parse(text, &|path, bytes_max| {
+        let bytes = read(&folder.join(path), bytes_max).map_err(|error| error.to_string())?;
+        digests.borrow_mut().insert(path.to_owned(), digest_of(&bytes));
+        Ok(bytes)
+    })?;
+    Ok((file, digests.into_inner()))
+}
+
+/// What another node key sealed is not known.
+fn open_digests(key: &NodeKey, sealed: &str) -> Option<Digests> {
+    let digests = key.open_value(DIGESTS, &hex(sealed)?).ok()?;
+    postcard::from_bytes(&digests).ok()
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    text.as_bytes().chunks(2).map(digits).collect()
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    to_hex(&Sha256::digest(bytes))
 }
 
 fn read(path: &Path, bytes_max: u64) -> std::io::Result<Vec<u8>> {
@@ -196,7 +245,7 @@ async fn write_phones(
     faults: &mut Vec<Fault>,
 ) -> Result<(), ImportError> {
     let tenants: Vec<(String, String)> = sqlx::query_as("SELECT name, realm FROM tenants").fetch_all(&mut **tx).await?;
-    let realms: std::collections::BTreeMap<_, _> = tenants.into_iter().collect();
+    let realms: BTreeMap<_, _> = tenants.into_iter().collect();
     for phone in phones {
         let Some(realm) = realms.get(&phone.tenant) else {
             faults.push(fault(phone.line, "phone.tenant", format!("there is no tenant {}", phone.tenant)));

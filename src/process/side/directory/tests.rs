@@ -377,3 +377,24 @@ async fn secrets_are_in_no_file_of_the_database() {
         assert!(!holds(&ha1) && !holds(to_hex(&ha1).as_bytes()), "{}", path.display());
     }
 }
+
+#[tokio::test]
+async fn a_file_that_the_directory_names_is_applied_when_it_alone_has_changed() {
+    let world = World::new().await;
+    let text = "[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\nannounce = { file = \"consent.wav\" }\n";
+    let write = |level: i16| {
+        let bytes = wav::emit_pcm(1, 8_000, &[level; 800]).unwrap();
+        std::fs::write(world.folder.path().join("consent.wav"), bytes).unwrap();
+    };
+    let announcement = async || world.whole().await.tenants[0].announce.clone();
+    write(100);
+    assert!(world.import(text).await.unwrap().is_some());
+    let before = announcement().await;
+    assert_eq!(world.import(text).await, Ok(None));
+    write(9_000);
+    assert!(world.import(text).await.unwrap().is_some());
+    assert_ne!(announcement().await, before);
+    assert_eq!(world.import(text).await, Ok(None));
+    std::fs::remove_file(world.folder.path().join("consent.wav")).unwrap();
+    assert!(world.import(text).await.unwrap_err()[0].contains("consent.wav"));
+}
