@@ -37,6 +37,16 @@ impl Law {
         }
     }
 
+    /// By the name of its encoding (RFC 3551 §6), in small letters.
+    pub fn of_name(name: &str, clock: u32) -> Option<Self> {
+        match name {
+            "pcmu" => Some(Self::Mu),
+            "pcma" => Some(Self::A),
+            _ => None,
+        }
+        .filter(|_| clock == SAMPLES_PER_SECOND)
+    }
+
     pub const fn of_payload_type(payload_type: u8) -> Option<Self> {
         match payload_type {
             0 => Some(Self::Mu),

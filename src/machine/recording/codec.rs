@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::wire::g711;
 use crate::wire::g711::Law;
 use crate::wire::tape::record::Format;
 
@@ -20,9 +19,10 @@ pub enum Codec {
 
 impl Codec {
     pub fn of(format: &Format) -> Option<Self> {
+        if let Some(law) = Law::of_name(&format.name, format.clock) {
+            return Some(Self::G711(law));
+        }
         match (format.name.as_str(), format.clock) {
-            ("pcmu", g711::SAMPLES_PER_SECOND) => Some(Self::G711(Law::Mu)),
-            ("pcma", g711::SAMPLES_PER_SECOND) => Some(Self::G711(Law::A)),
             // RFC 3551 §4.5.2: "Even though the actual sampling rate for G.722 audio is 16,000 Hz, the RTP clock rate for the
             // G722 payload format is 8,000 Hz".
             ("g722", 8_000) => Some(Self::G722),
@@ -35,9 +35,10 @@ impl Codec {
 
     /// RFC 3551 §6, table 4: what needs no rtpmap.
     pub const fn of_static(payload_type: u8) -> Option<Self> {
+        if let Some(law) = Law::of_payload_type(payload_type) {
+            return Some(Self::G711(law));
+        }
         match payload_type {
-            0 => Some(Self::G711(Law::Mu)),
-            8 => Some(Self::G711(Law::A)),
             9 => Some(Self::G722),
             10 => Some(Self::L16 { rate: 44_100, channels: 2 }),
             11 => Some(Self::L16 { rate: 44_100, channels: 1 }),

@@ -19,7 +19,6 @@ use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::wire::event::Body;
 use crate::wire::g711::Law;
-use crate::wire::g711::SAMPLES_PER_SECOND;
 use crate::wire::sdp::facts::Format;
 use crate::wire::sdp::facts::MediaFacts;
 use crate::wire::tape::Mark;
@@ -122,12 +121,9 @@ fn laws(facts: &MediaFacts) -> impl Iterator<Item = (&Format, Law)> {
 }
 
 fn law(format: &Format) -> Option<Law> {
-    let is_plain = format.clock == SAMPLES_PER_SECOND && format.channels == 1;
-    match format.name.as_str() {
-        "pcmu" => Some(Law::Mu),
-        "pcma" => Some(Law::A),
+    let law = match format.name.as_str() {
         "" => Law::of_payload_type(format.payload_type),
-        _ => None,
-    }
-    .filter(|_| is_plain)
+        name => Law::of_name(name, format.clock),
+    };
+    law.filter(|_| format.channels == 1)
 }
