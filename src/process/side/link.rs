@@ -16,7 +16,6 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::base::id::CallId;
@@ -72,15 +71,9 @@ enum Command {
 #[derive(Clone)]
 pub(crate) struct LinkHandle {
     commands: mpsc::Sender<Command>,
-    boot: watch::Receiver<Option<u64>>,
 }
 
 impl LinkHandle {
-    /// The engine that spoke last, be it up or not.
-    pub(crate) fn boot(&self) -> Option<u64> {
-        *self.boot.borrow()
-    }
-
     /// Whether the call was found; `None` without an engine.
     pub(crate) async fn hang_up(&self, call: CallId) -> Option<bool> {
         let (answer, answered) = oneshot::channel();
@@ -128,7 +121,6 @@ pub(crate) struct Link {
     metrics: Arc<Metrics>,
     desk: Arc<Desk>,
     commands: mpsc::Receiver<Command>,
-    boot: watch::Sender<Option<u64>>,
 }
 
 /// Why a connection ended.
@@ -168,9 +160,8 @@ impl Link {
         desk: Arc<Desk>,
     ) -> (Self, LinkHandle) {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let (boot, boots) = watch::channel(None);
-        let handle = LinkHandle { commands: sender, boot: boots };
-        (Self { socket, store, key, mirror, metrics, desk, commands, boot }, handle)
+        let handle = LinkHandle { commands: sender };
+        (Self { socket, store, key, mirror, metrics, desk, commands }, handle)
     }
 
     /// Connects again and again; never returns.
@@ -262,9 +253,7 @@ impl Link {
                 tracing::info!(event = "link.up", "connected to engine {node}");
                 (connection.boot, connection.shards) = (Some(boot), shards);
                 self.desk.on_hello();
-                self.boot.send_replace(Some(boot));
                 self.mirror.on_hello();
-                self.desk.on_call(call.call);
                 return self.send_directory(connection, directory_version).await;
             }
             FromEngine::Registration(registration) => {
@@ -275,6 +264,7 @@ impl Link {
                 self.mirror.on_registration_gone(&(tenant, user, contact));
             }
             FromEngine::Call(call) => {
+                self.desk.on_call(call.call);
                 let fits = self.mirror.on_call(call);
                 self.metrics.mirror_overflows.fetch_add(u64::from(!fits), Relaxed);
             }

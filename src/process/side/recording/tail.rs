@@ -47,8 +47,6 @@ use crate::wire::tape::name::SegmentName;
 use crate::wire::tape::record;
 use crate::wire::tape::records;
 
-/// A new engine has by then written again what the dead one left in its ring.
-const REWRITTEN_AFTER_LOOKS: u32 = 100;
 /// Calls whose last recording's place is remembered; of others the database is asked.
 const KNOWN_MAX: usize = 4_096;
 
@@ -221,7 +219,7 @@ impl<D: Done + 'static> Separator<D> {
 
     fn on_block(&mut self, header: &Header, body: &[u8]) -> io::Result<()> {
         let shard = header.shard;
-        self.end_where(|open| open.work.shard() == shard && open.boot < header.boot)?;
+        self.end_before(shard, header.boot)?;
         let clocks = Clocks { instant: header.opened, unix: header.opened_unix };
         for (index, record) in (0..).zip(records(body).flatten()) {
             let place = Place { boot: header.boot, block: header.number, record: index };
@@ -260,8 +258,8 @@ impl<D: Done + 'static> Separator<D> {
     }
 
     /// Calls of engines before this one: nothing of theirs comes any more.
-    pub(crate) fn end_before(&mut self, boot: u64) -> io::Result<()> {
-        self.end_where(|open| open.boot < boot)
+    pub(crate) fn end_before(&mut self, shard: ShardId, boot: u64) -> io::Result<()> {
+        self.end_where(|open| open.work.shard() == shard && open.boot < boot)
     }
 
     fn end_where(&mut self, is_over: impl Fn(&Open) -> bool) -> io::Result<()> {
@@ -384,25 +382,25 @@ impl<D: Done + 'static> Separator<D> {
 /// The thread's.
 struct Tail<D> {
     separator: Separator<D>,
-    link: LinkHandle,
-    /// The engine's boot, and for how many looks it has been that one.
-    engine: (Option<u64>, u32),
+    /// How many shards there are.
+    shards: usize,
 }
 
 impl<D: Done + Send + 'static> Follower for Tail<D> {
     const PAUSE_MAX: Duration = Duration::from_secs(30);
 
     fn look(&mut self, figures: &Figures) -> io::Result<()> {
+        // In this order: what is confirmed after a boot said that it has written everything again has all of it.
+        let rewritten = figures.rewritten();
         let Some((segment, limit)) = figures.committed(Track::Media) else { return Ok(()) };
-        self.separator.read(figures.shard(), segment, limit)
+        self.separator.read(figures.shard(), segment, limit)?;
+        self.separator.end_before(figures.shard(), rewritten)
     }
 
     fn settle(&mut self) -> io::Result<()> {
-        let (boot, looks) = self.engine;
-        self.engine = if self.link.boot() == boot { (boot, looks.saturating_add(1)) } else { (self.link.boot(), 0) };
-        if let (Some(boot), REWRITTEN_AFTER_LOOKS..) = self.engine {
-            self.separator.end_before(boot)?;
-        }
+        // Of shards that a change of the configuration took away nothing comes any more.
+        let shards = self.shards;
+        self.separator.end_where(|open| usize::from(open.work.shard().0) >= shards)?;
         self.separator.write_wanted()
     }
 
@@ -435,5 +433,6 @@ pub(crate) fn start(
     let mut finisher = Finisher::new(rows::folder(data), done, Arc::clone(&live), counts);
     finisher.start()?;
     let separator = Separator::new(data, Arc::clone(key), finisher, live)?;
-    tapes::follow("tapes", memory, link.clone(), Tail { separator, link, engine: (None, 0) })
+    let shards = memory.len();
+    tapes::follow("tapes", memory, link, Tail { separator, shards })
 }

@@ -428,9 +428,10 @@ fn a_call_that_a_dead_engine_left_becomes_a_recording() {
     let mut separator = node.separator();
     let (segment, end) = *tape.ends.last().unwrap();
     separator.read(SHARD, segment, end).unwrap();
-    separator.end_before(tape.boot).unwrap();
+    separator.end_before(SHARD, tape.boot).unwrap();
+    separator.end_before(ShardId(1), tape.boot + 1).unwrap();
     assert_eq!(separator.open(), 1);
-    separator.end_before(tape.boot + 1).unwrap();
+    separator.end_before(SHARD, tape.boot + 1).unwrap();
     assert_eq!(separator.open(), 0);
 }
 
