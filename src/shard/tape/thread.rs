@@ -215,6 +215,16 @@ impl<D: Disk> Tape<D> {
     pub fn finish(&mut self, now: Instant) {
         self.shards.iter().for_each(|shard| shard.ring.close_all());
         self.turn(now);
+        for shard in &self.shards {
+            let left = shard.ring.memory().used(Track::Events);
+            if left > 0 {
+                tracing::error!(
+                    event = "events.left",
+                    shard = shard.shard.0,
+                    "{left} blocks of events found no room on the tape: they are lost unless this node starts another engine"
+                );
+            }
+        }
         for index in 0..self.shards.len() {
             for track in Track::ALL {
                 self.finish_segment(index, track);
