@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection;
+
 use crate::process::side::audit;
 use crate::process::side::audit::Entry;
 use crate::process::side::clock;
@@ -14,6 +16,8 @@ use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
 
 const EVERY: Duration = Duration::from_secs(600);
+const AGAIN: Duration = Duration::from_secs(30);
+const WAIT_SHORT: &str = "PRAGMA busy_timeout = 500";
 const AT_ONCE: i64 = 100;
 const PAUSE: Duration = Duration::from_millis(50);
 /// In one round; more wait for the next.
@@ -31,7 +35,28 @@ pub(crate) async fn run(store: Store, shelf: Arc<Shelf>) {
         if let Err(error) = sweep(&store, &shelf).await {
             tracing::error!(event = "recordings.retention", "recordings that are too old: {error}");
         }
-        tokio::time::sleep(EVERY).await;
+        let is_forgotten = forget(&store).await.unwrap_or_else(|error| {
+            tracing::error!(event = "recordings.retention", "the database's log: {error}");
+            false
+        });
+        tokio::time::sleep(if is_forgotten { EVERY } else { AGAIN }).await;
+    }
+}
+
+/// The log of the database must not keep keys that were deleted. False if somebody who reads long held it up.
+pub(crate) async fn forget(store: &Store) -> Result<bool, StoreError> {
+    // Nobody may write while it waits for those who read: not for long, on a connection of its own.
+    let mut connection = store.pool.acquire().await?.detach();
+    sqlx::query(WAIT_SHORT).execute(&mut connection).await?;
+    let query = sqlx::query_as::<_, (i64, i64, i64)>("PRAGMA wal_checkpoint(TRUNCATE)");
+    let (busy, ..) = query.fetch_one(&mut connection).await?;
+    connection.close().await?;
+    if busy != 0 {
+        let secs = AGAIN.as_secs();
+        tracing::warn!(
+            event = "recordings.retention",
+            "keys that were deleted are still in the database's log, which is in use: again in {secs} s"
+        );
     }
 }
 
@@ -62,7 +87,5 @@ pub(crate) async fn sweep(store: &Store, shelf: &Shelf) -> Result<usize, StoreEr
             tracing::error!(event = "recordings.retention", "the file of a recording that was deleted, {id}: {error}");
         }
     }
-    // The log of the database must not keep keys that were deleted.
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&store.pool).await?;
     Ok(deleted)
 }

@@ -371,3 +371,10 @@ async fn a_recording_is_given_as_ogg_whole_and_in_parts() {
         assert_eq!(fetch(&world, "GET", &media(query), &admin, "Range: bytes=9999999-\r\n").await.status, 416);
     }
 }
+    // Somebody who reads longer keeps the log as it is, and that is noticed.
+    let mut reader = store.pool.begin().await.unwrap();
+    let _: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM recordings").fetch_one(&mut *reader).await.unwrap();
+    world.token("another", Role::Read, None).await;
+    assert!(!sweep::forget(&store).await.unwrap());
+    reader.rollback().await.unwrap();
+    assert!(sweep::forget(&store).await.unwrap());
