@@ -73,16 +73,33 @@ pub(super) async fn media(
     guard::require(&api, &visitor, &READERS, "GET /v1/recordings/{id}/media").await?;
     let (view, format) = (channels(params.channels.as_deref())?, format(params.format.as_deref())?);
     let found = find(&api, &visitor, id).await?;
-    let outcome = if method == Method::HEAD { "head" } else { "done" };
+    let answer = answer(&api, &found, &method, &headers, view, format).await;
+    let outcome = match (&answer, method == Method::HEAD) {
+        (Err(_), _) => "failed",
+        (Ok(_), true) => "head",
+        (Ok(_), false) => "done",
+    };
     note(&api, &visitor, "recording.read", &found, outcome).await?;
-    let audio = audio(&api, &found, headers.contains_key(header::RANGE)).await?;
-    let view = View { encoding: audio.encoding, channels: view, is_pcm: format != Format::Wav };
+    answer
+}
+
+/// Nothing of the audio is sent before the access is noted.
+async fn answer(
+    api: &Api,
+    found: &Found,
+    method: &Method,
+    headers: &HeaderMap,
+    channels: Channels,
+    format: Format,
+) -> Result<Response, Problem> {
+    let audio = audio(api, found, headers.contains_key(header::RANGE)).await?;
+    let view = View { encoding: audio.encoding, channels, is_pcm: format != Format::Wav };
     let tag = format!("\"{}-{:?}-{format:?}\"", audio.sha256, view.channels).to_lowercase();
     let mut response = Response::builder()
         .header(header::ETAG, &tag)
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CONTENT_TYPE, format.mime());
-    if names(&headers, header::IF_NONE_MATCH, &tag) {
+    if names(headers, header::IF_NONE_MATCH, &tag) {
         return response.status(StatusCode::NOT_MODIFIED).body(Body::empty()).map_err(broken);
     }
     let content = match format {
@@ -96,7 +113,7 @@ pub(super) async fn media(
     // RFC 9110 §13.1.5: a range whose If-Range does not match is not looked at.
     // §14.2: "GET is the only method for which range handling is defined"; of any other it "MUST ignore" the field.
     let is_range =
-        method == Method::GET && (!headers.contains_key(header::IF_RANGE) || names(&headers, header::IF_RANGE, &tag));
+        *method == Method::GET && (!headers.contains_key(header::IF_RANGE) || names(headers, header::IF_RANGE, &tag));
     let range = headers.get(header::RANGE).filter(|_| is_range).and_then(|range| range.to_str().ok());
     let (start, end) = match range.map_or(Range::Whole, |range| parse_range(range, total)) {
         Range::Whole => (0, total),
@@ -117,7 +134,7 @@ pub(super) async fn media(
     let name = format!("attachment; filename=\"{}.{}\"", found.id(), format.extension());
     let name = HeaderValue::from_str(&name).map_err(|_| Problem::not_found())?;
     let response = response.header(header::CONTENT_LENGTH, end - start).header(header::CONTENT_DISPOSITION, name);
-    let body = if method == Method::HEAD {
+    let body = if *method == Method::HEAD {
         Body::empty()
     } else {
         Body::from_stream(stream::unfold((content, start), move |(content, at)| async move {

@@ -1,6 +1,8 @@
 //! `/v1/recordings`: which there are, finished or not; deleting and holding; recording a call that is up. The audio is
 //! [`media`](super::media)'s.
 
+use std::collections::BTreeMap;
+
 use axum::Extension;
 use axum::Json;
 use axum::extract::Path;
@@ -192,11 +194,27 @@ async fn live_items(
             && until.is_none_or(|until| live.started_at < until)
             && calls.as_ref().is_none_or(|calls| calls.contains(&live.call))
     };
-    let mut items = Vec::new();
-    for live in api.live.list(before, limit, fits) {
-        items.push(live_item(api, &live).await?);
+    items_of(api, &api.live.list(before, limit, fits)).await
+}
+
+async fn items_of(api: &Api, recordings: &[LiveRecording]) -> Result<Vec<RecordingItem>, Problem> {
+    let up = recordings.iter().filter_map(|live| api.mirror.call(live.call));
+    let mut parties: BTreeMap<CallId, Parties> =
+        up.map(|call| (call.call, (call.sip_call_id, call.from, call.to))).collect();
+    let mut query =
+        QueryBuilder::<Sqlite>::new("SELECT call, sip_call_id, from_user, to_user FROM cdrs WHERE call IN (");
+    let mut ended = query.separated(", ");
+    for live in recordings.iter().filter(|live| !parties.contains_key(&live.call)) {
+        ended.push_bind(live.call.to_string());
     }
-    Ok(items)
+    query.push(")");
+    for row in query.build().fetch_all(&api.store.pool).await? {
+        if let Ok(call) = row.get::<&str, _>("call").parse() {
+            parties.insert(call, (row.get("sip_call_id"), row.get("from_user"), row.get("to_user")));
+        }
+    }
+    // One call may have several recordings.
+    Ok(recordings.iter().map(|live| live_item(live, parties.get(&live.call).cloned().unwrap_or_default())).collect())
 }
 
 /// Calls with this Call-ID, up or ended.
@@ -207,20 +225,15 @@ async fn calls_of(api: &Api, sip_call_id: &str) -> Result<Vec<CallId>, Problem> 
     Ok(up.iter().map(|call| call.call).chain(ended.iter().filter_map(|call| call.parse().ok())).collect())
 }
 
-async fn live_item(api: &Api, live: &LiveRecording) -> Result<RecordingItem, Problem> {
-    let parties = match api.mirror.call(live.call) {
-        Some(call) => Some((call.sip_call_id, call.from, call.to)),
-        None => {
-            let query = sqlx::query_as("SELECT sip_call_id, from_user, to_user FROM cdrs WHERE call = ?");
-            query.bind(live.call.to_string()).fetch_optional(&api.store.pool).await?
-        }
-    };
-    let (sip_call_id, from, to) = parties.unwrap_or_default();
+/// Call-ID, From, To.
+type Parties = (String, String, String);
+
+fn live_item(live: &LiveRecording, (sip_call_id, from, to): Parties) -> RecordingItem {
     let until = match live.state {
         live::State::Recording => clock::now(),
         live::State::Processing(ended_at) => ended_at,
     };
-    Ok(RecordingItem {
+    RecordingItem {
         id: live.id.clone(),
         call: live.call.to_string(),
         sip_call_id,
@@ -240,7 +253,8 @@ async fn live_item(api: &Api, live: &LiveRecording) -> Result<RecordingItem, Pro
         pauses: Vec::new(),
         announced: Vec::new(),
         held: false,
-    })
+        failure: None,
+    }
 }
 
 /// One recording.
@@ -255,7 +269,7 @@ pub(super) async fn one(
     guard::require(&api, &visitor, &READERS, "GET /v1/recordings/{id}").await?;
     match find(&api, &visitor, id).await? {
         Found::Row(row) => Ok(Json(item(&row)?)),
-        Found::Live(live) => Ok(Json(live_item(&api, &live).await?)),
+        Found::Live(live) => items_of(&api, &[live]).await?.pop().map(Json).ok_or_else(Problem::not_found),
     }
 }
 
@@ -273,7 +287,11 @@ pub(super) async fn delete(
     let found = find(&api, &visitor, id).await?;
     let row = found.row()?;
     let done = api.shelf.delete(row.get("id")).await?;
-    let outcome = if done == Deletion::Done { "done" } else { "held" };
+    let outcome = match done {
+        Deletion::Done => "done",
+        Deletion::Held => "held",
+        Deletion::Missing => "not found",
+    };
     note(&api, &visitor, "recording.delete", &found, outcome).await?;
     match done {
         Deletion::Done => Ok(StatusCode::NO_CONTENT),
@@ -281,6 +299,7 @@ pub(super) async fn delete(
     }
 }
 
+        Deletion::Missing => Err(Problem::not_found()),
 /// Keeps a recording from being deleted.
 #[utoipa::path(put, path = "/v1/recordings/{id}/hold", tag = "recordings", params(("id" = String, Path)), responses(
     (status = 204, description = "Held"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]

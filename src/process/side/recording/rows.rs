@@ -260,7 +260,9 @@ impl Shelf {
             .execute(&self.store.pool)
             .await?;
         if done.rows_affected() == 0 {
-            return Ok(Deletion::Held);
+            let query = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM recordings WHERE id = ?").bind(id);
+            let is_held = query.fetch_one(&self.store.pool).await? > 0;
+            return Ok(if is_held { Deletion::Held } else { Deletion::Missing });
         }
         if let Err(error) = self.remove(id).await {
             tracing::error!(event = "recording.left", "the audio of {id}, whose key is deleted: {error}");
@@ -279,3 +281,5 @@ impl Shelf {
         Ok(())
     }
 }
+    /// There is none.
+    Missing,

@@ -71,7 +71,7 @@ pub(crate) async fn sweep(store: &Store, shelf: &Shelf) -> Result<usize, StoreEr
         }
         for (id, tenant) in expired {
             // It may have been held since it was read.
-            if shelf.delete(&id).await? == Deletion::Held {
+            if shelf.delete(&id).await? != Deletion::Done {
                 continue;
             }
             deleted += 1;
