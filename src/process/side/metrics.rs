@@ -198,6 +198,8 @@ impl Metrics {
                 "Recordings that found the queue full and were taken up later.",
                 &self.finishing.left_behind,
             ),
+            ("side_recordings_failed_total", "Calls that no recording could be made of.", &self.finishing.given_up),
+            ("side_recordings_unreadable_total", "Stores of calls that were set aside.", &self.finishing.unreadable),
         ];
         for (name, help, count) in counters {
             text.counter(name, help);

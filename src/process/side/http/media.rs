@@ -18,6 +18,7 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde::Serialize;
 use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
 use utoipa::ToSchema;
 
 use crate::machine::recording::Encoding;
@@ -168,7 +169,7 @@ async fn audio(api: &Api, found: &Found, is_part: bool) -> Result<Audio, Problem
             Err(error) => return Err(failed(error)),
         },
     };
-    let (reader, len) = api.shelf.open(row).await?.ok_or_else(deleted)?;
+    let (reader, len) = api.shelf.open(row).await?.ok_or_else(|| no_audio(row))?;
     Ok(Audio { reader: Arc::new(reader), encoding: rows::encoding(row)?, len, sha256: row.get("sha256") })
 }
 
@@ -325,7 +326,7 @@ pub(super) async fn peaks(
 ) -> Result<Json<PeaksAnswer>, Problem> {
     guard::require(&api, &visitor, &READERS, "GET /v1/recordings/{id}/peaks").await?;
     let (peaks, rate) = match find(&api, &visitor, id).await? {
-        Found::Row(row) if row.get::<Option<Vec<u8>>, _>("key").is_none() => return Err(deleted()),
+        Found::Row(row) if row.get::<Option<Vec<u8>>, _>("key").is_none() => return Err(no_audio(&row)),
         Found::Row(row) => (rows::detail(&row)?.peaks, row.get("rate")),
         Found::Live(live) => match api.so_far.snapshot(&live, true).await {
             Ok(Some(snapshot)) => (snapshot.finished.detail.peaks.clone(), snapshot.finished.encoding.rate()),
@@ -386,7 +387,10 @@ fn failed(error: SoFarError) -> Problem {
     }
 }
 
-fn deleted() -> Problem {
+fn no_audio(row: &SqliteRow) -> Problem {
+    if row.get::<&str, _>("state") == rows::FAILED {
+        return Problem::new(StatusCode::CONFLICT, "no recording could be made of the call");
+    }
     Problem::new(StatusCode::GONE, "the recording was deleted")
 }
 

@@ -76,8 +76,11 @@ pub(super) struct RecordingItem {
     started_at: String,
     /// Until now, of one that is being recorded.
     duration_ms: u64,
-    /// recording: the call is up; processing: it ended and its recording is being made; completed; absent: deleted
+    /// recording: the call is up; processing: it ended and its recording is being made; completed; failed: no recording could
+    /// be made; absent: deleted
     state: String,
+    /// Why it failed. What was recorded is kept, and it is tried again when side starts.
+    failure: Option<String>,
     /// complete: everything that reached us is in it; degraded: something is not, or nobody can say; null before it is
     /// completed
     verdict: Option<String>,
@@ -296,10 +299,10 @@ pub(super) async fn delete(
     match done {
         Deletion::Done => Ok(StatusCode::NO_CONTENT),
         Deletion::Held => Err(Problem::new(StatusCode::CONFLICT, "the recording is held")),
+        Deletion::Missing => Err(Problem::not_found()),
     }
 }
 
-        Deletion::Missing => Err(Problem::not_found()),
 /// Keeps a recording from being deleted.
 #[utoipa::path(put, path = "/v1/recordings/{id}/hold", tag = "recordings", params(("id" = String, Path)), responses(
     (status = 204, description = "Held"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
@@ -431,6 +434,8 @@ pub(super) async fn note(
 
 fn item(row: &SqliteRow) -> Result<RecordingItem, Problem> {
     let text = |column: &str| row.get::<Option<String>, _>(column).unwrap_or_default();
+    let failure: Option<String> = row.get("failure");
+    let made = |column: &str| Some(row.get::<String, _>(column)).filter(|_| failure.is_none());
     let detail = rows::detail(row)?;
     let pause = |(since_ms, until_ms)| Pause { since_ms, until_ms };
     let announced = |finish::Announced { leg, announce, played }| {
@@ -447,16 +452,17 @@ fn item(row: &SqliteRow) -> Result<RecordingItem, Problem> {
         started_at: clock::text(clock::from_sql(row.get("started_at"))),
         duration_ms: u64::try_from(row.get::<i64, _>("duration_ms")).unwrap_or_default(),
         state: row.get("state"),
-        verdict: Some(row.get("verdict")),
+        verdict: made("verdict"),
         ledger: rows::ledger(row)?,
-        sha256: Some(row.get("sha256")),
-        encoding: Some(row.get("encoding")),
-        rate: Some(row.get("rate")),
+        sha256: made("sha256"),
+        encoding: made("encoding"),
+        rate: Some(row.get("rate")).filter(|_| failure.is_none()),
         segments: detail.segments.into_iter().map(segment).collect(),
         segments_more: detail.segments_more,
         pauses: detail.pauses.into_iter().map(pause).collect(),
         announced: detail.announced.into_iter().map(announced).collect(),
         held: row.get("is_held"),
+        failure,
     })
 }
 

@@ -27,6 +27,7 @@ use crate::process::side::recording::work::Chunk;
 use crate::process::side::recording::work::Chunks;
 use crate::process::side::recording::work::Clocks;
 use crate::process::side::seal::KEY_BYTES;
+use crate::wire::g711::Law;
 use crate::wire::rtp::Header;
 use crate::wire::tape::Frame;
 use crate::wire::tape::Mark;
@@ -78,6 +79,20 @@ pub(crate) struct Detail {
     pub(crate) segments_more: u64,
 }
 
+impl Detail {
+    /// Of one that could not be made.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            pauses: Vec::new(),
+            peaks: Peaks::new(Encoding::G711(Law::Mu)),
+            announced: Vec::new(),
+            is_ended: false,
+            segments: Vec::new(),
+            segments_more: 0,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Announced {
     pub(crate) leg: u8,
@@ -102,7 +117,7 @@ struct Survey {
 /// Writes the audio of what the store has so far to an empty file, sealed under `key`; the caller syncs it. The answer is the
 /// same however often it is done.
 pub(crate) fn finish(store: &Chunks, file: &File, id: &str, key: &[u8; KEY_BYTES]) -> io::Result<Finished> {
-    let survey = survey(store);
+    let survey = survey(store)?;
     let encoding = Encoding::of(survey.found.iter().copied());
     let mut timeline = Timeline::new(encoding.rate(), survey.began);
     let mut segments = Segments::new(survey.began);
@@ -129,7 +144,7 @@ pub(crate) fn finish(store: &Chunks, file: &File, id: &str, key: &[u8; KEY_BYTES
             Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => {}
         }
         making.failed.is_none()
-    });
+    })?;
     let samples = timeline.finish(survey.ended, &mut making.mixdown);
     making.drain();
     let peaks = making.finish()?;
@@ -186,7 +201,7 @@ impl Making {
     }
 }
 
-fn survey(store: &Chunks) -> Survey {
+fn survey(store: &Chunks) -> io::Result<Survey> {
     let mut formats = Formats::default();
     let mut began = None;
     let mut survey = Survey {
@@ -225,10 +240,10 @@ fn survey(store: &Chunks) -> Survey {
         }
         survey.ended = survey.ended.max(at);
         true
-    });
+    })?;
     survey.announced.sort_by_key(|announced| announced.leg);
     survey.upto = upto;
-    survey
+    Ok(survey)
 }
 
 impl Survey {
@@ -243,17 +258,17 @@ impl Survey {
 }
 
 /// Every record before `upto`, in order, until one is refused; says where the next would be.
-fn each(store: &Chunks, upto: u64, mut on_record: impl FnMut(Record<'_>, &Chunk) -> bool) -> u64 {
+fn each(store: &Chunks, upto: u64, mut on_record: impl FnMut(Record<'_>, &Chunk) -> bool) -> io::Result<u64> {
     let mut position = Chunks::FIRST;
     while position < upto
-        && let Some(chunk) = store.read(position)
+        && let Some(chunk) = store.read(position)?
     {
         position = chunk.next;
         if !records(&chunk.records).flatten().all(|record| on_record(record, &chunk)) {
             break;
         }
     }
-    position
+    Ok(position)
 }
 
 fn digest(reader: &audio::Reader, encoding: Encoding, bytes: u64) -> io::Result<String> {

@@ -1,7 +1,8 @@
 //! Makes recordings of stores that have ended, beside the thread that reads the tapes: a bounded queue and some threads.
 //!
-//! Long ones have a thread of their own, so that short ones do not wait for them. What fails is tried again, later each time;
-//! what is made once is not made again because the database failed. Killed at any point, the store is still there.
+//! Long ones have a thread of their own, so that short ones do not wait for them. What fails is tried again, later each time,
+//! and given up when it is the store that fails and not the disk or the database: then the store is kept, and tried at the next
+//! start. What is made once is not made again because the database failed. Killed at any point, the store is still there.
 
 use std::collections::VecDeque;
 use std::io;
@@ -37,15 +38,27 @@ const LONG_BYTES: u64 = 48 << 20;
 const SHORT_WORKERS: usize = 3;
 const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+/// With the pauses between them about four minutes.
+const ATTEMPTS_MAX: u32 = 10;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Knows which recordings are done. Waits for the database.
 pub(crate) trait Done: Send + Sync {
     /// Last place of the call's recordings, and the highest number among them.
     fn last(&self, call: CallId) -> io::Result<(Place, u32)>;
-    fn is_done(&self, id: &str) -> io::Result<bool>;
-    /// Durable when it returns; doing it again changes nothing.
+    fn known(&self, id: &str) -> io::Result<Known>;
+    /// Durable when it returns; doing it again changes nothing. A fault of the database is [busy](io::ErrorKind::ResourceBusy).
     fn put(&self, job: &Job, key: &[u8; KEY_BYTES], finished: &Finished) -> io::Result<()>;
+    /// Notes that none could be made, and why.
+    fn give_up(&self, job: &Job, cause: &str) -> io::Result<()>;
+}
+
+/// What there is of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    Nothing,
+    Failed,
+    Done,
 }
 
 /// A store that has ended.
@@ -58,6 +71,8 @@ pub(crate) struct Job {
     pub(crate) store: Arc<Chunks>,
     pub(crate) bytes: u64,
     attempts: u32,
+    /// Attempts that failed by what the store is.
+    faults: u32,
     not_before: Option<Instant>,
     made: Option<([u8; KEY_BYTES], Finished)>,
 }
@@ -65,11 +80,17 @@ pub(crate) struct Job {
 impl Job {
     pub(crate) fn new(call: CallId, number: u32, last: Place, store: Arc<Chunks>, bytes: u64) -> Self {
         let id = work::id_of(call, number);
-        Self { call, number, id, last, store, bytes, attempts: 0, not_before: None, made: None }
+        Self { call, number, id, last, store, bytes, attempts: 0, faults: 0, not_before: None, made: None }
     }
 
     fn is_due(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| at <= now)
+    }
+
+    /// Whether the store's fault is told often enough.
+    fn is_hopeless(&mut self, error: &io::Error, attempts_max: u32) -> bool {
+        self.faults += u32::from(!is_passing(error));
+        self.faults >= attempts_max
     }
 
     fn put_off(&mut self, error: &io::Error) {
@@ -86,6 +107,15 @@ impl Job {
     }
 }
 
+/// Somebody has to make room, or the database has to answer: the store is not to blame.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::QuotaExceeded;
+    use io::ErrorKind::ReadOnlyFilesystem;
+    use io::ErrorKind::ResourceBusy;
+    use io::ErrorKind::StorageFull;
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | ResourceBusy)
+}
+
 /// What is counted of finishing.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -93,6 +123,10 @@ pub(crate) struct Counts {
     pub(crate) failures: AtomicU64,
     /// Stores that found the queue full and are taken up from the disk later.
     pub(crate) left_behind: AtomicU64,
+    /// Stores that no recording could be made of.
+    pub(crate) given_up: AtomicU64,
+    /// Stores that could not be read, and were set aside.
+    pub(crate) unreadable: AtomicU64,
     pub(crate) waiting: AtomicU64,
 }
 
@@ -120,6 +154,8 @@ struct Shared<D> {
     queue: Mutex<Queue>,
     wake: Condvar,
     stop: AtomicBool,
+    folders: Mutex<()>,
+    attempts_max: u32,
 }
 
 pub(crate) struct Finisher<D> {
@@ -139,7 +175,9 @@ impl<D: Done + 'static> Finisher<D> {
     /// `folder`: where recordings lie.
     pub(crate) fn new(folder: PathBuf, done: D, live: Arc<Live>, counts: Arc<Counts>) -> Self {
         let (queue, wake, stop) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        let shared = Arc::new(Shared { folder, done, live, counts, queue, wake, stop });
+        let (folders, attempts_max) = (Mutex::default(), ATTEMPTS_MAX);
+        let shared = Shared { folder, done, live, counts, queue, wake, stop, folders, attempts_max };
+        let shared = Arc::new(shared);
         Self { shared, has_workers: false, capacity: FINISHING_MAX }
     }
 
@@ -159,12 +197,22 @@ impl<D: Done + 'static> Finisher<D> {
         self
     }
 
+    #[cfg(test)]
+    fn with_attempts(mut self, attempts_max: u32) -> Self {
+        Arc::get_mut(&mut self.shared).unwrap().attempts_max = attempts_max;
+        self
+    }
+
     pub(crate) fn has_workers(&self) -> bool {
         self.has_workers
     }
 
     pub(crate) fn done(&self) -> &D {
         &self.shared.done
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.shared.counts
     }
 
     /// False if there is no room: the store stays where it is.
@@ -222,6 +270,10 @@ impl<D: Done> Shared<D> {
             let caught = catch_unwind(AssertUnwindSafe(|| self.finish(&mut job)));
             let finished = caught.unwrap_or_else(|_| Err(io::Error::other("it panicked")));
             let has_failed = finished.is_err();
+            let finished = match finished {
+                Err(error) if job.is_hopeless(&error, self.attempts_max) => self.give_up(&job, &error),
+                finished => finished,
+            };
             let mut queue = self.queue();
             queue.taken -= 1;
             match finished {
@@ -269,6 +321,19 @@ impl<D: Done> Shared<D> {
         Ok(())
     }
 
+    /// It is shown as failed, and its store stays where it is.
+    fn give_up(&self, job: &Job, error: &io::Error) -> io::Result<()> {
+        job.store.sync()?;
+        self.done.give_up(job, &error.to_string())?;
+        // Nobody has its key.
+        let _ = std::fs::remove_file(rows::audio_path(&self.folder, &job.id));
+        self.counts.given_up.fetch_add(1, Relaxed);
+        self.live.on_gone(&job.id);
+        let id = &job.id;
+        tracing::error!(event = "recording.given-up", call = %job.call, "no recording could be made of {id}: {error}");
+        Ok(())
+    }
+
     fn make(&self, job: &mut Job) -> io::Result<()> {
         let (key, finished) = match job.made.take() {
             Some(made) => made,
@@ -287,12 +352,15 @@ impl<D: Done> Shared<D> {
         let path = rows::audio_path(&self.folder, &job.id);
         let draft = path.with_extension("new");
         let folder = path.parent().unwrap_or(&self.folder);
-        std::fs::create_dir_all(folder)?;
+        // Who finds it there must not be before who makes it durable.
+        let making = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        rows::create_folder(folder)?;
+        drop(making);
         let file = rows::create_file(&draft)?;
         let finished = finish::finish(&job.store, &file, &job.id, &key)?;
         file.sync_all()?;
         std::fs::rename(&draft, &path)?;
-        std::fs::File::open(folder)?.sync_all()?;
+        rows::sync_folder(folder)?;
         Ok((key, finished))
     }
 }
@@ -314,6 +382,8 @@ mod tests {
         done: Mutex<Vec<u32>>,
         is_let_go: AtomicBool,
         keys: Mutex<Vec<[u8; KEY_BYTES]>>,
+        kind: Mutex<Option<io::ErrorKind>>,
+        given_up: Mutex<Vec<(u32, String)>>,
     }
 
     impl Done for Arc<Slow> {
@@ -321,8 +391,8 @@ mod tests {
             Ok((Place::default(), 0))
         }
 
-        fn is_done(&self, _: &str) -> io::Result<bool> {
-            Ok(false)
+        fn known(&self, _: &str) -> io::Result<Known> {
+            Ok(Known::Nothing)
         }
 
         fn put(&self, job: &Job, key: &[u8; KEY_BYTES], _: &Finished) -> io::Result<()> {
@@ -333,9 +403,14 @@ mod tests {
             }
             if self.failures.load(Relaxed) > 0 {
                 self.failures.fetch_sub(1, Relaxed);
-                return Err(io::Error::other("no database"));
+                return Err((*self.kind.lock().unwrap()).unwrap_or(io::ErrorKind::Other).into());
             }
             self.done.lock().unwrap().push(job.number);
+            Ok(())
+        }
+
+        fn give_up(&self, job: &Job, cause: &str) -> io::Result<()> {
+            self.given_up.lock().unwrap().push((job.number, cause.to_owned()));
             Ok(())
         }
     }
@@ -390,6 +465,30 @@ mod tests {
         let keys = slow.keys.lock().unwrap();
         assert_eq!(keys.len(), 3);
         assert!(keys.iter().all(|key| *key == keys[0]), "made once");
+    }
+
+    #[test]
+    fn what_never_succeeds_is_given_up_and_its_store_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(rows::work_folder(folder.path())).unwrap();
+        let slow = Arc::new(Slow::default());
+        slow.failures.store(u32::MAX, Relaxed);
+        let mut finisher =
+            Finisher::new(folder.path().to_owned(), Arc::clone(&slow), Arc::default(), Arc::default()).with_attempts(2);
+        finisher.start().unwrap();
+        assert!(finisher.offer(job(folder.path(), 1, 1)));
+        until("it is given up", || !slow.given_up.lock().unwrap().is_empty());
+        until("it is told", || !finisher.shared.queue().done.is_empty());
+        assert_eq!(slow.asked.load(Relaxed), 2);
+        assert_eq!(finisher.counts().given_up.load(Relaxed), 1);
+        let id = work::id_of(CallId::from_bits(3), 1);
+        assert!(Work::path(&rows::work_folder(folder.path()), &id).exists());
+        assert!(!rows::audio_path(folder.path(), &id).exists());
+        // A disk that is full is nobody's fault.
+        *slow.kind.lock().unwrap() = Some(io::ErrorKind::StorageFull);
+        assert!(finisher.offer(job(folder.path(), 2, 1)));
+        until("it was tried often", || slow.asked.load(Relaxed) == 5);
+        assert_eq!(slow.given_up.lock().unwrap().len(), 1);
     }
 
     #[test]

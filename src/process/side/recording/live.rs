@@ -32,7 +32,6 @@ impl State {
 pub(crate) struct LiveRecording {
     pub(crate) id: String,
     pub(crate) call: CallId,
-    /// Empty if the tape lost the beginning.
     pub(crate) tenant: String,
     pub(crate) started_at: UnixTime,
     pub(crate) state: State,

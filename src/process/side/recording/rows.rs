@@ -26,13 +26,18 @@ use crate::process::side::recording::finish::Detail;
 use crate::process::side::recording::finish::Finished;
 use crate::process::side::recording::finisher::Done;
 use crate::process::side::recording::finisher::Job;
+use crate::process::side::recording::finisher::Known;
 use crate::process::side::recording::work;
+use crate::process::side::recording::work::Begin;
 use crate::process::side::recording::work::Place;
 use crate::process::side::seal::KEY_BYTES;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
 use crate::wire::g711::Law;
+
+/// The state of one that could not be made.
+pub(crate) const FAILED: &str = "failed";
 
 pub(crate) fn folder(data: &Path) -> PathBuf {
     data.join("recordings")
@@ -47,6 +52,25 @@ pub(crate) fn audio_path(folder: &Path, id: &str) -> PathBuf {
 /// The stores of calls.
 pub(crate) fn work_folder(folder: &Path) -> PathBuf {
     folder.join("work")
+}
+
+/// Makes a folder that is still there after a loss of power.
+pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or_else(|| Path::new("."));
+    create_folder(parent)?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_folder(parent)
+}
+
+/// The names of its files are durable when this returns.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// An empty file that its owner alone may read.
@@ -118,15 +142,56 @@ impl Done for Database {
         Ok((rows.iter().map(place).max().unwrap_or_default(), rows.iter().map(number).max().unwrap_or(0)))
     }
 
-    fn is_done(&self, id: &str) -> io::Result<bool> {
-        let query = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM recordings WHERE id = ?").bind(id);
-        let found = self.handle.block_on(query.fetch_one(&self.store.pool)).map_err(io::Error::other)?;
-        Ok(found > 0)
+    fn known(&self, id: &str) -> io::Result<Known> {
+        let query = sqlx::query_scalar::<_, String>("SELECT state FROM recordings WHERE id = ?").bind(id);
+        let state = self.handle.block_on(query.fetch_optional(&self.store.pool)).map_err(io::Error::other)?;
+        Ok(match state.as_deref() {
+            None => Known::Nothing,
+            Some(FAILED) => Known::Failed,
+            Some(_) => Known::Done,
+        })
     }
 
     fn put(&self, job: &Job, key: &[u8; KEY_BYTES], finished: &Finished) -> io::Result<()> {
-        self.handle.block_on(put(&self.store, &self.key, job, key, finished)).map_err(io::Error::other)
+        self.handle.block_on(put(&self.store, &self.key, job, key, finished)).map_err(fault)
     }
+
+    fn give_up(&self, job: &Job, cause: &str) -> io::Result<()> {
+        let begin = job.store.begin()?;
+        self.handle.block_on(give_up(&self.store, job, &begin, cause)).map_err(fault)
+    }
+}
+
+fn fault(error: StoreError) -> io::Error {
+    let kind = match error {
+        StoreError::Sql(_) => io::ErrorKind::ResourceBusy,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+async fn give_up(store: &Store, job: &Job, begin: &Begin, cause: &str) -> Result<(), StoreError> {
+    let detail = serde_json::to_string(&Detail::nothing()).map_err(|_| StoreError::Row("recordings"))?;
+    sqlx::query(
+        "INSERT INTO recordings (id, call, tenant, boot, block, record, started_at, duration_ms, state, verdict,
+             encoding, rate, samples, sha256, ledger, detail, failure)
+         VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, '', 'pcmu', 8000, 0, '', '[]', ?, ?)
+         ON CONFLICT (id) DO UPDATE SET boot = excluded.boot, block = excluded.block, record = excluded.record,
+             failure = excluded.failure WHERE state = excluded.state",
+    )
+    .bind(&job.id)
+    .bind(job.call.to_string())
+    .bind(&begin.tenant)
+    .bind(job.last.boot.cast_signed())
+    .bind(job.last.block.cast_signed())
+    .bind(job.last.record)
+    .bind(clock::to_sql(begin.at))
+    .bind(FAILED)
+    .bind(detail)
+    .bind(cause)
+    .execute(&store.pool)
+    .await?;
+    Ok(())
 }
 
 async fn put(
@@ -144,7 +209,12 @@ async fn put(
     sqlx::query(
         "INSERT INTO recordings (id, call, tenant, boot, block, record, started_at, duration_ms, state, verdict,
              encoding, rate, samples, sha256, ledger, detail, key)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'completed', ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'completed', ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (id) DO UPDATE SET boot = excluded.boot, block = excluded.block, record = excluded.record,
+             started_at = excluded.started_at, duration_ms = excluded.duration_ms,
+             state = excluded.state, verdict = excluded.verdict, encoding = excluded.encoding, rate = excluded.rate,
+             samples = excluded.samples, sha256 = excluded.sha256, ledger = excluded.ledger, detail = excluded.detail,
+             key = excluded.key, failure = NULL WHERE state = 'failed'",
     )
     .bind(&job.id)
     .bind(job.call.to_string())
@@ -226,6 +296,8 @@ pub(crate) fn ledger(row: &SqliteRow) -> Result<Vec<LedgerLine>, StoreError> {
 pub(crate) enum Deletion {
     Done,
     Held,
+    /// There is none.
+    Missing,
 }
 
 /// For those who read recordings.
@@ -270,9 +342,13 @@ impl Shelf {
         Ok(Deletion::Done)
     }
 
-    /// The audio of a recording whose key is deleted.
+    /// The audio of a recording whose key is deleted, and the store of one that was never made.
     pub(crate) async fn remove(&self, id: &str) -> Result<(), StoreError> {
         match std::fs::remove_file(audio_path(&self.folder, id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        match work::destroy(&work_folder(&self.folder), id) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
@@ -281,5 +357,3 @@ impl Shelf {
         Ok(())
     }
 }
-    /// There is none.
-    Missing,

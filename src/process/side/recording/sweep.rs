@@ -26,7 +26,7 @@ const DAY_MICROS: i64 = 86_400_000_000;
 
 const EXPIRED: &str =
     "SELECT recordings.id, recordings.tenant FROM tenants JOIN recordings ON recordings.tenant = tenants.name
-     WHERE tenants.recording_days > 0 AND recordings.state = 'completed' AND recordings.is_held = 0
+     WHERE tenants.recording_days > 0 AND recordings.state <> 'absent' AND recordings.is_held = 0
          AND recordings.started_at < ?1 - tenants.recording_days * ?2 LIMIT ?3";
 const LEFT: &str = "SELECT id FROM recordings WHERE state = 'absent' AND stored <> 'gone' LIMIT ?";
 
@@ -58,6 +58,7 @@ pub(crate) async fn forget(store: &Store) -> Result<bool, StoreError> {
             "keys that were deleted are still in the database's log, which is in use: again in {secs} s"
         );
     }
+    Ok(busy == 0)
 }
 
 /// How many recordings were deleted.

@@ -2,7 +2,7 @@
 //!
 //! A thread of its own, which may wait for the disk. A segment is acknowledged when everything up to it is durable in the
 //! stores or in recordings. Killed at any point it reads the segments that are left again: places tell what is there already.
-//! After a fault it goes on at the block that it could not take.
+//! After a fault it goes on at the block that it could not take; after a sync that failed it reads all again that is not durable.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -23,6 +24,7 @@ use crate::process::side::recording::finisher::Counts;
 use crate::process::side::recording::finisher::Done;
 use crate::process::side::recording::finisher::Finisher;
 use crate::process::side::recording::finisher::Job;
+use crate::process::side::recording::finisher::Known;
 use crate::process::side::recording::live::Live;
 use crate::process::side::recording::rows;
 use crate::process::side::recording::work;
@@ -85,7 +87,7 @@ impl<D: Done + 'static> Separator<D> {
     /// `data`: the node's folder. Stores that were left behind go on.
     pub(crate) fn new(data: &Path, key: Arc<NodeKey>, finisher: Finisher<D>, live: Arc<Live>) -> io::Result<Self> {
         let folder = rows::folder(data);
-        std::fs::create_dir_all(rows::work_folder(&folder))?;
+        rows::create_folder(&rows::work_folder(&folder))?;
         Ok(Self {
             tape: data.join("tape"),
             folder,
@@ -108,13 +110,28 @@ impl<D: Done + 'static> Separator<D> {
         self.recover()?;
         let mut tape = self.tapes.remove(&shard).unwrap_or_default();
         let read = self.read_tape(&mut tape, shard, segment, limit);
-        self.tapes.insert(shard, tape);
-        read?;
-        if !self.finisher.has_workers() {
-            self.finisher.work_off()?;
+        if self.cut_back(shard) {
+            tape.start_over();
+            self.refused.remove(&shard);
         }
+        self.tapes.insert(shard, tape);
+        let worked = if self.finisher.has_workers() { Ok(()) } else { self.finisher.work_off() };
         self.on_done();
-        Ok(())
+        read.and(worked)
+    }
+
+    /// Stores that a sync failed for, up to where they are durable: the tape has the rest. True if there is one. Those that are
+    /// being finished stay as they are; until they are recordings nothing is acknowledged.
+    fn cut_back(&mut self, shard: ShardId) -> bool {
+        let before = self.open.len();
+        self.open.retain(|call, Open { work, .. }| {
+            let cut = if work.shard() == shard && work.is_broken() { Some(work.cut_back()) } else { None };
+            if let Some(Err(error)) = &cut {
+                tracing::error!(event = "recordings.failed", call = %call, "a store that could not be synced: {error}");
+            }
+            !matches!(cut, Some(Ok(())))
+        });
+        self.open.len() < before
     }
 
     /// Stores of before: those whose recording is done go, those that have ended become recordings, the others go on.
@@ -135,18 +152,23 @@ impl<D: Done + 'static> Separator<D> {
                 continue;
             }
             let id = work::id_of(call, number);
-            if self.finisher.done().is_done(&id)? {
-                work::destroy(&folder, &id)?;
-                continue;
+            match self.finisher.done().known(&id)? {
+                Known::Done => {
+                    self.discard(&id);
+                    continue;
+                }
+                // One that failed is tried once more by each process.
+                Known::Failed if self.is_recovered => continue,
+                Known::Failed | Known::Nothing => {}
             }
             if self.is_recovered && self.finisher.is_full() {
                 self.has_left_behind = true;
                 break;
             }
-            let mut work = Work::open(&folder, &id, ShardId(0), &self.key)?;
+            let mut work = self.open_store(&id, ShardId(0))?;
             if work.last() == Place::default() {
                 // Killed before anything was written: the tape has it all.
-                work::destroy(&folder, &id)?;
+                self.discard(&id);
                 continue;
             }
             if let Some(begin) = work.begin() {
@@ -158,6 +180,7 @@ impl<D: Done + 'static> Separator<D> {
             if is_over {
                 if self.finisher.is_full() {
                     work.sync()?;
+                    rows::sync_folder(&folder)?;
                 }
                 self.hand_over(call, Open { work, boot, number });
             } else {
@@ -166,6 +189,25 @@ impl<D: Done + 'static> Separator<D> {
         }
         self.is_recovered = true;
         Ok(())
+    }
+
+    /// Goes on with a store, or begins it. One that cannot be read stops no other.
+    fn open_store(&self, id: &str, shard: ShardId) -> io::Result<Work> {
+        let folder = rows::work_folder(&self.folder);
+        match Work::open(&folder, id, shard, &self.key) {
+            Err(error) if is_of_the_file(&error) => {
+                work::set_aside(&folder, id, &error.to_string()).map_err(|_| error)?;
+                self.finisher.counts().unreadable.fetch_add(1, Relaxed);
+                Work::open(&folder, id, shard, &self.key)
+            }
+            opened => opened,
+        }
+    }
+
+    /// A store that nobody needs. Left behind it goes at the next start.
+    fn discard(&self, id: &str) {
+        work::destroy(&rows::work_folder(&self.folder), id)
+            .unwrap_or_else(|error| tracing::warn!(event = "recording.left", "the store of {id}: {error}"));
     }
 
     fn read_tape(&mut self, tape: &mut Tape, shard: ShardId, segment: u64, limit: u64) -> io::Result<()> {
@@ -214,7 +256,8 @@ impl<D: Done + 'static> Separator<D> {
         for open in self.open.values_mut().filter(|open| open.work.shard() == shard) {
             open.work.sync()?;
         }
-        self.finishing.values().filter(|finishing| finishing.shard == shard).try_for_each(|one| one.store.sync())
+        self.finishing.values().filter(|finishing| finishing.shard == shard).try_for_each(|one| one.store.sync())?;
+        rows::sync_folder(&rows::work_folder(&self.folder))
     }
 
     fn on_block(&mut self, header: &Header, body: &[u8]) -> io::Result<()> {
@@ -283,16 +326,15 @@ impl<D: Done + 'static> Separator<D> {
         if place <= last {
             return Ok(false);
         }
-        let folder = rows::work_folder(&self.folder);
         let mut number = newest + 1;
-        let mut work = Work::open(&folder, &work::id_of(call, number), shard, &self.key)?;
+        let mut work = self.open_store(&work::id_of(call, number), shard)?;
         // A store that ended and was left behind on the disk.
         while work.is_ended() {
             if place <= work.last() {
                 return Ok(false);
             }
             number += 1;
-            work = Work::open(&folder, &work::id_of(call, number), shard, &self.key)?;
+            work = self.open_store(&work::id_of(call, number), shard)?;
         }
         let is_new = work.append(place, clocks, record)?;
         self.open.insert(call, Open { work, boot: place.boot, number });
@@ -326,6 +368,7 @@ impl<D: Done + 'static> Separator<D> {
         open.work.flush()?;
         if self.finisher.is_full() {
             open.work.sync()?;
+            rows::sync_folder(&rows::work_folder(&self.folder))?;
         }
         if let Some(open) = self.open.remove(&call) {
             self.hand_over(call, open);
@@ -377,6 +420,12 @@ impl<D: Done + 'static> Separator<D> {
     pub(crate) fn acknowledgements(&self) -> io::Result<Vec<SegmentName>> {
         tapes::acknowledgements(&self.tape, Track::Media, self.tapes.iter().map(|(shard, tape)| (*shard, tape)))
     }
+}
+
+/// Nothing that passes: another file in its place would be read.
+fn is_of_the_file(error: &io::Error) -> bool {
+    let is_unreadable = error.raw_os_error() == Some(libc::EIO);
+    is_unreadable || matches!(error.kind(), io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied)
 }
 
 /// The thread's.

@@ -24,12 +24,14 @@ use crate::process::side::recording::finish::Finished;
 use crate::process::side::recording::finisher::Done;
 use crate::process::side::recording::finisher::Finisher;
 use crate::process::side::recording::finisher::Job;
+use crate::process::side::recording::finisher::Known;
 use crate::process::side::recording::live::Live;
 use crate::process::side::recording::live::State;
 use crate::process::side::recording::rows;
 use crate::process::side::recording::tail::Separator;
 use crate::process::side::recording::work::Chunks;
 use crate::process::side::recording::work::Clocks;
+use crate::process::side::recording::work::FAILING_SYNCS;
 use crate::process::side::recording::work::Place;
 use crate::process::side::recording::work::Work;
 use crate::process::side::seal::KEY_BYTES;
@@ -194,8 +196,12 @@ impl Done for Memory {
         Ok((own.clone().map(|row| row.last).max().unwrap_or_default(), own.count() as u32))
     }
 
-    fn is_done(&self, id: &str) -> io::Result<bool> {
-        Ok(self.rows().contains_key(id))
+    fn known(&self, id: &str) -> io::Result<Known> {
+        Ok(if self.rows().contains_key(id) { Known::Done } else { Known::Nothing })
+    }
+
+    fn give_up(&self, _: &Job, _: &str) -> io::Result<()> {
+        Ok(())
     }
 
     fn put(&self, job: &Job, key: &[u8; KEY_BYTES], finished: &Finished) -> io::Result<()> {
@@ -401,7 +407,7 @@ fn a_store_that_was_torn_goes_on_before_the_tear() {
         }
         work.sync().unwrap();
         let (mut position, mut found) = (Chunks::FIRST, Vec::new());
-        while let Some(chunk) = work.chunks().read(position) {
+        while let Some(chunk) = work.chunks().read(position).unwrap() {
             position = chunk.next;
             found.extend(chunk.records);
         }
@@ -529,4 +535,58 @@ fn a_recording_knows_its_segments() {
     let expected = [(0, 980, 50, Cause::Begin), (2_000, 2_980, 50, Cause::Resumed), (5_000, 5_180, 10, Cause::Silence)];
     assert_eq!((told.as_slice(), segments.len()), (&expected[..], 6));
     assert!(segments.iter().all(|segment| segment.codec == "pcma"));
+}
+
+#[test]
+fn a_store_that_cannot_be_read_stops_no_other() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    whole_call(&mut tape, call(1), "acme", 10);
+    let work = rows::work_folder(&rows::folder(node.data.path()));
+    // One is left from before, the other in the way of a call of the tape.
+    for number in [1, 9] {
+        std::fs::create_dir_all(Work::path(&work, &call(number).to_string())).unwrap();
+    }
+    let (segment, limit) = *tape.ends.last().unwrap();
+    node.separator().read(SHARD, segment, limit).unwrap();
+    assert_whole(&node, &call(1).to_string(), 10);
+    let mut left: Vec<_> = std::fs::read_dir(work).unwrap().map(|entry| entry.unwrap().path()).collect();
+    left.sort_unstable();
+    assert!(left.len() == 2 && left.iter().all(|path| path.extension().unwrap() == "unreadable"), "{left:?}");
+}
+
+#[test]
+fn a_sync_that_failed_is_not_believed_later() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    let numbers = |range: std::ops::Range<u64>| -> Vec<Vec<u8>> {
+        range.flat_map(|number| [frame(call(1), 0, number), frame(call(1), 1, number)]).collect()
+    };
+    tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() })]);
+    tape.block(&numbers(0..10));
+    tape.next_segment();
+    tape.block(&numbers(10..20));
+    tape.next_segment();
+    tape.block(&numbers(20..30));
+    let mut separator = node.separator();
+    let len = || {
+        let work = rows::work_folder(&rows::folder(node.data.path()));
+        std::fs::metadata(Work::path(&work, &call(1).to_string())).unwrap().len()
+    };
+    let acknowledged = |separator: &Separator<Memory>| -> Vec<u64> {
+        separator.acknowledgements().unwrap().iter().map(|name| name.segment).collect()
+    };
+    separator.read(SHARD, 2, 0).unwrap();
+    let durable = len();
+    assert_eq!(acknowledged(&separator), [1]);
+    FAILING_SYNCS.with(|failing| failing.set(1));
+    separator.read(SHARD, 3, tape.ends[3].1).unwrap_err();
+    // What may be on the disk or not is no more in the file: it is read from the tape again.
+    assert_eq!((len(), acknowledged(&separator)), (durable, vec![1]));
+    std::fs::remove_file(tape.path(1)).unwrap();
+    separator.read(SHARD, 3, tape.ends[3].1).unwrap();
+    assert_eq!(acknowledged(&separator), [2]);
+    tape.block(&[mark(call(1), 30, &ended(30))]);
+    separator.read(SHARD, 3, tape.ends[4].1).unwrap();
+    assert_whole(&node, &call(1).to_string(), 30);
 }

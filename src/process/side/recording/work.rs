@@ -12,8 +12,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::Ordering::Release;
 
 use crate::base::id::CallId;
@@ -31,6 +34,12 @@ use crate::wire::tape::records;
 const MAGIC: [u8; 8] = *b"tipCALL\x01";
 /// Magic, shard, sealed key.
 const HEAD_BYTES: usize = 9 + KEY_BYTES + SEAL_BYTES;
+#[cfg(test)]
+thread_local! {
+    /// So many syncs of stores by this thread fail.
+    pub(crate) static FAILING_SYNCS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
 const CHUNK_MAGIC: u32 = 0x6b6e_6863;
 const CHUNK_HEAD_BYTES: usize = 60;
 /// A chunk is written when it would become longer.
@@ -67,6 +76,8 @@ pub(crate) struct Begin {
 pub(crate) struct Work {
     chunks: Arc<Chunks>,
     len: u64,
+    /// Bytes of the file that are on the disk. What was there when it was opened is taken to be.
+    durable: u64,
     waiting: Vec<u8>,
     last: Place,
     clocks: Clocks,
@@ -93,6 +104,15 @@ pub(crate) fn id_of_file(name: &str) -> Option<(CallId, u32)> {
     parse_id(name.strip_suffix(".call")?)
 }
 
+/// A store that cannot be read is kept beside where it was, and another begins in its place.
+pub(crate) fn set_aside(folder: &Path, id: &str, why: &str) -> io::Result<()> {
+    let path = Work::path(folder, id);
+    let aside = path.with_extension("unreadable");
+    let at = aside.display();
+    tracing::error!(event = "recording.unreadable", "the store of {id}, kept as {at}: {why}");
+    fs::rename(&path, aside)
+}
+
 /// The key goes before the file does.
 pub(crate) fn destroy(folder: &Path, id: &str) -> io::Result<()> {
     let path = Work::path(folder, id);
@@ -110,13 +130,10 @@ impl Work {
     pub(crate) fn open(folder: &Path, id: &str, shard: ShardId, node_key: &NodeKey) -> io::Result<Self> {
         let path = Self::path(folder, id);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        let (data_key, shard) = match Head::read(&file, id, node_key) {
+        let (data_key, shard) = match Head::read(&file, id, node_key)? {
             Head::Own(key, shard) => (key, shard),
             Head::Foreign => {
-                let aside = path.with_extension("unreadable");
-                let at = aside.display();
-                tracing::error!(event = "recording.unreadable", "{id}: sealed under another node.key: kept as {at}");
-                fs::rename(&path, aside)?;
+                set_aside(folder, id, "sealed under another node.key")?;
                 return Self::open(folder, id, shard, node_key);
             }
             Head::None => {
@@ -128,10 +145,11 @@ impl Work {
                 (key, shard)
             }
         };
-        let chunks = Chunks { file, key: NodeKey::new(&data_key), id: id.to_owned(), is_dirty: AtomicBool::new(true) };
+        let chunks = Chunks::new(file, &data_key, id, true);
         let mut work = Self {
             chunks: Arc::new(chunks),
             len: Chunks::FIRST,
+            durable: Chunks::FIRST,
             waiting: Vec::new(),
             last: Place::default(),
             clocks: Clocks::default(),
@@ -145,7 +163,7 @@ impl Work {
 
     /// Up to the last chunk that is whole; what is behind it is cut off.
     fn recover(&mut self) -> io::Result<()> {
-        while let Some(chunk) = self.chunks.read(self.len) {
+        while let Some(chunk) = self.chunks.read(self.len)? {
             self.len = chunk.next;
             (self.last, self.clocks) = (chunk.last, chunk.clocks);
             for record in records(&chunk.records).flatten() {
@@ -158,6 +176,7 @@ impl Work {
                 }
             }
         }
+        self.durable = self.len;
         self.chunks.file.set_len(self.len)
     }
 
@@ -233,7 +252,19 @@ impl Work {
     /// Everything that was appended is on the disk when this returns.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         self.flush()?;
-        self.chunks.sync()
+        self.chunks.sync()?;
+        self.durable = self.len;
+        Ok(())
+    }
+
+    /// A sync has failed: nobody knows what of the file is on the disk since the one before.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.chunks.is_broken.load(Acquire)
+    }
+
+    /// Takes away what may not be on the disk, so that it is written again from the tape.
+    pub(crate) fn cut_back(&self) -> io::Result<()> {
+        self.chunks.file.set_len(self.durable)
     }
 }
 
@@ -245,14 +276,22 @@ enum Head {
 }
 
 impl Head {
-    fn read(file: &File, id: &str, node_key: &NodeKey) -> Self {
+    fn read(file: &File, id: &str, node_key: &NodeKey) -> io::Result<Self> {
         let mut head = [0; HEAD_BYTES];
-        if file.read_exact_at(&mut head, 0).is_err() || !head.starts_with(&MAGIC) {
-            return Self::None;
+        if !read_whole(file, &mut head, 0)? || !head.starts_with(&MAGIC) {
+            return Ok(Self::None);
         }
         let opened = node_key.open_value(id, &head[MAGIC.len() + 1..]).ok();
         let key = opened.and_then(|key| key.try_into().ok());
-        key.map_or(Self::Foreign, |key| Self::Own(key, ShardId(head[MAGIC.len()])))
+        Ok(key.map_or(Self::Foreign, |key| Self::Own(key, ShardId(head[MAGIC.len()]))))
+    }
+}
+
+/// False if the file ends before.
+fn read_whole(file: &File, bytes: &mut [u8], position: u64) -> io::Result<bool> {
+    match file.read_exact_at(bytes, position) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| true),
     }
 }
 
@@ -262,11 +301,18 @@ pub(crate) struct Chunks {
     key: NodeKey,
     id: String,
     is_dirty: AtomicBool,
+    is_broken: AtomicBool,
+    turn: Mutex<()>,
 }
 
 impl Chunks {
     /// Where the first chunk begins.
     pub(crate) const FIRST: u64 = HEAD_BYTES as u64;
+
+    fn new(file: File, key: &[u8; KEY_BYTES], id: &str, is_dirty: bool) -> Self {
+        let (is_dirty, is_broken) = (AtomicBool::new(is_dirty), AtomicBool::new(false));
+        Self { file, key: NodeKey::new(key), id: id.to_owned(), is_dirty, is_broken, turn: Mutex::default() }
+    }
 
     /// Changes nothing; `None` if there is no such store any more.
     pub(crate) fn open(folder: &Path, id: &str, node_key: &NodeKey) -> io::Result<Option<Self>> {
@@ -274,19 +320,45 @@ impl Chunks {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        let Head::Own(key, _) = Head::read(&file, id, node_key) else { return Ok(None) };
-        Ok(Some(Self { file, key: NodeKey::new(&key), id: id.to_owned(), is_dirty: AtomicBool::new(false) }))
+        let Head::Own(key, _) = Head::read(&file, id, node_key)? else { return Ok(None) };
+        Ok(Some(Self::new(file, &key, id, false)))
     }
 
-    /// Everything that was written is on the disk when this returns.
+    /// Everything that was written is on the disk when this returns. After it has failed once it fails for good: the kernel
+    /// forgets what it could not write, and would call the next one a success.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        // Nobody takes for done what another thread is about to find out.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_broken.load(Acquire) {
+            return Err(io::Error::other(format!("the store of {} could not be synced", self.id)));
+        }
         if self.is_dirty.swap(false, AcqRel)
-            && let Err(error) = self.file.sync_data()
+            && let Err(error) = self.sync_file()
         {
-            self.is_dirty.store(true, Release);
+            self.is_broken.store(true, Release);
             return Err(error);
         }
         Ok(())
+    }
+
+    fn sync_file(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if FAILING_SYNCS.with(|failing| failing.replace(failing.get().saturating_sub(1))) > 0 {
+            return Err(io::Error::other("the disk"));
+        }
+        self.file.sync_data()
+    }
+
+    /// For whom and when it began; for nobody if the tape lost that.
+    pub(crate) fn begin(&self) -> io::Result<Begin> {
+        let Some(chunk) = self.read(Self::FIRST)? else {
+            return Ok(Begin { tenant: String::new(), at: UnixTime::default() });
+        };
+        let began = records(&chunk.records).flatten().find_map(|record| match record {
+            Record::Mark { at, mark: Mark::Begin { tenant }, .. } => Some(Begin { tenant, at: chunk.clocks.unix(at) }),
+            _ => None,
+        });
+        Ok(began.unwrap_or(Begin { tenant: String::new(), at: chunk.clocks.unix }))
     }
 
     fn write(&self, position: u64, chunk: &[u8]) -> io::Result<()> {
@@ -299,33 +371,46 @@ impl Chunks {
     }
 
     /// The chunk at this position of the file, from [`Chunks::FIRST`] on.
-    pub(crate) fn read(&self, position: u64) -> Option<Chunk> {
+    pub(crate) fn read(&self, position: u64) -> io::Result<Option<Chunk>> {
         let mut head = [0; CHUNK_HEAD_BYTES];
-        self.file.read_exact_at(&mut head, position).ok()?;
+        if !read_whole(&self.file, &mut head, position)? {
+            return Ok(None);
+        }
+        let Some(ChunkHead { len, crc, last, clocks }) = ChunkHead::parse(&head, position) else { return Ok(None) };
+        let mut sealed = vec![0; len];
+        let start = position + CHUNK_HEAD_BYTES as u64;
+        if !read_whole(&self.file, &mut sealed, start)? || crc32c::crc32c(&sealed) != crc {
+            return Ok(None);
+        }
+        let Ok(records) = self.key.open_value(&self.aad(position), &sealed) else { return Ok(None) };
+        Ok(Some(Chunk { records, last, clocks, next: start + len as u64 }))
+    }
+
+    fn aad(&self, position: u64) -> String {
+        format!("{}/{position}", self.id)
+    }
+}
+
+/// What stands in front of a chunk's records.
+struct ChunkHead {
+    len: usize,
+    crc: u32,
+    last: Place,
+    clocks: Clocks,
+}
+
+impl ChunkHead {
+    fn parse(head: &[u8; CHUNK_HEAD_BYTES], position: u64) -> Option<Self> {
         let (fields, crc) = head.split_last_chunk::<4>()?;
         let word = |at: usize| Some(u64::from_le_bytes(*fields.get(at..)?.first_chunk()?));
         let half = |at: usize| Some(u32::from_le_bytes(*fields.get(at..)?.first_chunk()?));
         if crc32c::crc32c(fields) != u32::from_le_bytes(*crc) || half(0)? != CHUNK_MAGIC || word(48)? != position {
             return None;
         }
-        let len = half(4)? as usize;
-        if len > CHUNK_BYTES_MAX + SEAL_BYTES {
-            return None;
-        }
-        let mut sealed = vec![0; len];
-        let start = position + CHUNK_HEAD_BYTES as u64;
-        self.file.read_exact_at(&mut sealed, start).ok()?;
-        if crc32c::crc32c(&sealed) != half(8)? {
-            return None;
-        }
-        let records = self.key.open_value(&self.aad(position), &sealed).ok()?;
+        let len = Some(half(4)? as usize).filter(|len| *len <= CHUNK_BYTES_MAX + SEAL_BYTES)?;
         let last = Place { boot: word(16)?, block: word(24)?, record: half(12)? };
         let clocks = Clocks { instant: Instant::from_nanos(word(32)?), unix: UnixTime::from_micros(word(40)?) };
-        Some(Chunk { records, last, clocks, next: start + len as u64 })
-    }
-
-    fn aad(&self, position: u64) -> String {
-        format!("{}/{position}", self.id)
+        Some(Self { len, crc: half(8)?, last, clocks })
     }
 }
 

@@ -10,8 +10,12 @@ use tokio::runtime::Handle;
 
 use crate::base::id::ShardId;
 use crate::process::config::Retain;
+use crate::process::side::recording::finisher::Done;
 use crate::process::side::recording::finisher::Finisher;
+use crate::process::side::recording::finisher::Job;
+use crate::process::side::recording::finisher::Known;
 use crate::process::side::recording::rows;
+use crate::process::side::recording::rows::Deletion;
 use crate::process::side::recording::rows::Shelf;
 use crate::process::side::recording::sweep;
 use crate::process::side::recording::tail::Separator;
@@ -21,6 +25,8 @@ use crate::process::side::recording::tests::call;
 use crate::process::side::recording::tests::end_call;
 use crate::process::side::recording::tests::whole_audio;
 use crate::process::side::recording::tests::whole_call;
+use crate::process::side::recording::work::Chunks;
+use crate::process::side::recording::work::Place;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::tests::world::DIRECTORY;
 use crate::process::side::tests::world::World;
@@ -45,16 +51,22 @@ async fn world_with_recordings() -> World {
 
 /// What the thread that reads the tapes does.
 async fn separate(world: &World, segment: u64, limit: u64) {
-    let data = world.folder.path().to_owned();
-    let (store, live, handle) =
-        (world.store().await, Arc::clone(&world.node.as_ref().unwrap().metrics.live), Handle::current());
-    let separate = move || {
-        let key = Arc::new(NodeKey::open(&data.join("node.key")).unwrap());
-        let done = rows::Database::new(store, Arc::clone(&key), handle);
+    let (data, live) = (world.folder.path().to_owned(), Arc::clone(&world.node.as_ref().unwrap().metrics.live));
+    let separate = move |done, key| {
         let finisher = Finisher::new(rows::folder(&data), done, Arc::clone(&live), Arc::default());
         Separator::new(&data, key, finisher, live).unwrap().read(ShardId(0), segment, limit).unwrap();
     };
-    tokio::task::spawn_blocking(separate).await.unwrap();
+    with_database(world, separate).await;
+}
+
+async fn with_database<R: Send + 'static>(
+    world: &World,
+    work: impl FnOnce(rows::Database, Arc<NodeKey>) -> R + Send + 'static,
+) -> R {
+    let (store, handle) = (world.store().await, Handle::current());
+    let key = Arc::new(NodeKey::open(&world.folder.path().join("node.key")).unwrap());
+    let work = move || work(rows::Database::new(store, Arc::clone(&key), handle), key);
+    tokio::task::spawn_blocking(work).await.unwrap()
 }
 
 struct Got {
@@ -222,6 +234,67 @@ async fn a_deleted_recording_is_gone_and_a_held_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_recording_that_could_not_be_made_says_so_and_may_still_come() {
+    let world = World::new().await;
+    let mut tape = Tape::new(world.folder.path());
+    begun_call(&mut tape, call(1), "acme", 10);
+    // The segment is finished, so its records are in the store.
+    separate(&world, 2, 0).await;
+    let (id, folder) = (call(1).to_string(), rows::work_folder(&rows::folder(world.folder.path())));
+    let (name, work) = (id.clone(), folder.clone());
+    with_database(&world, move |done, key| {
+        let store = Arc::new(Chunks::open(&work, &name, &key).unwrap().unwrap());
+        let job = Job::new(call(1), 1, Place { boot: 7, block: 1, record: 0 }, store, 1);
+        done.give_up(&job, "it panicked").unwrap();
+        assert_eq!(done.known(&name).unwrap(), Known::Failed);
+    })
+    .await;
+    world.node.as_ref().unwrap().metrics.live.on_gone(&id);
+    let one = format!("/v1/recordings/{id}");
+    let item = world.get(&one).await.json();
+    assert_eq!((item["state"].as_str(), item["failure"].as_str()), (Some("failed"), Some("it panicked")));
+    assert_eq!((item["tenant"].as_str(), item["verdict"].as_str()), (Some("acme"), None));
+    assert_eq!(item["started_at"], "2023-11-14T22:13:20.000Z");
+    assert_eq!(world.get(&media("")).await.status, 409);
+    assert_eq!(world.get(&format!("{one}/peaks")).await.status, 409);
+    let audit = world.get("/v1/audit").await.items();
+    let reads: Vec<_> = audit.iter().filter(|item| item["action"] == "recording.read").collect();
+    assert_eq!((reads.len(), reads[0]["outcome"].as_str()), (1, Some("failed")));
+
+    // The next process tries again, and this time it can be made.
+    end_call(&mut tape, call(1), 10);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    separate(&world, segment, limit).await;
+    let item = world.get(&one).await.json();
+    assert_eq!((item["state"].as_str(), item["failure"].as_str()), (Some("completed"), None));
+    assert_eq!(fetch(&world, "GET", &media(""), &world.admin, "").await.status, 200);
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_failed_is_deleted_with_its_store() {
+    let world = World::new().await;
+    let mut tape = Tape::new(world.folder.path());
+    begun_call(&mut tape, call(1), "acme", 10);
+    // The segment is finished, so its records are in the store.
+    separate(&world, 2, 0).await;
+    let (id, folder) = (call(1).to_string(), rows::work_folder(&rows::folder(world.folder.path())));
+    let (name, work) = (id.clone(), folder.clone());
+    with_database(&world, move |done, key| {
+        let store = Arc::new(Chunks::open(&work, &name, &key).unwrap().unwrap());
+        done.give_up(&Job::new(call(1), 1, Place::default(), store, 1), "it panicked").unwrap();
+    })
+    .await;
+    let one = format!("/v1/recordings/{id}");
+    assert_eq!(world.request("DELETE", &one, &world.admin).await.status, 204);
+    assert_eq!(world.get(&one).await.json()["state"], "absent");
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+    let key = Arc::new(NodeKey::open(&world.folder.path().join("node.key")).unwrap());
+    let shelf = Shelf::new(world.store().await, key, world.folder.path());
+    assert_eq!(shelf.delete("nobody").await.unwrap(), Deletion::Missing);
+}
+
+#[tokio::test]
 async fn a_call_that_is_up_is_listed_and_heard_so_far() {
     let world = World::new().await;
     let mut tape = Tape::new(world.folder.path());
@@ -339,6 +412,13 @@ async fn no_key_of_a_deleted_recording_is_left_in_the_database() {
     assert_eq!(world.request("DELETE", &format!("/v1/recordings/{}", call(1)), &world.admin).await.status, 204);
     let key = Arc::new(NodeKey::open(&world.folder.path().join("node.key")).unwrap());
     sweep::sweep(&store, &Shelf::new(store.clone(), key, world.folder.path())).await.unwrap();
+    // Somebody who reads longer keeps the log as it is, and that is noticed.
+    let mut reader = store.pool.begin().await.unwrap();
+    let _: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM recordings").fetch_one(&mut *reader).await.unwrap();
+    world.token("another", Role::Read, None).await;
+    assert!(!sweep::forget(&store).await.unwrap());
+    reader.rollback().await.unwrap();
+    assert!(sweep::forget(&store).await.unwrap());
     assert!(!files());
 }
 
@@ -371,10 +451,3 @@ async fn a_recording_is_given_as_ogg_whole_and_in_parts() {
         assert_eq!(fetch(&world, "GET", &media(query), &admin, "Range: bytes=9999999-\r\n").await.status, 416);
     }
 }
-    // Somebody who reads longer keeps the log as it is, and that is noticed.
-    let mut reader = store.pool.begin().await.unwrap();
-    let _: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM recordings").fetch_one(&mut *reader).await.unwrap();
-    world.token("another", Role::Read, None).await;
-    assert!(!sweep::forget(&store).await.unwrap());
-    reader.rollback().await.unwrap();
-    assert!(sweep::forget(&store).await.unwrap());
