@@ -57,14 +57,15 @@ fn time_to_stop(room: Duration) -> Duration {
             waiting: clerks,
         };
         Clerk::new(beginning).unwrap().run().unwrap();
+        let ended = clock::boottime();
         tape.finish();
+        ended
     });
     let told = clock::boottime();
     ours.send(&ToChild::Stop { now: false }).unwrap();
     std::thread::sleep(room);
     waiting.remove(1);
-    clerk.join().unwrap();
-    clock::boottime().since(told)
+    clerk.join().unwrap().since(told)
 }
 
 #[test]
