@@ -24,6 +24,7 @@ use crate::process::config::Fault;
 use crate::process::config::Hep;
 use crate::process::config::Interface;
 use crate::process::config::Log;
+use crate::process::config::Recordings;
 use crate::process::config::Retain;
 use crate::process::config::Secret;
 use crate::process::config::Tape;
@@ -95,6 +96,7 @@ pub struct SideSettings {
     pub retain: Retain,
     pub directory: Directory,
     pub log: Log,
+    pub recordings: Recordings,
 }
 
 /// The body of `tipring plan`: returns its exit code.
@@ -177,6 +179,7 @@ fn plan(config: &Config) -> Result<Plan, String> {
             retain: config.retain,
             directory: config.directory.clone(),
             log: config.log.clone(),
+            recordings: config.recordings.clone(),
         }),
     })
 }

@@ -296,3 +296,40 @@ fn heard_so_far(server: &Server, call: &str) {
     assert_eq!(media.status, 200, "{}", media.body);
     assert!(media.body.starts_with("RIFF"));
 }
+
+/// Recordings of the whole server in a real object store, and in one that is not there.
+#[cfg(feature = "s3")]
+#[test]
+#[ignore = "needs a server that speaks S3, named by TIPRING_TEST_S3 (docs/recording-proof.md)"]
+fn recordings_go_to_an_object_store() {
+    let real = std::env::var("TIPRING_TEST_S3").expect("TIPRING_TEST_S3 names a server");
+    let key = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let (id, secret) = (key("TIPRING_TEST_S3_KEY", "test"), key("TIPRING_TEST_S3_SECRET", "test-secret"));
+    for (endpoint, goes_up) in [(real.as_str(), true), ("http://127.0.0.1:9", false)] {
+        let mut server = Server::start(|setup| {
+            setup.directory = Some(directory(["always", "never", "never"]));
+            setup.more = format!(
+                "[recordings]\nstore = \"s3://recordings/e2e\"\nendpoint = \"{endpoint}\"\n\
+                 access_key = \"{id}\"\nsecret_key = \"{secret}\"\n"
+            );
+        });
+        let (mut left, mut right) = pair(&mut server);
+        let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+        call.check_media();
+        let id = server.live_call();
+        call.end_by_caller(&mut left, &mut right);
+        let name = if goes_up { "tipring_side_uploads_total" } else { "tipring_side_upload_failures_total" };
+        let counted = eventually(PATIENCE * 4, || server.metric(name, "").filter(|count| *count >= 1.0));
+        assert!(counted.is_some(), "{name}\n{}", server.log());
+        let folders = std::fs::read_dir(server.path("data/recordings/audio")).unwrap().flatten();
+        let files = folders.map(|folder| std::fs::read_dir(folder.path()).unwrap().count()).sum::<usize>();
+        assert_eq!(files, usize::from(!goes_up));
+        let media = server.get(&format!("/v1/recordings/{id}/media")).unwrap();
+        assert_eq!((media.status, media.bytes.starts_with(b"RIFF")), (200, true), "{}", server.log());
+        assert_eq!(server.delete(&format!("/v1/recordings/{id}")).unwrap().status, 204);
+        assert_eq!(server.get(&format!("/v1/recordings/{id}/media")).unwrap().status, 410);
+        let log = server.log();
+        assert!(!log.contains(&secret), "{log}");
+        assert_eq!(log.contains("recording.upload"), !goes_up, "{log}");
+    }
+}

@@ -21,11 +21,14 @@ use crate::process::config::Level;
 use crate::process::config::Log;
 use crate::process::config::LogFormat;
 use crate::process::config::Node;
+use crate::process::config::Recordings;
 use crate::process::config::Retain;
+use crate::process::config::S3;
 use crate::process::config::Secret;
 use crate::process::config::Side;
 use crate::process::config::Tape;
 use crate::process::config::document::Document;
+use crate::process::config::value;
 use crate::process::config::value::Value;
 
 const INTERFACES_MAX: usize = 16;
@@ -55,6 +58,7 @@ pub(super) fn build(document: &mut Document, folder: &Path) -> Config {
             pause_code: text(document, "record.pause_code"),
         },
         tape: tape(document),
+        recordings: recordings(document, folder),
         pinned: document.pinned(),
     };
     check_listeners(document, &config.interfaces);
@@ -207,6 +211,50 @@ fn tape(document: &mut Document) -> Tape {
     tape
 }
 
+/// A file of a secret larger than this is none.
+const SECRET_BYTES_MAX: u64 = 4_096;
+
+fn recordings(document: &mut Document, folder: &Path) -> Recordings {
+    // A text that is refused has its fault already, and here the default.
+    let store = value::parse_store(&text(document, "recordings.store"));
+    let Ok(Some((bucket, prefix))) = store else { return Recordings::Folder };
+    if !cfg!(feature = "s3") {
+        let message = "this build has no object stores: build with `--features s3`, or say \"folder\"";
+        document.refuse("recordings.store", message);
+        return Recordings::Folder;
+    }
+    Recordings::S3(S3 {
+        bucket,
+        prefix,
+        endpoint: text(document, "recordings.endpoint"),
+        region: text(document, "recordings.region"),
+        access_key: secret(document, "recordings.access_key", folder),
+        secret_key: secret(document, "recordings.secret_key", folder),
+    })
+}
+
+/// One that must not be empty; a file is read, without the space around what it says.
+fn secret(document: &mut Document, key: &str, folder: &Path) -> Secret {
+    let found = match document.value(key) {
+        Value::Secret(Secret::Text(text)) => Ok(text),
+        Value::Secret(Secret::File(file)) => read_secret(&folder.join(file)),
+        other => unreachable_kind(&other),
+    };
+    match found {
+        Ok(text) if text.is_empty() => document.refuse(key, "an object store needs it"),
+        Ok(text) => return Secret::Text(text),
+        Err(error) => document.refuse(key, format!("its file cannot be read: {error}")),
+    }
+    Secret::Text(String::new())
+}
+
+fn read_secret(file: &Path) -> std::io::Result<String> {
+    if std::fs::metadata(file)?.len() > SECRET_BYTES_MAX {
+        return Err(std::io::Error::other(format!("larger than {SECRET_BYTES_MAX} bytes")));
+    }
+    Ok(std::fs::read_to_string(file)?.trim().to_owned())
+}
+
 fn log(document: &mut Document, folder: &Path) -> Log {
     let level = match text(document, "log.level").as_str() {
         "error" => Level::Error,
@@ -330,5 +378,5 @@ fn unreachable_kind(value: &Value) -> ! {
 
 #[cfg(test)]
 pub(super) fn is_name(text: &str) -> bool {
-    crate::process::config::value::parse_name(text).is_ok()
+    value::parse_name(text).is_ok()
 }

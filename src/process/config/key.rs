@@ -178,6 +178,24 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("tape.encrypt", Kind::Flag, "true", Restart, "AES-256-GCM with a key per segment, destroyed with it."),
     key(
+        "recordings.store",
+        Kind::Store,
+        "\"folder\"",
+        Restart,
+        "Where recordings lie when they are finished. \"folder\": under `data`. \"s3://bucket\" or \"s3://bucket/prefix\": in an \
+         object store that speaks S3, in a build with the feature `s3`.",
+    ),
+    key(
+        "recordings.endpoint",
+        Kind::Url,
+        "\"\"",
+        Restart,
+        "The object store's URL, such as \"https://s3.example.com:9000\". Empty: Amazon's of the region.",
+    ),
+    key("recordings.region", Kind::Name, "\"us-east-1\"", Restart, "The object store's region."),
+    key("recordings.access_key", Kind::Secret, "\"\"", Restart, "The access key's id."),
+    key("recordings.secret_key", Kind::Secret, "\"\"", Restart, "The secret of the access key."),
+    key(
         "directory.import",
         Kind::Path,
         "\"\"",
@@ -195,8 +213,21 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of a file. `interface` is a list of tables with the keys of `sip` and `media`.
-pub(super) const TABLES: &[&str] =
-    &["node", "engine", "sip", "media", "interface", "side", "log", "retain", "record", "tape", "directory", "hep"];
+pub(super) const TABLES: &[&str] = &[
+    "node",
+    "engine",
+    "sip",
+    "media",
+    "interface",
+    "side",
+    "log",
+    "retain",
+    "record",
+    "tape",
+    "recordings",
+    "directory",
+    "hep",
+];
 
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)

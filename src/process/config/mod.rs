@@ -41,6 +41,7 @@ pub struct Config {
     pub hep: Hep,
     pub recording: RecordingSettings,
     pub tape: Tape,
+    pub recordings: Recordings,
     /// Keys whose change needs a restart, each with a digest of its value.
     pub pinned: Vec<(String, u64)>,
 }
@@ -134,6 +135,26 @@ pub struct Tape {
     pub segment_mib: u64,
     pub segment_age: Duration,
     pub encrypt: bool,
+}
+
+/// Where finished recordings lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recordings {
+    Folder,
+    S3(S3),
+}
+
+/// A bucket that speaks S3, and who may write there. Secrets are read: none is [`Secret::File`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct S3 {
+    pub bucket: String,
+    /// Before every name, without a slash at either end; may be empty.
+    pub prefix: String,
+    /// Empty: Amazon's of the region.
+    pub endpoint: String,
+    pub region: String,
+    pub access_key: Secret,
+    pub secret_key: Secret,
 }
 
 /// A value that no log, error or `Debug` shows; given in the file, or as a file of its own.

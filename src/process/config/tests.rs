@@ -143,6 +143,12 @@ fn what_cannot_be_right_is_refused() {
     check("[media]\nadvertise = \"::1\"", "in the same order");
     check("[media]\nports = \"20001-20002\"", "even port");
     check("[media]\nports = \"9\"", "not a range");
+    for store in ["s3://", "s3://ab", "s3://Bucket", "s3://bucket/a//b", "s3://bucket/../x", "gs://bucket", ""] {
+        check(&format!("[recordings]\nstore = {store:?}"), "t.toml:2: recordings.store: ");
+    }
+    for endpoint in ["minio:9000", "ftp://minio", "https://", "https://u:p@minio", "https://minio/path"] {
+        check(&format!("[recordings]\nendpoint = {endpoint:?}"), "t.toml:2: recordings.endpoint: ");
+    }
     check("[engine]\ncpus = \"3-1\"", "neither");
     check("[engine]\nshards = 65", "from 0 to 64");
     check("[engine]\nshards = -1", "from 0 to 64");
@@ -187,4 +193,31 @@ fn config_page() {
     }
     let stands = std::fs::read_to_string(path).unwrap_or_default();
     assert!(stands == page(), "docs/config.md differs: UPDATE_DOCS=1 cargo test --lib config_page");
+}
+
+#[cfg(not(feature = "s3"))]
+#[test]
+fn a_build_without_object_stores_says_so() {
+    let faults = parse("[recordings]\nstore = \"s3://bucket\"\naccess_key = \"a\"\nsecret_key = \"b\"").unwrap_err();
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].starts_with("t.toml:2: recordings.store: ") && faults[0].contains("--features s3"), "{faults:?}");
+}
+
+#[cfg(feature = "s3")]
+#[test]
+fn an_object_store_has_a_name_and_credentials() {
+    use crate::process::config::Recordings;
+    use crate::process::config::Secret;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("secret"), "hunter2\n").unwrap();
+    let text = "[recordings]\nstore = \"s3://bucket/a/b\"\nendpoint = \"http://[::1]:9000\"\n\
+                access_key = \"me\"\nsecret_key = { file = \"secret\" }";
+    let config = Config::parse(text, Path::new("t.toml"), folder.path()).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let Recordings::S3(s3) = config.recordings else { panic!("a bucket") };
+    assert_eq!((s3.bucket.as_str(), s3.prefix.as_str(), s3.region.as_str()), ("bucket", "a/b", "us-east-1"));
+    assert_eq!(s3.secret_key, Secret::Text("hunter2".to_owned()));
+    let faults = parse("[recordings]\nstore = \"s3://bucket\"\nsecret_key = { file = \"nowhere\" }").unwrap_err();
+    assert!(faults.iter().any(|fault| fault.contains("recordings.access_key: an object store needs it")), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.contains("recordings.secret_key: its file cannot be read")), "{faults:?}");
 }

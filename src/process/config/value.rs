@@ -36,6 +36,11 @@ pub(super) enum Kind {
     Addresses,
     Ports,
     Database,
+    Secret,
+    /// Where recordings lie.
+    Store,
+    /// Of a server: scheme, host and port.
+    Url,
     OneOf(&'static [&'static str]),
     /// Stands in the contract, is not built.
     Later,
@@ -83,7 +88,12 @@ pub(super) fn parse(kind: Kind, value: &Spanned<DeValue<'_>>) -> Result<Value, R
         Kind::Algorithms => parse_algorithms(value),
         Kind::Addresses => parse_addresses(value),
         Kind::Ports => parse_ports(text(value)?).map(|(first, last)| Value::Ports(first, last)).map_err(refuse),
-        Kind::Database => parse_database(value),
+        Kind::Database | Kind::Secret => parse_secret(value),
+        Kind::Store => {
+            let text = text(value)?;
+            parse_store(text).map(|_| Value::Text(text.to_owned())).map_err(refuse)
+        }
+        Kind::Url => parse_url(text(value)?).map(Value::Text).map_err(refuse),
         Kind::OneOf(words) => parse_one_of(text(value)?, words).map(Value::Text).map_err(refuse),
         Kind::Later => Err(refuse("not built yet".to_owned())),
     }
@@ -288,8 +298,35 @@ fn parse_ports(text: &str) -> Result<(u16, u16), String> {
     Ok((first, last))
 }
 
+/// Bucket and prefix of "s3://bucket/prefix"; `None` is "folder".
+pub(super) fn parse_store(text: &str) -> Result<Option<(String, String)>, String> {
+    if text == "folder" {
+        return Ok(None);
+    }
+    let fault = || format!("{text:?} is neither \"folder\" nor \"s3://bucket/prefix\"");
+    let rest = text.strip_prefix("s3://").ok_or_else(fault)?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let of_bucket = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    let of_prefix = |byte: u8| byte.is_ascii_alphanumeric() || b"-._=".contains(&byte);
+    let is_part = |part: &str| !["", ".", ".."].contains(&part) && part.bytes().all(of_prefix);
+    let prefix_is_good = prefix.is_empty() || (prefix.len() <= 256 && prefix.split('/').all(is_part));
+    if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(of_bucket) || !prefix_is_good {
+        return Err(fault());
+    }
+    Ok(Some((bucket.to_owned(), prefix.to_owned())))
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_server = |rest: &str| !rest.is_empty() && parse_host_port(rest).is_ok();
+    if !text.is_empty() && !rest.is_some_and(is_server) {
+        return Err(format!("{text:?} is not https:// or http:// with host[:port] and nothing behind it"));
+    }
+    Ok(text.to_owned())
+}
+
 /// Any secret may be `{ file = "…" }`.
-fn parse_database(value: &Spanned<DeValue<'_>>) -> Result<Value, Refusal> {
+fn parse_secret(value: &Spanned<DeValue<'_>>) -> Result<Value, Refusal> {
     if let Some(table) = value.get_ref().as_table() {
         let file = table.get("file").and_then(|file| file.get_ref().as_str());
         return match file {

@@ -17,6 +17,7 @@ use crate::process::side::procfs::Usage;
 use crate::process::side::record::ingest::Committed;
 use crate::process::side::recording::finisher::Counts;
 use crate::process::side::recording::live::Live;
+use crate::process::side::recording::upload;
 use crate::shard::memory::BUCKET_BOUNDS_MICROS;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
@@ -48,6 +49,7 @@ pub(crate) struct Metrics {
     pub(crate) import_failed: AtomicU64,
     pub(crate) finishing: Arc<Counts>,
     pub(crate) live: Arc<Live>,
+    pub(crate) uploads: Arc<upload::Counts>,
 }
 
 impl Metrics {
@@ -74,6 +76,7 @@ impl Metrics {
             directory_version: zero(),
             import_failed: zero(),
             finishing: Arc::default(),
+            uploads: Arc::default(),
             live: Arc::default(),
         }
     }
@@ -200,6 +203,8 @@ impl Metrics {
             ),
             ("side_recordings_failed_total", "Calls that no recording could be made of.", &self.finishing.given_up),
             ("side_recordings_unreadable_total", "Stores of calls that were set aside.", &self.finishing.unreadable),
+            ("side_uploads_total", "Recordings that went to the object store.", &self.uploads.done),
+            ("side_upload_failures_total", "Tries to take one there that failed.", &self.uploads.failures),
         ];
         for (name, help, count) in counters {
             text.counter(name, help);
@@ -212,6 +217,8 @@ impl Metrics {
         }
         text.gauge("side_recordings_waiting", "Calls that ended and whose recordings are not finished.");
         text.sample("side_recordings_waiting", "", self.finishing.waiting.load(Relaxed));
+        text.gauge("side_uploads_waiting", "Finished recordings that are not in the object store yet.");
+        text.sample("side_uploads_waiting", "", self.uploads.waiting.load(Relaxed));
         text.gauge("side_events_missing", "Events missing between those that the tapes brought since the start.");
         text.sample("side_events_missing", "", self.events_missing.load(Relaxed).cast_signed());
     }

@@ -30,12 +30,14 @@ use crate::process::side::mirror::Mirror;
 use crate::process::side::record;
 use crate::process::side::record::desk::Desk;
 use crate::process::side::record::ingest;
+use crate::process::side::recording::objects::Objects;
 use crate::process::side::recording::rows::Shelf;
 use crate::process::side::recording::so_far::SoFar;
 use crate::process::side::recording::sweep;
 use crate::process::side::recording::tail;
 use crate::process::side::recording::tail::Around;
 use crate::process::side::recording::transcode::Transcoder;
+use crate::process::side::recording::upload;
 use crate::process::side::retain;
 use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
@@ -58,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) import: Option<PathBuf>,
     /// Before the node was ready for the first time a faulty directory file is a failed start; later it is not.
     pub(crate) first_start: bool,
+    /// Where recordings go when they are finished; `None`: they stay under `data`.
+    pub(crate) objects: Option<Arc<dyn Objects>>,
 }
 
 /// What runs until it is dropped.
@@ -78,7 +82,7 @@ impl Node {
         listeners: Vec<TcpListener>,
         figures: Vec<OwnedFd>,
     ) -> Result<Self, Failure> {
-        let Settings { node, data, link: socket, retain: kept, import, first_start } = settings;
+        let Settings { node, data, link: socket, retain: kept, import, first_start, objects } = settings;
         let store = Store::open(&data.join(DATABASE)).await.map_err(failure)?;
         let key = NodeKey::open(&data.join(KEY)).map_err(|error| Failure::from_io("the node key", &error))?;
         token::make_first(&store, &data.join(TOKEN))
@@ -104,7 +108,8 @@ impl Node {
         let around = Around { link: handle.clone(), live: Arc::clone(&live), counts: Arc::clone(&metrics.finishing) };
         let media = tail::start(&data, of_media, &store, &key, around)
             .map_err(|error| Failure::from_io("the recordings", &error))?;
-        let shelf = Arc::new(Shelf::new(store.clone(), Arc::clone(&key), &data));
+        let goes_up = objects.is_some();
+        let shelf = Arc::new(Shelf::new(store.clone(), Arc::clone(&key), &data).with_objects(objects));
         let recordings = Recordings {
             shelf: Arc::clone(&shelf),
             so_far: SoFar::new(&data, Arc::clone(&key), Arc::clone(&live)),
@@ -137,14 +142,20 @@ impl Node {
             return Err(error);
         }
         running.tasks.spawn(link.run());
-        running.tasks.spawn(sweep::run(store.clone(), shelf));
+        running.keep_recordings(&store, shelf, &api, goes_up);
         running.tasks.spawn(retain::run(store, retained));
-        let listened = api.clone();
-        running.tasks.spawn(async move { listened.so_far.forget().await });
-        let listened = api.clone();
-        running.tasks.spawn(async move { listened.transcoder.forget().await });
         running.listen(listeners, &api)?;
         Ok(running)
+    }
+
+    fn keep_recordings(&mut self, store: &Store, shelf: Arc<Shelf>, api: &Api, goes_up: bool) {
+        if goes_up {
+            self.tasks.spawn(upload::run(Arc::clone(&shelf), Arc::clone(&self.metrics.uploads)));
+        }
+        self.tasks.spawn(sweep::run(store.clone(), shelf));
+        let (listened, encoded) = (api.clone(), api.clone());
+        self.tasks.spawn(async move { listened.so_far.forget().await });
+        self.tasks.spawn(async move { encoded.transcoder.forget().await });
     }
 
     fn listen(&mut self, listeners: Vec<TcpListener>, api: &Api) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! The side process from its first step to its last: it does what the keeper says.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,6 +11,7 @@ use crate::process::channel::Channel;
 use crate::process::channel::Wait;
 use crate::process::child;
 use crate::process::child::Begun;
+use crate::process::config::Recordings;
 use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
@@ -18,6 +20,9 @@ use crate::process::side::mirror::Readiness;
 use crate::process::side::node;
 use crate::process::side::node::Node;
 use crate::process::side::node::Settings;
+use crate::process::side::recording::objects::Objects;
+#[cfg(feature = "s3")]
+use crate::process::side::recording::s3::Bucket;
 use crate::wire::control::FromChild;
 use crate::wire::control::Passed;
 use crate::wire::control::ToChild;
@@ -72,6 +77,7 @@ fn serve(begun: Begun) -> Result<(), Failure> {
         retain: settings.retain,
         import: settings.directory.import,
         first_start: start.generation <= 1,
+        objects: objects(&settings.recordings)?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -96,6 +102,22 @@ fn serve(begun: Begun) -> Result<(), Failure> {
         keeper.send(&FromChild::Ready).map_err(lost)?;
         obey(&keeper, &node).await
     })
+}
+
+#[cfg(feature = "s3")]
+fn objects(recordings: &Recordings) -> Result<Option<Arc<dyn Objects>>, Failure> {
+    let Recordings::S3(settings) = recordings else { return Ok(None) };
+    let bucket = Bucket::new(settings).map_err(|error| Failure::new(exit::CONFIG, error.to_string()))?;
+    Ok(Some(Arc::new(bucket)))
+}
+
+#[cfg(not(feature = "s3"))]
+fn objects(recordings: &Recordings) -> Result<Option<Arc<dyn Objects>>, Failure> {
+    match recordings {
+        Recordings::Folder => Ok(None),
+        // The configuration was refused before.
+        Recordings::S3(_) => Err(Failure::new(exit::CONFIG, "this build has no object stores")),
+    }
 }
 
 /// Until the engine knows the directory; not for long if there is no engine.

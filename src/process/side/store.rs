@@ -15,6 +15,7 @@ use sqlx::sqlite::SqliteJournalMode;
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::sqlite::SqliteSynchronous;
 
+use crate::process::side::recording::objects::ObjectError;
 use crate::process::side::seal::SealError;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/process/side/migrations");
@@ -40,6 +41,8 @@ pub(crate) enum StoreError {
     File(#[from] std::io::Error),
     #[error("database: {0}")]
     Seal(#[from] SealError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// A row does not decode: written by hand, or by a newer version.
     #[error("database: a row of {0} does not decode")]
     Row(&'static str),

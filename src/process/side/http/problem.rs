@@ -54,6 +54,10 @@ impl Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Object(error) = error {
+            tracing::error!(event = "recordings.store", "{error}");
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "the audio is in an object store that does not give it");
+        }
         tracing::error!(event = "database.error", "{error}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the database failed; the log says how")
     }

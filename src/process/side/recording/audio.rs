@@ -55,8 +55,25 @@ impl Writer {
     }
 }
 
+/// A sealed file, wherever it lies.
+pub(crate) trait Sealed: Send + Sync {
+    /// All of `room`, from the byte at `at` on. May wait.
+    fn fill(&self, room: &mut [u8], at: u64) -> io::Result<()>;
+}
+
+impl Sealed for File {
+    fn fill(&self, room: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(room, at)
+    }
+}
+
+/// Of a file that holds so many bytes of audio.
+pub(crate) const fn sealed_bytes(len: u64) -> u64 {
+    len + len.div_ceil(CHUNK_BYTES as u64) * SEAL_BYTES as u64
+}
+
 pub(crate) struct Reader {
-    file: File,
+    sealed: Box<dyn Sealed>,
     key: NodeKey,
     id: String,
     /// Bytes of audio.
@@ -68,8 +85,8 @@ impl Reader {
         Ok(Self::new(File::open(path)?, id, key, len))
     }
 
-    pub(crate) fn new(file: File, id: &str, key: &[u8; KEY_BYTES], len: u64) -> Self {
-        Self { file, key: NodeKey::new(key), id: id.to_owned(), len }
+    pub(crate) fn new(sealed: impl Sealed + 'static, id: &str, key: &[u8; KEY_BYTES], len: u64) -> Self {
+        Self { sealed: Box::new(sealed), key: NodeKey::new(key), id: id.to_owned(), len }
     }
 
     /// So many bytes from this one on; fewer at the end of a chunk, none at the end of all.
@@ -82,7 +99,7 @@ impl Reader {
         let first = index * CHUNK_BYTES as u64;
         let held = usize::try_from(self.len - first).unwrap_or(usize::MAX).min(CHUNK_BYTES);
         let mut sealed = vec![0; held + SEAL_BYTES];
-        self.file.read_exact_at(&mut sealed, index * SEALED_BYTES)?;
+        self.sealed.fill(&mut sealed, index * SEALED_BYTES)?;
         let chunk = self.key.open_value(&place(&self.id, index), &sealed).map_err(io::Error::other)?;
         let start = (at - first) as usize;
         let end = start.saturating_add(wanted).min(chunk.len());

@@ -1,5 +1,6 @@
 //! What the database knows of recordings, and where their audio lies.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
@@ -7,6 +8,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -27,6 +32,9 @@ use crate::process::side::recording::finish::Finished;
 use crate::process::side::recording::finisher::Done;
 use crate::process::side::recording::finisher::Job;
 use crate::process::side::recording::finisher::Known;
+use crate::process::side::recording::objects::Object;
+use crate::process::side::recording::objects::ObjectError;
+use crate::process::side::recording::objects::Objects;
 use crate::process::side::recording::work;
 use crate::process::side::recording::work::Begin;
 use crate::process::side::recording::work::Place;
@@ -45,8 +53,21 @@ pub(crate) fn folder(data: &Path) -> PathBuf {
 
 /// The last two digits of the id spread the files over folders.
 pub(crate) fn audio_path(folder: &Path, id: &str) -> PathBuf {
+    folder.join("audio").join(object_name(id))
+}
+
+/// The same file's name in an object store.
+pub(crate) fn object_name(id: &str) -> String {
     let digits = id.get(id.len().saturating_sub(2)..).unwrap_or("00");
-    folder.join("audio").join(digits).join(format!("{id}.audio"))
+    format!("{digits}/{id}.audio")
+}
+
+/// One that is not there is removed.
+pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The stores of calls.
@@ -300,16 +321,32 @@ pub(crate) enum Deletion {
     Missing,
 }
 
+/// Who deletes a recording does not wait longer for the object store: the sweeper asks it again.
+const DELETE_MAX: Duration = Duration::from_secs(5);
+
 /// For those who read recordings.
 pub(crate) struct Shelf {
-    store: Store,
+    pub(super) store: Store,
     key: Arc<NodeKey>,
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
+    pub(super) objects: Option<Arc<dyn Objects>>,
+    /// Recordings that are on their way to the object store.
+    moving: Mutex<BTreeSet<String>>,
 }
 
 impl Shelf {
     pub(crate) fn new(store: Store, key: Arc<NodeKey>, data: &Path) -> Self {
-        Self { store, key, folder: folder(data) }
+        Self { store, key, folder: folder(data), objects: None, moving: Mutex::default() }
+    }
+
+    /// Audio lies there, or is on its way.
+    pub(crate) fn with_objects(mut self, objects: Option<Arc<dyn Objects>>) -> Self {
+        self.objects = objects;
+        self
+    }
+
+    pub(super) fn moving(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The audio of a recording, with its length; `None` if it was deleted.
@@ -322,7 +359,28 @@ impl Shelf {
         let key = open_key(&tenant_key, &id, &sealed)?;
         let samples = u64::try_from(row.get::<i64, _>("samples")).unwrap_or_default();
         let len = samples * encoding(row)?.sample_bytes() as u64 * 2;
-        Ok(Some((audio::Reader::open(&audio_path(&self.folder, &id), &id, &key, len)?, len)))
+        let reader = match audio::Reader::open(&audio_path(&self.folder, &id), &id, &key, len) {
+            Ok(reader) => reader,
+            // The row may be older than the file's way to the object store.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if self.objects.is_none() && row.get::<String, _>("stored") == "folder" {
+                    return Err(error.into());
+                }
+                audio::Reader::new(self.object(&id, len).await?, &id, &key, len)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some((reader, len)))
+    }
+
+    async fn object(&self, id: &str, len: u64) -> Result<Object, ObjectError> {
+        let objects = self.objects.as_ref().ok_or(ObjectError::Unconfigured)?;
+        let (name, bytes) = (object_name(id), audio::sealed_bytes(len));
+        let found = objects.size(&name).await?;
+        if found != bytes {
+            return Err(ObjectError::Failed(format!("it has {found} bytes of {id}, which has {bytes}")));
+        }
+        Ok(Object::new(Arc::clone(objects), name, bytes, Handle::current()))
     }
 
     /// The key goes first: without it the file is noise. What is left of the row says that there was a recording.
@@ -342,15 +400,30 @@ impl Shelf {
         Ok(Deletion::Done)
     }
 
-    /// The audio of a recording whose key is deleted, and the store of one that was never made.
+    /// The audio of a recording whose key is deleted, and the store of one that was never made. What is on its way to the object
+    /// store is removed by who takes it there.
     pub(crate) async fn remove(&self, id: &str) -> Result<(), StoreError> {
-        match std::fs::remove_file(audio_path(&self.folder, id)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+        if self.moving().contains(id) {
+            return Ok(());
         }
+        remove_file(&audio_path(&self.folder, id))?;
         match work::destroy(&work_folder(&self.folder), id) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
+        }
+        match &self.objects {
+            // Who was killed while it went up may have left it there, whatever the row says.
+            Some(objects) => {
+                let deleted = tokio::time::timeout(DELETE_MAX, objects.delete(&object_name(id))).await;
+                deleted.unwrap_or_else(|_| Err(ObjectError::Failed("no answer".to_owned())))?;
+            }
+            None => {
+                let query = sqlx::query_scalar("SELECT stored FROM recordings WHERE id = ?").bind(id);
+                let stored: Option<String> = query.fetch_optional(&self.store.pool).await?;
+                if stored.is_some_and(|stored| ["both", "s3"].contains(&stored.as_str())) {
+                    return Err(ObjectError::Unconfigured.into());
+                }
+            }
         }
         let query = sqlx::query("UPDATE recordings SET stored = 'gone' WHERE id = ? AND state = 'absent'").bind(id);
         query.execute(&self.store.pool).await?;

@@ -86,6 +86,10 @@ pub(crate) async fn sweep(store: &Store, shelf: &Shelf) -> Result<usize, StoreEr
     for id in left {
         if let Err(error) = shelf.remove(&id).await {
             tracing::error!(event = "recordings.retention", "the file of a recording that was deleted, {id}: {error}");
+            if matches!(error, StoreError::Object(_)) {
+                // The others are in the same store.
+                break;
+            }
         }
     }
     Ok(deleted)

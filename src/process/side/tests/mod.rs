@@ -3,6 +3,7 @@
 mod api;
 mod link;
 mod live;
+pub(super) mod objects;
 mod recordings;
 mod tokens;
 mod world;

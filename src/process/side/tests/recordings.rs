@@ -35,18 +35,21 @@ use crate::wire::g711::Law;
 use crate::wire::wav::Encoding;
 use crate::wire::wav::Wav;
 
-const FRAMES: u64 = 500;
+pub(super) const FRAMES: u64 = 500;
 
 /// A world with a recording of acme and one of beta.
 async fn world_with_recordings() -> World {
     let world = World::new().await;
-    let data = world.folder.path().to_owned();
-    let mut tape = Tape::new(&data);
+    record(&world).await;
+    world
+}
+
+pub(super) async fn record(world: &World) {
+    let mut tape = Tape::new(world.folder.path());
     whole_call(&mut tape, call(1), "acme", FRAMES);
     whole_call(&mut tape, call(2), "beta", 10);
     let (segment, limit) = *tape.ends.last().unwrap();
-    separate(&world, segment, limit).await;
-    world
+    separate(world, segment, limit).await;
 }
 
 /// What the thread that reads the tapes does.
@@ -69,13 +72,13 @@ async fn with_database<R: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-struct Got {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
+pub(super) struct Got {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
 }
 
-async fn fetch(world: &World, method: &str, path: &str, token: &str, headers: &str) -> Got {
+pub(super) async fn fetch(world: &World, method: &str, path: &str, token: &str, headers: &str) -> Got {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{headers}Connection: close\r\n\r\n"
     );
@@ -88,7 +91,7 @@ async fn fetch(world: &World, method: &str, path: &str, token: &str, headers: &s
     Got { status: head[9..12].parse().unwrap(), head, body: bytes[end + 4..].to_vec() }
 }
 
-fn media(query: &str) -> String {
+pub(super) fn media(query: &str) -> String {
     format!("/v1/recordings/{}/media{query}", call(1))
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,6 +22,7 @@ use crate::process::side::node;
 use crate::process::side::node::DATABASE;
 use crate::process::side::node::Node;
 use crate::process::side::node::Settings;
+use crate::process::side::recording::objects::Objects;
 use crate::process::side::store::Store;
 use crate::process::side::token;
 use crate::process::side::token::NewToken;
@@ -74,6 +76,7 @@ pub(super) struct World {
     pub(super) address: SocketAddr,
     pub(super) admin: String,
     pub(super) node: Option<Node>,
+    objects: Option<Arc<dyn Objects>>,
     listener: UnixListener,
     /// Figures and ring of the only shard.
     memory: OwnedFd,
@@ -81,12 +84,17 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new() -> Self {
+        Self::with_objects(None).await
+    }
+
+    /// Recordings go there.
+    pub(super) async fn with_objects(objects: Option<Arc<dyn Objects>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("directory.toml"), DIRECTORY).unwrap();
         let listener = UnixListener::bind(folder.path().join("link.sock")).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
         let memory = create_file("tipring-test", STATE_OFFSET as u64 + ring::bytes_for(4)).unwrap();
-        let mut world = Self { folder, address, admin: String::new(), node: None, listener, memory };
+        let mut world = Self { folder, address, admin: String::new(), node: None, objects, listener, memory };
         world.start().await;
         world.admin = std::fs::read_to_string(world.folder.path().join("token")).unwrap().trim().to_owned();
         world
@@ -102,6 +110,7 @@ impl World {
             retain: Retain { cdrs: day * 9_999, events: day * 9_999, audit: day, trace: day },
             import,
             first_start: true,
+            objects: self.objects.clone(),
         }
     }
 
