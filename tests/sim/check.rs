@@ -25,7 +25,7 @@ pub fn pairs(world: &World) {
     for phone in &world.phones {
         let Some((own, remote)) = phone.parties() else { continue };
         let is_mutual = world.phones.iter().any(|other| other.parties() == Some((remote, own)));
-        // Who lost its power in a held call promised no media, and nobody misses any; the hanging up that follows ends it.
+        // Who left a held call without a word promised no media, and nobody misses any; the hanging up that follows ends it.
         if !is_mutual && world.phones.iter().any(|other| other.cut_off.iter().any(|token| token == remote)) {
             continue;
         }

@@ -78,7 +78,7 @@ pub struct Phone {
     /// SIP over one connection at a time, made anew a moment after it broke.
     pub tcp: bool,
     pub is_off: bool,
-    /// Its tokens in the calls that it lost with its power.
+    /// Its tokens in the calls that it lost with its power, or whose BYE nobody answered.
     pub cut_off: Vec<String>,
     pub manner: Manner,
     pub facts: Vec<(Instant, Fact)>,
@@ -587,7 +587,12 @@ impl Phone {
                 self.facts.push((now, if status == 200 { Fact::Registered } else { Fact::RegisterFailed(status) }));
             }
             "INVITE" => self.on_invite_final(status, response, now, out),
-            "BYE" => self.end(now),
+            "BYE" => {
+                if response.is_none() {
+                    self.cut_off.extend(self.call.iter().map(|call| call.token.clone()));
+                }
+                self.end(now);
+            }
             _ => {}
         }
     }

@@ -376,7 +376,11 @@ impl Ring {
                 self.tally.enter_errors += 1;
             }
         }
-        if self.ring.submission().is_empty() {
+        let submission = self.ring.submission();
+        // The kernel keeps what did not fit, and gives it with a later enter.
+        self.tally.cq_overflow += u64::from(submission.cq_overflow());
+        if submission.is_empty() {
+            drop(submission);
             self.give_back_held();
         }
     }

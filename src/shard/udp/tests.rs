@@ -437,3 +437,36 @@ fn kernel_drops_are_counted() {
     assert!(tally.kernel_drops > 0);
     assert_eq!(tally.kernel_drops + seen, 200);
 }
+
+/// More completions at once than the ring has room for.
+#[test]
+fn completions_that_do_not_fit_are_counted_and_come_later() {
+    const SOCKETS: u16 = 32;
+    const EACH: u8 = 10;
+    let mut io = ring(&RingConfig { cq_entries: 64, ..small() });
+    let caller = phone();
+    let addresses: Vec<_> = (0..SOCKETS)
+        .map(|slot| {
+            let (socket, address) = bound(SlotKind::Rtp);
+            io.add(slot.into(), socket, SlotKind::Rtp).unwrap();
+            io.arm(slot.into()).unwrap();
+            address
+        })
+        .collect();
+    settle(&mut io);
+    for number in 0..EACH {
+        for address in &addresses {
+            caller.send_to(&[number], address).unwrap();
+        }
+    }
+    let mut seen = 0;
+    for _ in 0..usize::from(EACH) {
+        seen += settle(&mut io).len();
+    }
+    for _ in 0..16 {
+        io.audit();
+    }
+    let tally = io.take_tally();
+    assert_eq!((seen, tally.unarmed_found), (usize::from(SOCKETS) * usize::from(EACH), 0), "{tally:?}");
+    assert!(tally.cq_overflow > 0, "{tally:?}");
+}
