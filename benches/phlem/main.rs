@@ -1,8 +1,9 @@
 //! PHLEM by itself and beside SIPp, and tipring under PHLEM.
 //!
-//! `cargo bench --bench phlem -- sipp audio ceiling tipring`; needs two CPUs, taskset (util-linux) and for the first sipp. What
-//! generates is on CPU 1 alone, the server on CPU 0. On loopback each side's sends run the other's receive softirq, and wake it.
-//! CPU is the exact time of the whole process's threads. SECONDS and ROUNDS change how long and how often.
+//! `cargo bench --bench phlem -- sipp audio ceiling tipring recorded`; needs two CPUs and taskset (util-linux),
+//! sipp for the first, root for the last. What generates is on CPU 1 alone, the server on CPU 0. On loopback each side's sends run
+//! the other's receive softirq, and wake it. CPU is the exact time of the whole process's threads. SECONDS and ROUNDS change how
+//! long and how often, CALLS how many are recorded.
 #![allow(unreachable_pub, reason = "a binary of its own")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 #![allow(clippy::print_stdout, reason = "it prints its figures")]
@@ -11,6 +12,7 @@
 #[allow(dead_code, reason = "shared with the bench of SIP, which needs more of it")]
 mod cpu;
 mod process;
+mod recorded;
 
 use cpu::Reading;
 use process::Run;
@@ -21,7 +23,13 @@ use process::sipp;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let all: [(&str, fn()); 4] = [("sipp", beside_sipp), ("audio", audio), ("ceiling", ceiling), ("tipring", tipring)];
+    let all: [(&str, fn()); 5] = [
+        ("sipp", beside_sipp),
+        ("audio", audio),
+        ("ceiling", ceiling),
+        ("tipring", tipring),
+        ("recorded", recorded::recorded),
+    ];
     for (name, run) in all {
         if wanted.iter().any(|word| word == name) {
             println!("== {name}");
@@ -29,7 +37,7 @@ fn main() {
         }
     }
     if wanted.is_empty() {
-        println!("one or more of: sipp audio ceiling tipring");
+        println!("one or more of: sipp audio ceiling tipring recorded");
     }
 }
 

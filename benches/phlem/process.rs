@@ -1,8 +1,12 @@
 //! The processes of a measurement: PHLEM and SIPp on CPU 1, the null server or tipring on CPU 0.
 
 use std::fs;
+use std::io::Read;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::net::TcpStream;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
@@ -12,6 +16,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::cpu;
+use crate::recorded::Disk;
 
 const TIPRING: &str = env!("CARGO_BIN_EXE_tipring");
 pub const SERVER: &str = "127.40.0.1:5060";
@@ -21,6 +26,8 @@ pub const GENERATOR_CPU: usize = 1;
 /// A server; ended with it.
 pub struct Server {
     child: Child,
+    /// Of its data, if that is not the folder's own.
+    pub disk: Option<Disk>,
     folder: tempfile::TempDir,
 }
 
@@ -29,19 +36,33 @@ impl Server {
         let folder = tempfile::tempdir().expect("a folder");
         let child = on_cpus("0", TIPRING).args(["phlem", "null", "--listen", SERVER]).spawn().expect("taskset runs");
         std::thread::sleep(Duration::from_millis(500));
-        Self { child, folder }
+        Self { child, disk: None, folder }
     }
 
     /// One shard on CPU 0, everything else of it on CPU 1 beside PHLEM.
     pub fn tipring(users: usize) -> Self {
+        Self::serve(users, "never", |_| None)
+    }
+
+    /// The same, with every call recorded on a disk of its own.
+    pub fn recording(users: usize) -> Self {
+        Self::serve(users, "always", |folder| Some(Disk::mount(&folder.join("data"))))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn serve(users: usize, record: &str, disk: impl FnOnce(&Path) -> Option<Disk>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let disk = disk(folder.path());
         let config = format!(
             "[node]\nname = \"bench\"\ndata = \"data\"\n[engine]\ncpus = \"0\"\nshards = 1\n\
              [sip]\nudp = [\"{SERVER}\"]\ntcp = [\"{SERVER}\"]\ntrusted = [\"127.0.0.0/8\"]\n\
              [media]\naddress = \"127.40.0.1\"\nports = \"20000-31999\"\n[side]\nhttp = \"{HTTP}\"\n\
              [directory]\nimport = \"directory.toml\"\n[log]\nlevel = \"warn\"\n"
         );
-        let mut directory = "[[tenant]]\nname = \"bench\"\ndomain = \"bench.test\"\n".to_owned();
+        let mut directory = format!("[[tenant]]\nname = \"bench\"\ndomain = \"bench.test\"\nrecord = \"{record}\"\n");
         for user in 0..users {
             directory.push_str(&format!("[[phone]]\ntenant = \"bench\"\nuser = \"u{user}\"\npassword = \"p\"\n"));
         }
@@ -51,7 +72,7 @@ impl Server {
         let config = folder.path().join("tipring.toml");
         let child =
             on_cpus("0,1", TIPRING).args(["serve", "--config"]).arg(config).stderr(log).spawn().expect("it starts");
-        let mut server = Self { child, folder };
+        let mut server = Self { child, disk, folder };
         server.await_directory();
         server
     }
@@ -85,17 +106,19 @@ impl Drop for Server {
 }
 
 fn is_ready() -> bool {
-    use std::io::Read;
-    use std::io::Write;
-    let answer = || -> std::io::Result<String> {
-        let mut stream = std::net::TcpStream::connect(HTTP)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    answer().is_ok_and(|text| text.starts_with("HTTP/1.1 200"))
+    get("/readyz", "").is_some_and(|text| text.starts_with("HTTP/1.1 200"))
+}
+
+/// Head and body of tipring's answer.
+pub fn get(path: &str, token: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(HTTP).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn on_cpus(cpus: &str, program: &str) -> Command {

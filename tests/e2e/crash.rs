@@ -116,7 +116,7 @@ fn talk(server: &Server, folder: &Path, stop: &Arc<AtomicBool>, seed: u64) {
     let text = format!(
         "name = \"crash\"\nduration = \"10m\"\nramp = \"300ms\"\nwind_down = \"3s\"\n\
          [[population]]\nusers = \"u0-u{}\"\npassword = \"p\"\ndomain = \"acme.test\"\nexpires = \"30s\"\n\
-         answer = \"20ms-100ms\"\n[[calls]]\nrate = 4.0\ntalk = \"200ms-3s\"\n",
+         answer = \"20ms-100ms\"\n[[calls]]\nrate = 4.0\ntalk = \"200ms-3s\"\nhold = 0.2\n",
         PHONES - 1
     );
     let options = RunOptions {

@@ -590,3 +590,49 @@ fn a_sync_that_failed_is_not_believed_later() {
     separator.read(SHARD, 3, tape.ends[4].1).unwrap();
     assert_whole(&node, &call(1).to_string(), 30);
 }
+
+/// The most memory of this process since it was last asked to forget, in bytes (proc_pid_status(5)).
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1_024
+}
+
+/// `cargo test --release --lib -- --ignored --nocapture eight_hours`
+#[test]
+#[ignore = "a figure, and half a gigabyte of disk"]
+#[allow(clippy::disallowed_methods, clippy::print_stderr, reason = "it measures time, and says what it found")]
+fn eight_hours_are_finished_in_little_memory() {
+    const FRAMES: u64 = 8 * 3_600 * 50;
+    let (folder, key) = (tempfile::tempdir().unwrap(), NodeKey::new(&[1; KEY_BYTES]));
+    let id = call(1).to_string();
+    let mut work = Work::open(folder.path(), &id, SHARD, &key).unwrap();
+    let clocks = Clocks { instant: Instant::from_millis(BEGAN), unix: UnixTime::from_secs(1_700_000_000) };
+    let mut block = 0;
+    let mut append = |record: &[u8]| {
+        block += 1;
+        work.append(Place { boot: 7, block, record: 1 }, clocks, record).unwrap();
+    };
+    append(&mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() }));
+    for number in 0..FRAMES {
+        append(&frame(call(1), 0, number));
+        append(&frame(call(1), 1, number));
+    }
+    append(&mark(call(1), FRAMES, &ended(FRAMES)));
+    work.sync().unwrap();
+    drop(work);
+    let chunks = Chunks::open(folder.path(), &id, &key).unwrap().unwrap();
+    let audio = std::fs::File::create(folder.path().join("audio")).unwrap();
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let (before, began) = (peak_bytes(), std::time::Instant::now());
+    let finished = super::finish::finish(&chunks, &audio, &id, &[3; KEY_BYTES]).unwrap();
+    let (more, spent) = (peak_bytes() - before, began.elapsed().as_secs_f64());
+    assert_eq!((finished.samples, finished.verdict), (FRAMES * 160, Verdict::Complete));
+    eprintln!(
+        "a call of eight hours: {:.1} s, {:.0} times real time, {:.1} MiB of memory",
+        spent,
+        8.0 * 3_600.0 / spent,
+        more as f64 / 1_048_576.0
+    );
+    assert!(more < 64 << 20, "{more} bytes");
+}
