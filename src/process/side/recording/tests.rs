@@ -622,7 +622,7 @@ fn eight_hours_are_finished_in_little_memory() {
     work.sync().unwrap();
     drop(work);
     let chunks = Chunks::open(folder.path(), &id, &key).unwrap().unwrap();
-    let audio = std::fs::File::create(folder.path().join("audio")).unwrap();
+    let audio = tempfile::tempfile().unwrap();
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let (before, began) = (peak_bytes(), std::time::Instant::now());
     let finished = super::finish::finish(&chunks, &audio, &id, &[3; KEY_BYTES]).unwrap();
