@@ -128,6 +128,11 @@ fn frame(call: CallId, leg: u8, number: u64) -> Vec<u8> {
     room
 }
 
+/// Frames of both parties.
+fn both_ways(call: CallId, numbers: std::ops::Range<u64>) -> Vec<Vec<u8>> {
+    numbers.flat_map(|number| [frame(call, 0, number), frame(call, 1, number)]).collect()
+}
+
 fn mark(call: CallId, number: u64, mark: &Mark) -> Vec<u8> {
     emit_mark(Instant::from_millis(BEGAN + number * 20), call, mark).unwrap()
 }
@@ -147,8 +152,7 @@ pub(in crate::process::side) fn begun_call(tape: &mut Tape, call: CallId, tenant
     tape.block(&[mark(call, 0, &Mark::Begin { tenant: tenant.to_owned() })]);
     for first in (0..frames).step_by(5) {
         let numbers = first..(first + 5).min(frames);
-        let records: Vec<_> = numbers.flat_map(|number| [frame(call, 0, number), frame(call, 1, number)]).collect();
-        tape.block(&records);
+        tape.block(&both_ways(call, numbers));
     }
 }
 
@@ -318,16 +322,13 @@ fn killed_at_any_point_nothing_is_lost_and_nothing_doubled() {
 fn what_is_acknowledged_is_not_needed_any_more() {
     let node = Node::new();
     let mut tape = Tape::new(node.data.path());
-    let numbers = |range: std::ops::Range<u64>| -> Vec<Vec<u8>> {
-        range.flat_map(|number| [frame(call(1), 0, number), frame(call(1), 1, number)]).collect()
-    };
     tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() })]);
-    tape.block(&numbers(0..10));
+    tape.block(&both_ways(call(1), 0..10));
     let mut separator = node.separator();
     separator.read(SHARD, 1, tape.ends[1].1).unwrap();
     assert!(separator.acknowledgements().unwrap().is_empty());
     tape.next_segment();
-    tape.block(&numbers(10..20));
+    tape.block(&both_ways(call(1), 10..20));
     separator.read(SHARD, 2, tape.ends[2].1).unwrap();
     let segments: Vec<_> = separator.acknowledgements().unwrap().iter().map(|name| name.segment).collect();
     assert_eq!(segments, [1]);
@@ -515,14 +516,11 @@ fn who_asks_sees_what_is_recorded_and_what_is_being_finished() {
 fn a_recording_knows_its_segments() {
     let node = Node::new();
     let mut tape = Tape::new(node.data.path());
-    let numbers = |range: std::ops::Range<u64>| -> Vec<Vec<u8>> {
-        range.flat_map(|number| [frame(call(1), 0, number), frame(call(1), 1, number)]).collect()
-    };
     tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() })]);
-    tape.block(&numbers(0..50));
+    tape.block(&both_ways(call(1), 0..50));
     tape.block(&[mark(call(1), 50, &Mark::Paused), mark(call(1), 100, &Mark::Resumed)]);
-    tape.block(&numbers(100..150));
-    tape.block(&numbers(250..260));
+    tape.block(&both_ways(call(1), 100..150));
+    tape.block(&both_ways(call(1), 250..260));
     tape.block(&[mark(call(1), 260, &ended(110))]);
     let (segment, limit) = *tape.ends.last().unwrap();
     node.separator().read(SHARD, segment, limit).unwrap();
@@ -559,15 +557,12 @@ fn a_store_that_cannot_be_read_stops_no_other() {
 fn a_sync_that_failed_is_not_believed_later() {
     let node = Node::new();
     let mut tape = Tape::new(node.data.path());
-    let numbers = |range: std::ops::Range<u64>| -> Vec<Vec<u8>> {
-        range.flat_map(|number| [frame(call(1), 0, number), frame(call(1), 1, number)]).collect()
-    };
     tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() })]);
-    tape.block(&numbers(0..10));
+    tape.block(&both_ways(call(1), 0..10));
     tape.next_segment();
-    tape.block(&numbers(10..20));
+    tape.block(&both_ways(call(1), 10..20));
     tape.next_segment();
-    tape.block(&numbers(20..30));
+    tape.block(&both_ways(call(1), 20..30));
     let mut separator = node.separator();
     let len = || {
         let work = rows::work_folder(&rows::folder(node.data.path()));

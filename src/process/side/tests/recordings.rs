@@ -236,22 +236,29 @@ async fn a_deleted_recording_is_gone_and_a_held_one_is_not() {
     assert_eq!(world.request("POST", &format!("{wish}sing"), &world.admin).await.status, 404);
 }
 
-#[tokio::test]
-async fn a_recording_that_could_not_be_made_says_so_and_may_still_come() {
-    let world = World::new().await;
+/// A call of acme whose recording was tried in vain.
+async fn given_up(world: &World) -> Tape {
     let mut tape = Tape::new(world.folder.path());
     begun_call(&mut tape, call(1), "acme", 10);
     // The segment is finished, so its records are in the store.
-    separate(&world, 2, 0).await;
-    let (id, folder) = (call(1).to_string(), rows::work_folder(&rows::folder(world.folder.path())));
-    let (name, work) = (id.clone(), folder.clone());
-    with_database(&world, move |done, key| {
-        let store = Arc::new(Chunks::open(&work, &name, &key).unwrap().unwrap());
+    separate(world, 2, 0).await;
+    let work = rows::work_folder(&rows::folder(world.folder.path()));
+    with_database(world, move |done, key| {
+        let id = call(1).to_string();
+        let store = Arc::new(Chunks::open(&work, &id, &key).unwrap().unwrap());
         let job = Job::new(call(1), 1, Place { boot: 7, block: 1, record: 0 }, store, 1);
         done.give_up(&job, "it panicked").unwrap();
-        assert_eq!(done.known(&name).unwrap(), Known::Failed);
+        assert_eq!(done.known(&id).unwrap(), Known::Failed);
     })
     .await;
+    tape
+}
+
+#[tokio::test]
+async fn a_recording_that_could_not_be_made_says_so_and_may_still_come() {
+    let world = World::new().await;
+    let mut tape = given_up(&world).await;
+    let (id, folder) = (call(1).to_string(), rows::work_folder(&rows::folder(world.folder.path())));
     world.node.as_ref().unwrap().metrics.live.on_gone(&id);
     let one = format!("/v1/recordings/{id}");
     let item = world.get(&one).await.json();
@@ -277,17 +284,8 @@ async fn a_recording_that_could_not_be_made_says_so_and_may_still_come() {
 #[tokio::test]
 async fn what_failed_is_deleted_with_its_store() {
     let world = World::new().await;
-    let mut tape = Tape::new(world.folder.path());
-    begun_call(&mut tape, call(1), "acme", 10);
-    // The segment is finished, so its records are in the store.
-    separate(&world, 2, 0).await;
+    given_up(&world).await;
     let (id, folder) = (call(1).to_string(), rows::work_folder(&rows::folder(world.folder.path())));
-    let (name, work) = (id.clone(), folder.clone());
-    with_database(&world, move |done, key| {
-        let store = Arc::new(Chunks::open(&work, &name, &key).unwrap().unwrap());
-        done.give_up(&Job::new(call(1), 1, Place::default(), store, 1), "it panicked").unwrap();
-    })
-    .await;
     let one = format!("/v1/recordings/{id}");
     assert_eq!(world.request("DELETE", &one, &world.admin).await.status, 204);
     assert_eq!(world.get(&one).await.json()["state"], "absent");
