@@ -2,6 +2,7 @@
 
 pub mod hash;
 pub mod id;
+pub mod keyed;
 pub mod limit;
 pub mod random;
 pub mod slab;

@@ -3,7 +3,6 @@
 //! One entry is a keyed hash and the response; all wait equally long, so a queue expires them. Over a reliable transport
 //! Timer J is zero: nothing is kept. Answers go back the way the retransmission came. Lives once per shard.
 
-use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,9 +11,11 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::hash::HashKey;
+use crate::base::keyed::Keyed;
 use crate::base::limit::LINGERING_PER_SHARD_MAX;
 use crate::base::time::Instant;
 use crate::machine::flow::Flow;
+use crate::machine::transaction::key::host_bytes;
 use crate::machine::transaction::key::source_bytes;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
@@ -30,7 +31,7 @@ pub struct Key(u64);
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lingering {
-    responses: BTreeMap<Key, Box<[u8]>>,
+    responses: Keyed<Box<[u8]>>,
     /// In the order of their end.
     ends: VecDeque<(Instant, Key)>,
     /// Responses not kept, or forgotten early, because the table was full.
@@ -45,18 +46,16 @@ impl Key {
         let method = request.request().map(|line| line.name).unwrap_or_default();
         let Ok(via) = request.top_via() else { return Self(secret.hash(&[&source, request.bytes()])) };
         if let (Some(branch), true) = (via.branch(), via.has_magic_cookie()) {
-            let sent_by = via.host.to_string().to_ascii_lowercase();
             let port = via.port.unwrap_or(5060).to_be_bytes();
-            return Self(secret.hash(&[&source, branch, sent_by.as_bytes(), &port, method]));
+            return Self(secret.hash(&[&source, branch, &host_bytes(via.host), &port, method]));
         }
         // "The request matches a transaction if the Request-URI, To tag, From tag, Call-ID, CSeq, and top Via header match".
         let uri = request.request().map(|line| line.uri).unwrap_or_default();
-        let tag = |value: Option<&[u8]>| value.unwrap_or_default().to_vec();
-        let to_tag = tag(request.to().ok().and_then(|to| to.tag()));
-        let from_tag = tag(request.from().ok().and_then(|from| from.tag()));
+        let to_tag = request.to().ok().and_then(|to| to.tag()).unwrap_or_default();
+        let from_tag = request.from().ok().and_then(|from| from.tag()).unwrap_or_default();
         let cseq = request.header(HeaderId::CSeq).unwrap_or_default();
         let via = request.values(HeaderId::Via).next().unwrap_or_default();
-        Self(secret.hash(&[&source, uri, &to_tag, &from_tag, request.call_id(), cseq, via]))
+        Self(secret.hash(&[&source, uri, to_tag, from_tag, request.call_id(), cseq, via]))
     }
 }
 
@@ -75,7 +74,7 @@ impl Lingering {
 
     /// The response that the request, if it is a retransmission, had before.
     pub fn find(&self, key: Key) -> Option<&[u8]> {
-        self.responses.get(&key).map(AsRef::as_ref)
+        self.responses.get(key.0).map(AsRef::as_ref)
     }
 
     /// Keeps the final response of a transaction that ended at `now`.
@@ -86,10 +85,10 @@ impl Lingering {
         if self.responses.len() >= LINGERING_PER_SHARD_MAX as usize {
             self.overflows += 1;
             if let Some((_, oldest)) = self.ends.pop_front() {
-                self.responses.remove(&oldest);
+                self.responses.remove(oldest.0);
             }
         }
-        if self.responses.insert(key, response.into()).is_none() {
+        if self.responses.insert(key.0, response.into()).is_none() {
             self.ends.push_back((on_grid(now + TIMER_J), key));
         }
     }
@@ -99,7 +98,7 @@ impl Lingering {
             && end <= now
         {
             self.ends.pop_front();
-            self.responses.remove(&key);
+            self.responses.remove(key.0);
         }
         if self.ends.capacity() > 1024 && self.ends.len() < self.ends.capacity() / 4 {
             self.ends.shrink_to(self.ends.len() * 2);

@@ -4,6 +4,7 @@
 //! of their own.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use crate::base::hash::HashKey;
 use crate::base::limit::HISTORY_STEPS_MAX;
 use crate::base::limit::TRACE_STEPS_MAX;
 use crate::base::time::UnixTime;
+use crate::machine::flow::Flow;
 use crate::machine::outbox::Aor;
 use crate::machine::outbox::Output;
 use crate::wire::event::Body;
@@ -28,7 +30,36 @@ struct Step {
     phone: u64,
     at: UnixTime,
     rule: Rule,
-    reason: Box<str>,
+    reason: Reason,
+}
+
+/// Put into words when somebody asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Reason {
+    flow: Option<Flow>,
+    text: Box<str>,
+}
+
+impl Reason {
+    /// `text` is what was answered over `flow`.
+    pub(super) fn answered(flow: Flow, text: &str) -> Self {
+        Self { flow: Some(flow), text: text.into() }
+    }
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self { flow: None, text: text.into() }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.flow {
+            Some(flow) => write!(f, "{flow}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,15 +83,16 @@ impl Rule {
 }
 
 impl History {
-    pub(super) fn step(&mut self, aor: &Aor, rule: Rule, reason: String, at: UnixTime, key: &HashKey) {
+    /// `phone` is a [`key`].
+    pub(super) fn step(&mut self, phone: u64, rule: Rule, reason: impl Into<Reason>, at: UnixTime) {
         if self.steps.len() >= HISTORY_STEPS_MAX {
             self.steps.pop_front();
         }
-        self.steps.push_back(Step { phone: phone(aor, key), at, rule, reason: reason.into() });
+        self.steps.push_back(Step { phone, at, rule, reason: reason.into() });
     }
 
     /// Takes what the outputs of a step say about phones.
-    pub(super) fn observe<'o>(&mut self, outputs: impl Iterator<Item = &'o Output>, at: UnixTime, key: &HashKey) {
+    pub(super) fn observe<'o>(&mut self, outputs: impl Iterator<Item = &'o Output>, at: UnixTime, secret: &HashKey) {
         for output in outputs {
             let Output::Event { tenant, body, .. } = output else { continue };
             let (user, rule, reason) = match body {
@@ -75,14 +107,13 @@ impl History {
                 }
                 _ => continue,
             };
-            let aor = Aor { tenant: tenant.clone(), user: user.clone() };
-            self.step(&aor, rule, reason, at, key);
+            self.step(key(tenant, user, secret), rule, reason, at);
         }
     }
 
     /// The last steps of a phone, oldest first; `None` if there are none.
-    pub(super) fn of(&self, aor: &Aor, key: &HashKey) -> Option<Vec<TraceStep>> {
-        let wanted = phone(aor, key);
+    pub(super) fn of(&self, aor: &Aor, secret: &HashKey) -> Option<Vec<TraceStep>> {
+        let wanted = key(&aor.tenant, &aor.user, secret);
         let own = self.steps.iter().rev().filter(|step| step.phone == wanted).take(TRACE_STEPS_MAX);
         let mut steps: Vec<_> = own
             .map(|step| TraceStep {
@@ -97,8 +128,9 @@ impl History {
     }
 }
 
-fn phone(aor: &Aor, key: &HashKey) -> u64 {
-    key.hash(&[b"history", aor.tenant.as_bytes(), aor.user.as_bytes()])
+/// What a phone's steps are found by.
+pub(super) fn key(tenant: &str, user: &str, secret: &HashKey) -> u64 {
+    secret.hash(&[b"history", tenant.as_bytes(), user.as_bytes()])
 }
 
 #[cfg(test)]
@@ -116,12 +148,18 @@ mod tests {
         let mut history = History::default();
         for number in 0..100u64 {
             let at = UnixTime::from_secs(number);
-            history.step(&aor("1001"), Rule::Register, format!("200 {number}"), at, &KEY);
-            history.step(&aor("1002"), Rule::Register, "other".to_owned(), at, &KEY);
+            let flow = Flow::udp(0, "192.0.2.1:5060".parse().unwrap());
+            history.step(
+                key("acme", "1001", &KEY),
+                Rule::Register,
+                Reason::answered(flow, &format!("200 {number}")),
+                at,
+            );
+            history.step(key("acme", "1002", &KEY), Rule::Register, "other".to_owned(), at);
         }
         let steps = history.of(&aor("1001"), &KEY).unwrap();
         assert_eq!(steps.len(), TRACE_STEPS_MAX);
-        assert_eq!(steps.last().unwrap().reason, "200 99");
+        assert_eq!(steps.last().unwrap().reason, "udp:192.0.2.1:5060: 200 99");
         assert!(steps.windows(2).all(|pair| pair[0].at < pair[1].at));
         assert_eq!(history.of(&aor("1003"), &KEY), None);
     }
@@ -130,7 +168,7 @@ mod tests {
     fn the_ring_is_bounded_and_events_are_steps() {
         let mut history = History::default();
         for _ in 0..HISTORY_STEPS_MAX + 10 {
-            history.step(&aor("flood"), Rule::Register, String::new(), UnixTime::default(), &KEY);
+            history.step(key("acme", "flood", &KEY), Rule::Register, String::new(), UnixTime::default());
         }
         let body = Body::AuthenticationFailed {
             user: "1001".to_owned(),

@@ -39,6 +39,7 @@ use crate::machine::exchange::calls::Surroundings;
 pub use crate::machine::exchange::counts::Counts;
 use crate::machine::exchange::gate::Gate;
 use crate::machine::exchange::history::History;
+use crate::machine::exchange::history::Reason;
 use crate::machine::exchange::history::Rule;
 use crate::machine::exchange::locate::Locating;
 use crate::machine::exchange::who::Called;
@@ -358,7 +359,7 @@ impl Exchange {
             self.pass_on(place.shard, flow, message, out);
             return;
         }
-        if self.repeat_answer(flow, message, shared, out) {
+        if self.repeat_answer(repeat_key(flow, message, shared), flow, out) {
             return;
         }
         if self.calls.get(place.call).is_some() {
@@ -386,24 +387,28 @@ impl Exchange {
         shared: Shared<'_>,
         out: &mut Outbox,
     ) {
-        if self.repeat_answer(flow, message, shared, out) {
+        let key = repeat_key(flow, message, shared);
+        if self.repeat_answer(key, flow, out) {
             return;
         }
         let mark = out.len();
-        if let Some(phone) = self.gate(now, shared).admit(message, reading, flow, out) {
+        let admitted = self.gate(now, shared).admit(message, reading, flow, out);
+        if let Some(phone) = admitted {
             if flow.is_reliable() {
                 out.push(Output::Keep { flow });
             }
             let bytes = self.registrar.register(message, flow, phone, now, shared, &mut self.random, out);
-            let key = lingering::Key::of(message, flow.peer.ip(), &shared.settings.secrets.hash);
             self.lingering.insert(key, &flow, &bytes, now.instant);
             self.send(flow, Some(bytes), out);
         }
-        let uri = message.to().ok().and_then(|to| to.parse_uri().ok());
-        if let Some(aor) = uri.and_then(|uri| who::aor_of(uri, shared)) {
+        let secret = &shared.settings.secrets.hash;
+        let subject = match admitted {
+            Some(phone) => Some(history::key(&phone.tenant, &phone.user, secret)),
+            None => who::registered(message, shared).map(|aor| history::key(&aor.tenant, &aor.user, secret)),
+        };
+        if let Some(subject) = subject {
             let answer = out.status_line_after(mark).unwrap_or("silence: the source is over its limit");
-            let reason = format!("{flow}: {answer}");
-            self.history.step(&aor, Rule::Register, reason, now.unix, &shared.settings.secrets.hash);
+            self.history.step(subject, Rule::Register, Reason::answered(flow, answer), now.unix);
         }
     }
 
@@ -451,7 +456,7 @@ impl Exchange {
         let key = server_key(&shared.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         match self.calls.find_invite(key) {
             Some(handle) => self.on_call(handle, CallInput::Request { message, flow }, now, shared, out),
-            None if self.repeat_answer(flow, message, shared, out) => {}
+            None if self.repeat_answer(repeat_key(flow, message, shared), flow, out) => {}
             None => self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out),
         }
     }
@@ -550,8 +555,7 @@ impl Exchange {
     }
 
     /// RFC 3261 §17.2.2: a retransmission gets the response that the request had.
-    fn repeat_answer(&mut self, flow: Flow, message: &Message<'_>, shared: Shared<'_>, out: &mut Outbox) -> bool {
-        let key = lingering::Key::of(message, flow.peer.ip(), &shared.settings.secrets.hash);
+    fn repeat_answer(&mut self, key: lingering::Key, flow: Flow, out: &mut Outbox) -> bool {
         let Some(bytes) = self.lingering.find(key) else { return false };
         out.send(flow, bytes.to_vec());
         self.counts.retransmissions += 1;
@@ -664,6 +668,10 @@ impl Exchange {
     pub fn registrar(&self) -> &Registrar {
         &self.registrar
     }
+}
+
+fn repeat_key(flow: Flow, message: &Message<'_>, shared: Shared<'_>) -> lingering::Key {
+    lingering::Key::of(message, flow.peer.ip(), &shared.settings.secrets.hash)
 }
 
 /// What the relay may not send to, and when it calls a stream silent.

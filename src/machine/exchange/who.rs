@@ -12,12 +12,18 @@ use crate::wire::link::Announce;
 use crate::wire::link::Phone;
 use crate::wire::link::Record;
 use crate::wire::link::Tenant;
+use crate::wire::sip::Message;
 use crate::wire::sip::Uri;
 
 /// The address of record that a URI names, known or not; `None` where its domain is nobody's.
 pub(super) fn aor_of(uri: Uri<'_>, shared: Shared<'_>) -> Option<Aor> {
     let tenant = tenant_of_host(shared, uri.host()?)?;
     Some(Aor { tenant: tenant.name.clone(), user: user_text(uri.user()?).into_owned() })
+}
+
+/// The address of record that a REGISTER is about, known or not.
+pub(super) fn registered(request: &Message<'_>, shared: Shared<'_>) -> Option<Aor> {
+    aor_of(request.to().ok()?.parse_uri().ok()?, shared)
 }
 
 /// Whom a caller reaches.
