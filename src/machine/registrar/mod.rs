@@ -111,6 +111,13 @@ struct Registered {
     credential: u64,
 }
 
+impl Registered {
+    fn take(&mut self, id: BindingId) -> Option<Binding> {
+        let index = self.bindings.iter().position(|binding| binding.id == id)?;
+        Some(self.bindings.remove(index))
+    }
+}
+
 const NO_BINDING: BindingId = 0;
 
 impl Registrar {
@@ -323,15 +330,21 @@ impl Registrar {
         same_hash.map(|(_, key, id)| (*key, *id)).find(|(key, id)| is_on(*key, *id))
     }
 
-    /// Removes one binding and tells everybody.
+    /// One binding is over: everybody is told, the disk too.
     fn end(&mut self, key: u64, id: BindingId, cause: &str, now: Now, out: &mut Outbox) {
-        let Some(phone) = self.phones.get_mut(&key) else { return };
-        let Some(index) = phone.bindings.iter().position(|binding| binding.id == id) else { return };
-        let binding = phone.bindings.remove(index);
+        if self.take(key, id, cause, out) {
+            self.push_stored(key, out);
+            self.forget_later(key, now);
+        }
+    }
+
+    /// Takes a binding out of all tables, and tells those who show it.
+    fn take(&mut self, key: u64, id: BindingId, cause: &str, out: &mut Outbox) -> bool {
+        let Some(phone) = self.phones.get_mut(&key) else { return false };
+        let Some(binding) = phone.take(id) else { return false };
         push_removed(phone, &binding, cause, out);
         self.unindex(key, &binding);
-        self.push_stored(key, out);
-        self.forget_later(key, now);
+        true
     }
 
     fn index(&mut self, key: u64, binding: &Binding, is_new_in_ring: bool) {
@@ -341,6 +354,17 @@ impl Registrar {
         self.bindings += 1;
         if binding.behind_nat && is_new_in_ring {
             self.keepalive.insert((key, binding.id), key.wrapping_add(u64::from(binding.id)));
+        }
+    }
+
+    /// A refresh over the same flow moves nothing but its end.
+    fn reindex(&mut self, key: u64, old: &Binding, new: &Binding) {
+        if old.flow != new.flow || old.id != new.id {
+            self.unindex(key, old);
+            self.index(key, new, !(old.behind_nat && new.behind_nat));
+        } else if old.expires != new.expires {
+            self.ends.remove(&(old.expires, key, old.id));
+            self.ends.insert((new.expires, key, new.id));
         }
     }
 

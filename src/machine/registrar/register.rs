@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
+
 use crate::base::limit::BINDINGS_PER_AOR_MAX;
 use crate::base::limit::BINDINGS_PER_SHARD_MAX;
 use crate::base::limit::CONTACT_BYTES_MAX;
@@ -30,6 +32,7 @@ use crate::wire::sip::NameAddr;
 use crate::wire::sip::Status;
 use crate::wire::sip::Uri;
 use crate::wire::sip::write;
+use crate::wire::sip::write::Writer;
 
 /// Path values of one request.
 const PATHS_MAX: usize = 8;
@@ -225,7 +228,7 @@ impl Registrar {
         let old = self.bindings_of(key).iter().find(is_it).map(|old| old.id);
         if change.expires.is_zero() {
             if let Some(id) = old {
-                self.take(key, id, Some("unregistered"), out);
+                self.take(key, id, "unregistered", out);
             }
             return;
         }
@@ -245,16 +248,21 @@ impl Registrar {
             expires: on_grid(now.instant + granted),
             expires_unix,
         };
-        let old = old.and_then(|id| self.take(key, id, None, out));
+        let old = old.and_then(|id| self.phones.get_mut(&key)?.take(id));
         let is_refresh = old.as_ref().is_some_and(|old| old.contact() == change.contact);
-        let is_kept_open = old.as_ref().is_some_and(|old| old.behind_nat && parts.behind_nat);
         // A refresh keeps its id, and with it its place among the keep-alives.
         let id = match &old {
             Some(old) if old.behind_nat == parts.behind_nat => old.id,
             _ => self.take_id(),
         };
         let binding = Binding::new(id, &parts);
-        self.make_room(key, out);
+        match &old {
+            Some(old) => self.reindex(key, old, &binding),
+            None => {
+                self.make_room(key, out);
+                self.index(key, &binding, true);
+            }
+        }
         let registered = self.registered(key, phone);
         if let Some(old) = old.filter(|_| !is_refresh) {
             push_removed(registered, &old, "replaced", out);
@@ -264,8 +272,7 @@ impl Registrar {
         }
         out.push(Output::Live(Live::Registered(binding.registration(&phone.tenant, &phone.user))));
         registered.bindings.reserve_exact(1);
-        registered.bindings.push(binding.clone());
-        self.index(key, &binding, !is_kept_open);
+        registered.bindings.push(binding);
     }
 
     /// The oldest binding goes when a phone has too many: one that restarts behind a NAT leaves dead ones at each new port.
@@ -275,29 +282,17 @@ impl Registrar {
         }
         if let Some(id) = self.bindings_of(key).first().map(|binding| binding.id) {
             self.counters.evicted += 1;
-            self.take(key, id, Some("too many"), out);
+            self.take(key, id, "too many", out);
         }
     }
 
     fn remove_all(&mut self, key: u64, now: Now, out: &mut Outbox) {
         let ids: Vec<BindingId> = self.bindings_of(key).iter().map(|binding| binding.id).collect();
         for id in ids {
-            self.take(key, id, Some("unregistered"), out);
+            self.take(key, id, "unregistered", out);
         }
         self.push_stored(key, out);
         self.forget_later(key, now);
-    }
-
-    /// Takes a binding out of all tables; with a cause it is told.
-    fn take(&mut self, key: u64, id: BindingId, cause: Option<&str>, out: &mut Outbox) -> Option<Binding> {
-        let phone = self.phones.get_mut(&key)?;
-        let index = phone.bindings.iter().position(|binding| binding.id == id)?;
-        let binding = phone.bindings.remove(index);
-        if let Some(cause) = cause {
-            push_removed(phone, &binding, cause, out);
-        }
-        self.unindex(key, &binding);
-        Some(binding)
     }
 
     fn bindings_of(&self, key: u64) -> &[Binding] {
@@ -309,8 +304,7 @@ impl Registrar {
         let mut out = Vec::with_capacity(request.bytes().len() + 128);
         let mut writer = write::response(&mut out, request, Status::OK, "", Some(tag), origin.flow.peer);
         for binding in self.bindings_of(key) {
-            let expires = binding.expires_unix.since(now.unix).as_secs();
-            writer.header(HeaderId::Contact, contact_value(binding, expires));
+            write_contact(&mut writer, binding, binding.expires_unix.since(now.unix));
         }
         for path in &origin.path {
             writer.header(HeaderId::Path, path);
@@ -320,20 +314,19 @@ impl Registrar {
     }
 }
 
-fn contact_value(binding: &Binding, expires: u64) -> String {
-    use std::fmt::Write as _;
-    let mut value = format!("<{}>;expires={expires}", binding.contact());
-    // Writing to a String cannot fail.
-    if binding.q < 1000 {
-        let _ = write!(value, ";q=0.{:03}", binding.q);
-    }
+fn write_contact(writer: &mut Writer<'_>, binding: &Binding, left: Duration) {
+    let (mut secs, mut reg_id) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let q = if binding.q < 1000 { format!(";q=0.{:03}", binding.q) } else { String::new() };
+    let mut parts: ArrayVec<&[u8], 10> = ArrayVec::new();
+    parts.extend([b"<", binding.contact().as_bytes(), b">;expires=", secs.format(left.as_secs()).as_bytes()]);
+    parts.push(q.as_bytes());
     if !binding.instance().is_empty() {
-        let _ = write!(value, ";+sip.instance=\"<{}>\"", binding.instance());
+        parts.extend([b";+sip.instance=\"<", binding.instance().as_bytes(), b">\""]);
     }
     if binding.reg_id > 0 {
-        let _ = write!(value, ";reg-id={}", binding.reg_id);
+        parts.extend([b";reg-id=", reg_id.format(binding.reg_id).as_bytes()]);
     }
-    value
+    writer.parts(HeaderId::Contact, &parts);
 }
 
 fn refuse(request: &Message<'_>, refusal: Refusal, tag: &str, flow: Flow, bounds: &RegistrationBounds) -> Vec<u8> {

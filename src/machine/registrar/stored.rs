@@ -21,6 +21,8 @@ use crate::machine::registrar::on_grid;
 const FORMAT: u8 = 2;
 /// Without the credential at its end.
 const FORMAT_BEFORE: u8 = 1;
+/// A phone with one binding.
+const RECORD_BYTES_USUAL: usize = 256;
 /// Between tenant and user in a key; neither can hold it.
 const BORDER: u8 = 0;
 
@@ -70,10 +72,16 @@ impl Registrar {
             return;
         }
         phone.is_stored = true;
-        if let Ok(value) = postcard::to_extend(phone.as_ref(), vec![FORMAT]) {
+        if let Ok(value) = postcard::to_extend(phone.as_ref(), record_begin()) {
             out.push(Output::Store(Stored::Put { key: record, value }));
         }
     }
+}
+
+fn record_begin() -> Vec<u8> {
+    let mut record = Vec::with_capacity(RECORD_BYTES_USUAL);
+    record.push(FORMAT);
+    record
 }
 
 fn key_of(tenant: &str, user: &str) -> Vec<u8> {

@@ -64,8 +64,9 @@ pub fn fragment(out: &mut Vec<u8>) -> Writer<'_> {
 /// Begins a response with nothing but its status line; an empty `reason` takes the usual one.
 pub fn status_line<'o>(out: &'o mut Vec<u8>, status: Status, reason: &str) -> Writer<'o> {
     let reason = if reason.is_empty() { status.reason() } else { reason };
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "SIP/2.0 {} ", status.code());
+    out.extend_from_slice(b"SIP/2.0 ");
+    push_uint(out, status.code().into());
+    out.push(b' ');
     push_clean(out, reason.as_bytes());
     out.extend_from_slice(b"\r\n");
     Writer { out }
@@ -117,6 +118,7 @@ impl Writer<'_> {
     pub fn display_header(&mut self, name: impl Name, value: impl std::fmt::Display) -> &mut Self {
         push_name(self.out, name.bytes());
         let start = self.out.len();
+        // Writing to a Vec cannot fail.
         let _ = write!(self.out, "{value}");
         clean(self.out.get_mut(start..).unwrap_or_default());
         self.out.extend_from_slice(b"\r\n");
@@ -125,7 +127,10 @@ impl Writer<'_> {
 
     /// One header field with a number.
     pub fn uint_header(&mut self, name: impl Name, value: impl Into<u64>) -> &mut Self {
-        self.display_header(name, value.into())
+        push_name(self.out, name.bytes());
+        push_uint(self.out, value.into());
+        self.out.extend_from_slice(b"\r\n");
+        self
     }
 
     /// Every line of this header in `from`, folds made blanks.
@@ -161,7 +166,9 @@ impl Writer<'_> {
 
     /// The end of a message whose Content-Type and other Content headers were written before.
     pub fn end(&mut self, body: &[u8]) {
-        let _ = write!(self.out, "Content-Length: {}\r\n\r\n", body.len());
+        self.out.extend_from_slice(b"Content-Length: ");
+        push_uint(self.out, body.len() as u64);
+        self.out.extend_from_slice(b"\r\n\r\n");
         self.out.extend_from_slice(body);
     }
 
@@ -224,8 +231,13 @@ fn push_via(out: &mut Vec<u8>, top: &[u8], via: Via<'_>, source: SocketAddr) {
         let _ = write!(out, ";received={address}");
     }
     if wants_rport {
-        let _ = write!(out, ";rport={}", source.port());
+        out.extend_from_slice(b";rport=");
+        push_uint(out, source.port().into());
     }
+}
+
+fn push_uint(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn push_name(out: &mut Vec<u8>, name: &[u8]) {
