@@ -29,8 +29,9 @@ pub fn challenge(
     salt: u32,
     shared: Shared<'_>,
 ) -> Option<Vec<u8>> {
-    let tenant = sender_host(request).and_then(|host| tenant_of_host(shared, host));
-    let realm = realm_of(request, shared);
+    let host = sender_host(request);
+    let tenant = host.and_then(|host| tenant_of_host(shared, host));
+    let realm = realm_of(host, tenant);
     let nonce = nonce::emit(&shared.settings.secrets.nonce, &realm, source.ip(), now, salt);
     let realm = quoted(&realm);
     let tag = tag(request, shared);

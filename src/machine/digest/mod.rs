@@ -169,10 +169,9 @@ fn sender_host<'m>(request: &Message<'m>) -> Option<Host<'m>> {
     address.ok()?.parse_uri().ok()?.host()
 }
 
-/// The realm that the sender is challenged for; a domain that is nobody's is challenged as if it were a tenant's.
-fn realm_of(request: &Message<'_>, shared: Shared<'_>) -> String {
-    let host = sender_host(request);
-    match host.and_then(|host| tenant_of_host(shared, host)) {
+/// The realm that a sender with this host is challenged for; a domain that is nobody's is challenged as if it were a tenant's.
+fn realm_of(host: Option<Host<'_>>, tenant: Option<&Tenant>) -> String {
+    match tenant {
         Some(tenant) => directory::realm(tenant).to_owned(),
         None => host.map(|host| directory::bare_domain(&host.to_string()).to_ascii_lowercase()).unwrap_or_default(),
     }

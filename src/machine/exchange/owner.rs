@@ -27,6 +27,9 @@ pub(super) fn of_dialog(message: &Message<'_>) -> Option<Locator> {
 /// The shard of a request outside any dialog of ours: REGISTER by To, all else by From where that is one of our domains,
 /// else by Call-ID; so retransmissions and CANCEL find their INVITE whatever their source address has become.
 pub(super) fn of_request(message: &Message<'_>, shared: Shared<'_>) -> ShardId {
+    if shared.settings.shards <= 1 {
+        return ShardId(0);
+    }
     let party = if message.method() == Method::Register { message.to() } else { message.from() };
     let aor = party.ok().and_then(|party| party.parse_uri().ok()).and_then(|uri| who::aor_of(uri, shared));
     match aor {
