@@ -136,6 +136,9 @@ pub trait ShardMachine: 'static {
     /// Called after each of the above: passes on what is to be done.
     fn drain(&mut self, effects: &mut impl Effects<Self::Message>);
 
+    /// Called at the end of every turn: for what need not go at once, and is cheaper together.
+    fn end_turn(&mut self, _effects: &mut impl Effects<Self::Message>) {}
+
     /// The shard's work has ended and its thread may.
     fn is_done(&self) -> bool {
         false
@@ -495,6 +498,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
             self.machine.handle_timeout(self.now);
             self.machine.drain(&mut self.effects);
         }
+        self.machine.end_turn(&mut self.effects);
         self.audit();
     }
 
@@ -684,6 +688,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
     /// Says until when to sleep; none if there is work.
     fn prepare_to_sleep(&mut self, config: &ShardConfig) -> Option<Instant> {
         self.tell_closed();
+        self.machine.end_turn(&mut self.effects);
         if self.has_work() || !self.effects.post.prepare_to_sleep() {
             self.effects.io.submit_and_wait(Wait { completions_min: 0, until: self.now.instant });
             return None;

@@ -406,6 +406,10 @@ impl ShardMachine for Driver {
             }
         }
         self.publish(effects.figures());
+    }
+
+    /// The clerk is woken once a turn, not once a message.
+    fn end_turn(&mut self, effects: &mut impl Effects<Message>) {
         self.tell_restored();
         while let Some(message) = self.backlog.pop_front() {
             if let Err(Message::ToClerk(message)) = effects.send_mesh(Member::Clerk, Message::ToClerk(message)) {
