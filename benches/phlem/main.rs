@@ -164,17 +164,19 @@ fn ceiling() {
 
 const USERS: usize = 40_000;
 
-/// Rising until something gives way: then what it was.
+/// Rising until something gives way: then what it was. Each level on a fresh node, free of the bindings of the one before.
 fn tipring() {
-    let _server = Server::tipring(USERS);
-    rise("registrations a second", &[2_000, 4_000, 6_000, 8_000, 10_000, 12_000], |rate| {
+    rise("registrations a second", &[2_000, 4_000, 6_000, 8_000, 10_000, 12_000, 14_000, 16_000], |rate| {
         let phones = (rate * 4).min(USERS);
+        let _server = Server::tipring(phones);
         phlem(&registering(phones, phones.div_ceil(rate), 1), &[])
     });
     rise("calls a second, no audio", &[250, 500, 750, 1_000, 1_250, 1_500], |rate| {
+        let _server = Server::tipring(rate * 4);
         phlem(&calling(rate * 4, rate, 60_000, "500ms", 6, false), &[])
     });
-    rise("calls at once with audio", &[100, 200, 300, 400, 500, 600, 700, 800], |calls| {
+    rise("calls at once with audio", &[200, 400, 600, 700, 800, 900, 1_000, 1_200], |calls| {
+        let _server = Server::tipring(calls * 4);
         phlem(&calling(calls * 4, calls / 4, calls, "60s", 14, true), &[])
     });
 }
