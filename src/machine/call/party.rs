@@ -292,7 +292,7 @@ impl Party {
     /// Ends the dialog from our side, if there is one to end. `reason` are whole values of Reason.
     pub(super) fn hang_up(&mut self, reason: &[u8], cx: &mut Context<'_>, out: &mut Outbox) {
         if let Some(client) = &mut self.client {
-            client.give_up();
+            client.abandon(cx.now.instant);
         }
         match self.presence {
             Presence::Confirmed if self.unacked.is_some() => {
@@ -367,7 +367,7 @@ impl Party {
     /// Nothing is left to be repeated or absorbed that a finished call must wait for.
     pub(super) fn is_settled(&self) -> bool {
         let served = self.server.as_ref().is_none_or(|server| !server.transaction.is_proceeding());
-        let asked = self.client.as_ref().is_none_or(|client| !client.transaction.is_open());
+        let asked = self.client.as_ref().is_none_or(|client| !client.transaction.is_unanswered());
         let requested = self.requests.iter().all(|request| request.transaction.is_terminated());
         served && asked && requested && self.unacked.is_none()
     }
@@ -391,6 +391,12 @@ impl ClientInvite {
             Withdrawal::No | Withdrawal::Due { .. } => Instant::NEVER,
         };
         self.transaction.next_deadline().min(guard).min(cancel)
+    }
+
+    /// No more repeats, of it and of its CANCEL; its final response is acknowledged.
+    fn abandon(&mut self, now: Instant) {
+        self.transaction.abandon(now);
+        self.withdrawal = Withdrawal::No;
     }
 
     /// No more repeats, of it and of its CANCEL.

@@ -240,6 +240,13 @@ impl Call {
         // A CANCEL has no more to reach.
         client.withdrawal = Withdrawal::No;
         let purpose = client.purpose;
+        if party.is_leaving() {
+            // The dialog ended meanwhile: there is nothing to agree on.
+            if (200..300).contains(&status) {
+                party.acknowledge(cseq, None, cx, out);
+            }
+            return;
+        }
         let leg = party.leg;
         self.step(cx, leg, What::Response(Method::Invite, status));
         match purpose {

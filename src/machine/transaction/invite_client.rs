@@ -36,6 +36,10 @@ pub enum State {
     Accepted {
         until: Instant,
     },
+    /// Nobody waits for the final response any more; one that comes is acknowledged.
+    Abandoned {
+        until: Instant,
+    },
     Terminated,
 }
 
@@ -84,6 +88,11 @@ impl InviteClient {
         self.is_calling() || self.is_proceeding()
     }
 
+    /// A final response may come that has to be acknowledged, waited for or not.
+    pub fn is_unanswered(&self) -> bool {
+        self.is_open() || matches!(self.state, State::Abandoned { .. })
+    }
+
     pub fn is_terminated(&self) -> bool {
         matches!(self.state, State::Terminated)
     }
@@ -101,11 +110,11 @@ impl InviteClient {
                 self.state = State::Proceeding;
                 Response::Provisional
             }
-            (State::Calling { .. } | State::Proceeding, 200..300) => {
+            (State::Calling { .. } | State::Proceeding | State::Abandoned { .. }, 200..300) => {
                 self.state = State::Accepted { until: now + T1_64 };
                 Response::Success
             }
-            (State::Calling { .. } | State::Proceeding, 300..) => {
+            (State::Calling { .. } | State::Proceeding | State::Abandoned { .. }, 300..) => {
                 let ack = ack();
                 out.send(self.flow, ack.clone());
                 // RFC 3261 §17.1.1.2: timer D is "at least 32 seconds for unreliable transports, and a value of zero
@@ -122,7 +131,9 @@ impl InviteClient {
                 Response::Absorbed
             }
             (State::Accepted { .. }, 200..300) => Response::Success,
-            (State::Completed { .. } | State::Accepted { .. } | State::Terminated, _) => Response::Absorbed,
+            (State::Completed { .. } | State::Accepted { .. } | State::Abandoned { .. } | State::Terminated, _) => {
+                Response::Absorbed
+            }
         }
     }
 
@@ -140,6 +151,13 @@ impl InviteClient {
         }
     }
 
+    /// The dialog ends: no more repeats, but RFC 3261 §17.1.1.3 wants an ACK for whatever final response is on its way.
+    pub fn abandon(&mut self, now: Instant) {
+        if self.is_open() {
+            self.state = State::Abandoned { until: now + T1_64 };
+        }
+    }
+
     /// The flow is gone or the far end will never answer: no more repeats. A failure that came is acknowledged as often as it
     /// comes.
     pub fn give_up(&mut self) {
@@ -151,7 +169,7 @@ impl InviteClient {
     pub fn next_deadline(&self) -> Instant {
         match &self.state {
             State::Calling { request } => request.next_deadline(),
-            State::Completed { until, .. } | State::Accepted { until } => *until,
+            State::Completed { until, .. } | State::Accepted { until } | State::Abandoned { until } => *until,
             State::Proceeding | State::Terminated => Instant::NEVER,
         }
     }
@@ -166,10 +184,16 @@ impl InviteClient {
                 }
                 return patience;
             }
-            State::Completed { until, .. } | State::Accepted { until } if now >= *until => {
+            State::Completed { until, .. } | State::Accepted { until } | State::Abandoned { until }
+                if now >= *until =>
+            {
                 self.state = State::Terminated;
             }
-            State::Completed { .. } | State::Accepted { .. } | State::Proceeding | State::Terminated => {}
+            State::Completed { .. }
+            | State::Accepted { .. }
+            | State::Abandoned { .. }
+            | State::Proceeding
+            | State::Terminated => {}
         }
         Patience::Lasts
     }

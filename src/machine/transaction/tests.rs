@@ -98,6 +98,29 @@ fn invite_client_acks_a_failure_and_each_repeat_of_it() {
 }
 
 #[test]
+fn invite_client_that_nobody_waits_for_acks_what_comes() {
+    let abandoned = || {
+        let mut out = Outbox::new();
+        let mut client = InviteClient::start(b"INVITE".to_vec(), udp(), at(0), &mut out);
+        client.abandon(at(50));
+        assert!(!client.is_open() && client.is_unanswered());
+        client
+    };
+    let mut out = Outbox::new();
+    let mut client = abandoned();
+    assert_eq!(client.handle_response(180, || unreachable!(), at(60), &mut out), invite_client::Response::Absorbed);
+    let response = client.handle_response(481, || b"ACK".to_vec(), at(100), &mut out);
+    assert_eq!(response, invite_client::Response::Failure);
+    assert_eq!(sent(&mut out), [b"ACK"]);
+    assert!(!client.is_unanswered());
+    let response = abandoned().handle_response(200, || unreachable!(), at(100), &mut out);
+    assert_eq!(response, invite_client::Response::Success);
+    let mut client = abandoned();
+    assert_eq!(run!(client, at(50)), (vec![], None));
+    assert!(client.is_terminated());
+}
+
+#[test]
 fn invite_client_over_tcp_does_not_wait_for_repeats() {
     let mut out = Outbox::new();
     let mut client = InviteClient::start(b"INVITE".to_vec(), tcp(), at(0), &mut out);

@@ -256,6 +256,32 @@ fn a_refused_reinvite_leaves_the_call_as_it_was() {
 }
 
 #[test]
+fn the_answer_to_a_reinvite_is_acknowledged_though_the_dialog_ended() {
+    let check = |status: u16| {
+        let Talk { mut ladder, mut alice, mut bob } = talk("", "");
+        ladder.receive(10, &alice.request("INVITE", "", &sdp(10, HOLD)));
+        ladder.expect(10, "SIP/2.0 100");
+        let offer = ladder.expect(20, "INVITE");
+        ladder.receive(20, &bob.request("BYE", "", ""));
+        ladder.expect(20, "SIP/2.0 200");
+        ladder.expect(10, "SIP/2.0 487");
+        let bye = ladder.expect(10, "BYE");
+        ladder.receive(10, &bye.response(200, "", "", ""));
+        ladder.advance(Duration::from_secs(20));
+        ladder.take_sent();
+        assert!(!ladder.call.is_over());
+        let answer = offer.response(status, "b1", "", "");
+        for _ in 0..2 {
+            ladder.receive(20, &answer);
+            ladder.expect(20, "ACK");
+        }
+        ladder.expect_nothing();
+    };
+    check(481);
+    check(200);
+}
+
+#[test]
 fn a_dialog_that_is_gone_ends_the_call() {
     let check = |status: u16| {
         let Talk { mut ladder, mut alice, .. } = talk("", "");
