@@ -11,6 +11,9 @@ use crate::world::World;
 /// Eight ways over the network of at most 7 ms (the challenge among them), and six over the mesh of at most 2 ms.
 const SET_UP_MAX: Duration = Duration::from_millis(70);
 
+/// Longer than any registration, and than any nonce could be used again.
+const REGISTERED_MAX: Duration = Duration::from_secs(14 * 3_600);
+
 /// Names the seed when a world fails, and how to see it again.
 pub fn with_seed(seed: u64, test: &str, world: impl FnOnce()) {
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(world));
@@ -60,8 +63,10 @@ pub fn nothing_is_left(world: &World) {
         assert_eq!(shard.ports_in_use(), 0, "ports left on shard {index}");
         assert_eq!(shard.questions(), 0, "questions left on shard {index}");
         assert_eq!(shard.lingering(), 0, "answers left on shard {index}");
+        assert_eq!(shard.call_indexes_len(), 0, "ways to calls left on shard {index}");
+        assert_eq!(shard.open_pairs(), 0, "pairs left on shard {index}");
     }
-    assert_eq!(world.open_sockets(), 0, "media sockets left open");
+    assert_eq!(world.open_sockets().count(), 0, "media sockets left open");
     each_call_ends_once(world);
     each_recording_is_told(world);
     nobody_registers_a_stranger(world);
@@ -75,6 +80,17 @@ pub fn nothing_is_left(world: &World) {
         for (at, fact) in &phone.facts {
             assert!(!matches!(fact, Fact::WrongAudio(_)), "{} at {at:?}: {fact:?}", phone.user);
         }
+    }
+}
+
+/// Hours later: nobody is registered, and no timer of any shard runs.
+pub fn at_rest(world: &mut World) {
+    world.run(REGISTERED_MAX);
+    nothing_is_left(world);
+    for (index, shard) in world.shards.iter().enumerate() {
+        assert!(shard.registrar().is_empty(), "bindings left on shard {index}");
+        assert_eq!(shard.registrar().indexes_len(), 0, "ways to bindings left on shard {index}");
+        assert_eq!(shard.next_deadline(), None, "a timer runs on shard {index}");
     }
 }
 
@@ -129,6 +145,19 @@ fn nobody_registers_a_stranger(world: &World) {
             assert!(!flow.contains(":192.0.2."), "a stranger is registered: {body:?}");
         }
     }
+}
+
+/// Each call of a world without faults rang so many contacts.
+pub fn all_ring(world: &World, contacts: usize) {
+    let mut rung: BTreeMap<_, usize> = BTreeMap::new();
+    for (_, call, body) in &world.events {
+        match body {
+            Body::CallStarted { .. } => _ = rung.insert(call, 0),
+            Body::LegInvited { .. } => *rung.entry(call).or_default() += 1,
+            _ => {}
+        }
+    }
+    assert!(!rung.is_empty() && rung.values().all(|rung| *rung == contacts), "{rung:?}");
 }
 
 /// From dialling to ringing and from picking up to hearing of it, for every call of a world without faults.

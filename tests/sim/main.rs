@@ -8,6 +8,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod check;
+mod crossing;
+mod patience;
 mod phone;
 mod stranger;
 mod stream;
@@ -23,6 +25,7 @@ use phone::Manner;
 use tipring::base::random::Random;
 use tipring::wire::event::Body;
 use world::Faults;
+use world::GROUP;
 use world::World;
 
 /// Worlds a test makes: some ten milliseconds each where the compiler optimises, many times that where it does not. The
@@ -114,10 +117,56 @@ fn calls_are_set_up_without_waiting() {
             }
             world.run(Duration::from_secs(60));
             check::set_up_quickly(&world, picks_up);
+            check::all_ring(&world, 1);
             check::settled(&world);
             let slowed: u64 = world.shards.iter().map(tipring::machine::exchange::Exchange::slowed).sum();
             assert_eq!(slowed, 0);
         }
+    }
+}
+
+#[test]
+fn a_number_of_many_phones_rings_them_all_at_once() {
+    let picks_up = Duration::from_millis(800);
+    for seed in 0..40 {
+        check::with_seed(seed, "a_number_of_many_phones", || {
+            let mut world = World::new(seed, 1 + (seed % 4) as u8, Faults::NONE);
+            (world.group, world.repeats_mesh) = (true, seed % 8 >= 4);
+            world.populate(&[Manner::Answers { after: picks_up }; 6]);
+            for phone in 0..6 {
+                world.phones[phone].tcp = seed & (1 << phone) != 0;
+                world.plan(Duration::from_millis(10), phone, Act::Register { expires: 3600 });
+            }
+            world.run(Duration::from_secs(1));
+            world.plan(Duration::ZERO, 0, Act::Call { user: GROUP.to_owned() });
+            world.plan(Duration::from_secs(3), 0, Act::HangUp);
+            world.run(Duration::from_secs(60));
+            check::set_up_quickly(&world, picks_up);
+            check::all_ring(&world, 5);
+            check::settled(&world);
+        });
+    }
+}
+
+#[test]
+fn repeated_answers_about_bindings_change_nothing() {
+    let tell = |seed, repeats_mesh| {
+        let mut world = World::new(seed, 2 + (seed % 3) as u8, Faults { lost: 30, delayed: 50, ..Faults::NONE });
+        (world.group, world.repeats_mesh) = (true, repeats_mesh);
+        world.populate(&[Manner::Answers { after: Duration::from_millis(800) }; 5]);
+        for phone in 0..5 {
+            world.phones[phone].tcp = seed & (1 << phone) != 0;
+            world.plan(Duration::from_millis(10), phone, Act::Register { expires: 3600 });
+            world.plan(Duration::from_secs(3 + phone as u64), phone, Act::Call { user: GROUP.to_owned() });
+            world.plan(Duration::from_secs(8 + phone as u64), phone, Act::HangUp);
+        }
+        world.run(Duration::from_secs(100));
+        (world.story(), format!("{:?}", world.events))
+    };
+    for seed in 0..60 {
+        let (once, twice) = (tell(seed, false), tell(seed, true));
+        let differs = once.0.lines().zip(twice.0.lines()).find(|(once, twice)| once != twice);
+        assert!(once == twice, "seed {seed}: {differs:#?}\n{}", once.0);
     }
 }
 
@@ -200,6 +249,8 @@ fn busy_world(seed: u64) {
     let mut world = World::new(seed, shards, faults);
     let answers = Manner::Answers { after: Duration::from_millis(1 + random.below(3_000)) };
     world.announces = seed.is_multiple_of(3);
+    world.group = random.chance(1, 2);
+    world.repeats_mesh = random.chance(1, 2);
     world.populate(&[
         answers,
         answers,
@@ -216,6 +267,7 @@ fn busy_world(seed: u64) {
         let after = Duration::from_millis(3_000 + random.below(117_000));
         let phone = random.below(5) as usize;
         let act = match random.below(9) {
+            0..=3 if world.group && random.chance(1, 3) => Act::Call { user: GROUP.to_owned() },
             0..=3 => Act::Call { user: format!("{}", 1001 + random.below(6)) },
             4 => Act::Hold,
             5 => Act::Resume,
@@ -247,4 +299,5 @@ fn busy_world(seed: u64) {
     }
     world.run(Duration::from_secs(300));
     check::settled(&world);
+    check::at_rest(&mut world);
 }

@@ -1,11 +1,17 @@
 //! A TCP connection of the simulator: bytes in order, cut anywhere and run together, until it breaks and all under way is lost.
 
+use std::time::Duration;
+
 use tipring::base::random::Random;
+use tipring::base::time::Instant;
 use tipring::machine::flow::Flow;
 use tipring::wire::sip::Frame;
 use tipring::wire::sip::Framer;
 
 use crate::text;
+
+/// All shards know of a break: one way over the mesh, and the message that was on its way there.
+pub const KNOWN_AFTER: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub struct Stream {
@@ -15,6 +21,8 @@ pub struct Stream {
     /// Each end's view: they learn of a break at different times.
     pub node_is_open: bool,
     pub phone_is_open: bool,
+    /// When the node learned of the break.
+    pub gone_at: Option<Instant>,
     /// A message came: what ends is somebody's flow.
     pub was_heard: bool,
     framer: Framer,
@@ -45,11 +53,23 @@ impl Stream {
             flow,
             node_is_open: true,
             phone_is_open: true,
+            gone_at: None,
             was_heard: false,
             framer: Framer::default(),
             node: End::default(),
             phone_end: End::default(),
         }
+    }
+
+    /// The node knows that nothing can be reached over it.
+    pub fn is_known_gone(&self, now: Instant) -> bool {
+        self.gone_at.is_some_and(|gone_at| now > gone_at + KNOWN_AFTER)
+    }
+
+    /// Reliability: "Flow gone: binding gone", and nobody's phone rings over it.
+    pub fn written_when_gone(&self, bytes: &[u8], now: Instant) {
+        let is_invite = bytes.starts_with(b"INVITE ");
+        assert!(!is_invite || !self.is_known_gone(now), "an INVITE to {}, gone at {:?}", self.flow, self.gone_at);
     }
 
     fn end(&mut self, to_node: bool) -> &mut End {

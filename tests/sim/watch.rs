@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use tipring::base::time::Instant;
 
+use crate::patience::RING_MAX;
 use crate::text;
 use crate::text::Text;
 
+/// Timers B, F, G, H, J and L, and the grid of the longest-lived answers.
+const T1_64: Duration = Duration::from_millis(32_000 + 250);
 /// What is due at once: two ways over the mesh.
 const AT_ONCE: Duration = Duration::from_millis(10);
 
@@ -25,10 +28,23 @@ pub struct Watch {
     numbers: BTreeMap<(String, String), (u32, SocketAddr)>,
     /// Numbers of the INVITEs that the node sent, by the same.
     invites: BTreeMap<(String, String, u32), ()>,
+    /// Requests of the node that have no final response, by Call-ID, branch and method.
+    open: BTreeMap<(String, String, String), Open>,
+    /// Requests that have none of the node.
+    unanswered: BTreeMap<(IpAddr, String, String), Instant>,
     /// Failures of the node's INVITEs that reached it and have no ACK yet: by Call-ID and branch.
     acks_due: BTreeMap<(String, String), Instant>,
     /// By stranger: (packets, bytes) in and out.
     strangers: BTreeMap<IpAddr, [(u64, u64); 2]>,
+}
+
+#[derive(Debug)]
+struct Open {
+    to: SocketAddr,
+    since: Instant,
+    /// The first INVITE of a branch, which said that it rings.
+    rings: bool,
+    is_first: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +54,7 @@ struct Asked {
     is_reliable: bool,
     /// The final response, without what may differ in a repeated challenge.
     finally: Option<Vec<u8>>,
+    answered_at: Instant,
     /// Repeated before the final response: the last response is due again.
     repeated: Option<Instant>,
 }
@@ -47,7 +64,13 @@ impl Watch {
     pub fn received(&mut self, from: SocketAddr, is_reliable: bool, bytes: &[u8], now: Instant) {
         let Some(text) = Text::parse(bytes) else { return };
         if text.status() > 0 {
-            let key = (text.get("call-id").to_owned(), text.branch());
+            let key = (text.get("call-id").to_owned(), text.branch(), text.method().to_owned());
+            if text.status() >= 200 {
+                self.open.remove(&key);
+            } else if let Some(open) = self.open.get_mut(&key) {
+                open.rings = true;
+            }
+            let key = (key.0, key.1);
             if text.status() >= 300 && text.method() == "INVITE" {
                 self.acks_due.entry(key).or_insert(now);
             }
@@ -61,7 +84,18 @@ impl Watch {
             Some(_) => {}
             None => {
                 let call_id = text.get("call-id").to_owned();
-                self.asked.insert(key, Asked { from, call_id, is_reliable, finally: None, repeated: None });
+                if text.method() != "ACK" {
+                    let patience = if text.method() != "INVITE" {
+                        AT_ONCE
+                    } else if text.to_tag().is_empty() {
+                        RING_MAX + AT_ONCE
+                    } else {
+                        T1_64 + AT_ONCE
+                    };
+                    self.unanswered.insert(key.clone(), now + patience);
+                }
+                let asked = Asked { from, call_id, is_reliable, finally: None, answered_at: now, repeated: None };
+                self.asked.insert(key, asked);
             }
         }
     }
@@ -71,10 +105,15 @@ impl Watch {
         let text = Text::parse(bytes).unwrap_or_else(|| panic!("not a message: {}", bytes.escape_ascii()));
         hides_the_others(to, bytes);
         if text.status() == 0 {
-            self.on_request(to, &text, bytes);
+            self.on_request(to, &text, bytes, now);
         } else {
             self.on_response(to, is_reliable, &text, bytes, now);
         }
+    }
+
+    /// Nothing can be said over this connection any more.
+    pub fn connection_gone(&mut self, peer: SocketAddr) {
+        self.open.retain(|_, open| open.to != peer);
     }
 
     pub fn stranger_sent(&mut self, from: IpAddr, bytes: &[u8]) {
@@ -90,7 +129,7 @@ impl Watch {
         assert!(got.1 <= 3 * sent.1, "{to} sent {} bytes and got {}", sent.1, got.1);
     }
 
-    fn on_request(&mut self, to: SocketAddr, text: &Text, bytes: &[u8]) {
+    fn on_request(&mut self, to: SocketAddr, text: &Text, bytes: &[u8], now: Instant) {
         let call_id = text.get("call-id").to_owned();
         let (method, (number, named)) = (text.method().to_owned(), text.cseq());
         assert_eq!(method, named, "the method of CSeq");
@@ -101,9 +140,19 @@ impl Watch {
                 self.acks_due.remove(&(text.get("call-id").to_owned(), text.branch()));
             }
             assert!(first == bytes, "a retransmission differs:\n{}\n{}", first.escape_ascii(), bytes.escape_ascii());
+            // RFC 3261 §17.1: timers B and F end the repeats of what nobody answers.
+            let since = self.open.get(&key).map_or(now, |open| open.since);
+            assert!(now.since(since) <= T1_64, "{} is repeated after {:?}", text.start, now.since(since));
             return;
         }
-        self.sent.insert(key, bytes.to_vec());
+        self.sent.insert(key.clone(), bytes.to_vec());
+        if method == "CANCEL" {
+            self.open.remove(&(key.0.clone(), key.1.clone(), "INVITE".to_owned()));
+        }
+        if method != "ACK" {
+            let is_first = method == "INVITE" && text.to_tag().is_empty();
+            self.open.insert(key, Open { to, since: now, rings: false, is_first });
+        }
         let dialog = (call_id, text::param(text.get("from"), "tag").unwrap_or_default());
         if method == "ACK" {
             self.acks_due.remove(&(dialog.0.clone(), text.branch()));
@@ -153,9 +202,25 @@ impl Watch {
         match asked.finally.as_ref().filter(|first| !overtook(first)) {
             // RFC 3261 §17.2: a transaction has one final response, and a retransmission gets the same.
             Some(first) => {
-                assert!(*first == kept, "another final response:\n{}\n{}", first.escape_ascii(), kept.escape_ascii())
+                assert!(*first == kept, "another final response:\n{}\n{}", first.escape_ascii(), kept.escape_ascii());
+                let after = now.since(asked.answered_at);
+                assert!(after <= T1_64, "{} is repeated to {to} after {after:?}", text.start);
             }
-            None => asked.finally = Some(kept),
+            None => {
+                (asked.finally, asked.answered_at) = (Some(kept), now);
+                self.unanswered.remove(&key);
+            }
+        }
+    }
+
+    /// Nobody waits for the node longer than a timer of RFC 3261 lasts, or a phone may ring.
+    pub fn check_patience(&self, now: Instant) {
+        for ((from, branch, method), until) in &self.unanswered {
+            assert!(now <= *until, "the {method} of {from}, {branch}, has no final response");
+        }
+        for ((call_id, branch, _), open) in &self.open {
+            let is_late = open.is_first && open.rings && now.since(open.since) > RING_MAX + AT_ONCE;
+            assert!(!is_late, "the INVITE of {call_id}, {branch}, rings since {:?}", open.since);
         }
     }
 

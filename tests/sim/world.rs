@@ -44,11 +44,14 @@ use tipring::wire::link;
 use tipring::wire::link::DirectoryPart;
 use tipring::wire::link::Ha1;
 
+use crate::patience;
+use crate::patience::Patience;
 use crate::phone::Act;
 use crate::phone::Manner;
 use crate::phone::Phone;
 use crate::phone::Sent;
 use crate::stranger;
+use crate::stream::KNOWN_AFTER;
 use crate::stream::Read;
 use crate::stream::Stream;
 use crate::watch::Watch;
@@ -57,6 +60,12 @@ const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 const PAIRS_PER_SHARD: u32 = 64;
 const FIRST_PORT: u32 = 20_000;
 const EPOCH: u64 = 1_800_000_000;
+/// What must hold all the time is looked at so often.
+const AUDIT: Duration = Duration::from_secs(1);
+/// More steps of one instant than any world needs: a timer that is due again and again.
+const STEPS_AT_ONCE_MAX: u32 = 100_000;
+/// A number of several phones: see [`World::group`].
+pub const GROUP: &str = "1500";
 
 /// What the network and fate do, in thousandths.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +88,8 @@ enum Happening {
         to: SocketAddr,
         bytes: Vec<u8>,
     },
+    /// Somebody looks at what must hold all the time.
+    Audit,
     /// Bytes of a stream arrive.
     Bytes {
         stream: usize,
@@ -106,21 +117,29 @@ pub struct World {
     /// SIP datagrams between phones and node, for a ladder when something fails.
     pub ladder: Vec<(Instant, SocketAddr, SocketAddr, Vec<u8>)>,
     random: Random,
+    /// Decides what must make no difference: restored shards, repeated messages of the mesh.
+    whim: Random,
     faults: Faults,
     settings: Settings,
     directory: Directory,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     sequence: u64,
+    next_audit: Instant,
     shard_timers: Vec<Instant>,
     phone_timers: Vec<Instant>,
-    streams: Vec<Stream>,
+    pub streams: Vec<Stream>,
     pub watch: Watch,
+    pub patience: Patience,
     sockets: Vec<BTreeMap<u32, Socket>>,
     /// Sockets drop what the kernel would drop; else the relay has to.
     kernel_filters: bool,
     /// All calls are recorded, and their parties told so.
     pub announces: bool,
+    /// All phones but the first have one number together.
+    pub group: bool,
+    /// Answers of shards about bindings come twice, also late.
+    pub repeats_mesh: bool,
 }
 
 /// A media socket as its shard asked for it.
@@ -156,19 +175,24 @@ impl World {
             events: Vec::new(),
             ladder: Vec::new(),
             random,
+            whim: Random::new(seed ^ 0x0003_1415_9265),
             faults,
             settings,
             directory: Directory::new(),
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             sequence: 0,
+            next_audit: now,
             shard_timers,
             phone_timers: Vec::new(),
             streams: Vec::new(),
             watch: Watch::default(),
+            patience: Patience::default(),
             sockets: (0..shards).map(|_| BTreeMap::new()).collect(),
             kernel_filters: seed.is_multiple_of(2),
             announces: false,
+            group: false,
+            repeats_mesh: false,
         }
     }
 
@@ -191,7 +215,8 @@ impl World {
         let mut part = DirectoryPart { tenants: vec![tenant], ..DirectoryPart::default() };
         for (index, manner) in manners.iter().enumerate() {
             let user = format!("{}", 1001 + index);
-            part.phones.push(entry(&user));
+            let numbers = if self.group && index > 0 { vec![GROUP.to_owned()] } else { Vec::new() };
+            part.phones.push(link::Phone { numbers, ..entry(&user) });
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10 + index as u8)), 5060);
             self.phones.push(Phone::new(&user, "acme.test", address, Self::server(), *manner, self.random.next_u64()));
             self.phone_timers.push(Instant::NEVER);
@@ -209,9 +234,12 @@ impl World {
         self.push(self.now + after, Happening::Stranger);
     }
 
-    /// Media sockets that are open.
-    pub fn open_sockets(&self) -> usize {
-        self.sockets.iter().flat_map(BTreeMap::values).filter(|socket| socket.is_open).count()
+    /// Media sockets that are open: shard and slot.
+    pub fn open_sockets(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+        self.sockets.iter().enumerate().flat_map(|(shard, sockets)| {
+            let open = sockets.iter().filter(|(_, socket)| socket.is_open);
+            open.map(move |(slot, _)| (shard, *slot))
+        })
     }
 
     /// The next step of this call panics.
@@ -228,12 +256,20 @@ impl World {
     /// Lets time pass.
     pub fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
+        let mut steps = 0;
         while let Some(Reverse((at, sequence))) = self.queue.peek().copied() {
             if at > end {
                 break;
             }
             self.queue.pop();
+            steps = if at > self.now { 0 } else { steps + 1 };
+            assert!(steps < STEPS_AT_ONCE_MAX, "time stands still");
             self.now = at.max(self.now);
+            // In a world where nothing happens nothing becomes wrong.
+            if self.now >= self.next_audit {
+                self.next_audit = self.now + AUDIT;
+                patience::check(self);
+            }
             if let Some(happening) = self.happenings.remove(&sequence) {
                 self.step(happening);
             }
@@ -265,6 +301,7 @@ impl World {
                 self.phone_timers[phone] = Instant::NEVER;
                 self.on_phone(phone, |phone, now, out| phone.handle_timeout(now, out));
             }
+            Happening::Audit => patience::check(self),
             Happening::Bytes { stream, to_node } => self.on_bytes(stream, to_node),
             Happening::Broken(stream) => self.on_broken(stream),
             Happening::Stranger => self.on_stranger(),
@@ -343,7 +380,7 @@ impl World {
     }
 
     fn on_shard(&mut self, index: usize, act: impl FnOnce(&mut Exchange, Now, Shared<'_>, &mut Outbox)) {
-        if self.random.chance(self.faults.restored, 1000) {
+        if self.whim.chance(self.faults.restored, 1000) {
             self.restore(index);
         }
         let mut out = Outbox::new();
@@ -387,7 +424,10 @@ impl World {
                     let port = FIRST_PORT + index as u32 * PAIRS_PER_SHARD * 2 + slot;
                     self.transmit(SocketAddr::new(NODE, port as u16), to, bytes);
                 }
-                Output::Event { call, body, .. } => self.events.push((shard, call, body)),
+                Output::Event { call, body, .. } => {
+                    self.patience.on_event(call, &body, self.now);
+                    self.events.push((shard, call, body));
+                }
                 _ => {}
             }
         }
@@ -403,6 +443,7 @@ impl World {
                 if self.streams[stream].node_is_open {
                     self.write(stream, false, &bytes);
                 } else {
+                    self.streams[stream].written_when_gone(&bytes, self.now);
                     // Whoever writes to a connection that is gone learns it again.
                     self.push(self.now, Happening::Broken(stream));
                 }
@@ -413,6 +454,11 @@ impl World {
 
     fn tell_shard(&mut self, from: ShardId, to: ShardId, message: Mesh) {
         let delay = Duration::from_micros(self.random.below(2_000));
+        if self.repeats_mesh && matches!(message, Mesh::Located { .. }) {
+            let late = if self.whim.chance(1, 2) { 2_000 } else { 1_000_000 };
+            let again = delay + Duration::from_micros(self.whim.below(late));
+            self.push(self.now + again, Happening::Mesh { from, to, message: message.clone() });
+        }
         self.push(self.now + delay, Happening::Mesh { from, to, message });
     }
 
@@ -515,11 +561,14 @@ impl World {
     fn on_broken(&mut self, index: usize) {
         let stream = &mut self.streams[index];
         stream.node_is_open = false;
+        let gone_at = *stream.gone_at.get_or_insert(self.now);
+        self.watch.connection_gone(stream.flow.peer);
         // A connection that said nothing is nobody's flow.
         if !stream.was_heard {
             return;
         }
         let flow = stream.flow;
+        self.push(gone_at.max(self.now) + KNOWN_AFTER * 2, Happening::Audit);
         let shard = flow.connection.map_or(0, |connection| usize::from(connection.shard.0));
         self.on_shard(shard, |exchange, now, shared, out| exchange.handle(Input::FlowClosed(flow), now, shared, out));
     }

@@ -100,6 +100,10 @@ impl Calls {
         self.table.len()
     }
 
+    pub(super) fn indexes_len(&self) -> usize {
+        self.by_invite.len() + self.by_merge.len() + self.by_id.len() + self.by_connection.len()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.table.is_full()
     }

@@ -586,8 +586,18 @@ impl Exchange {
         self.calls.len()
     }
 
+    /// Entries by which calls are found: none where there are no calls.
+    pub fn call_indexes_len(&self) -> usize {
+        self.calls.indexes_len()
+    }
+
     pub fn ports_in_use(&self) -> u32 {
         self.ports.counts.in_use
+    }
+
+    /// Pairs that the relay takes packets for.
+    pub fn open_pairs(&self) -> u32 {
+        self.relay.open_count()
     }
 
     /// Finished transactions that wait for retransmissions.

@@ -147,6 +147,11 @@ impl Registrar {
         self.bindings == 0
     }
 
+    /// Entries by which bindings are found: none where there are no bindings.
+    pub fn indexes_len(&self) -> usize {
+        self.flows.len() + self.sources.len() + self.closed.len()
+    }
+
     /// Where these addresses of record can be reached, the preferred first.
     pub fn locate(&self, aors: &[Aor]) -> Vec<Target> {
         let mut targets = Vec::new();
