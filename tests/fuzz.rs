@@ -17,11 +17,12 @@ mod torture;
 /// A target and the folder of its corpus.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 4] = [
+const TARGETS: [Target; 5] = [
     ("sip", targets::sip::all),
     ("sdp", targets::sdp::description),
     ("media", targets::media::packet),
     ("frames", targets::frames::frames),
+    ("wav", targets::wav::file),
 ];
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {

@@ -7,3 +7,4 @@ pub(crate) mod frames;
 pub(crate) mod media;
 pub(crate) mod sdp;
 pub(crate) mod sip;
+pub(crate) mod wav;
