@@ -84,6 +84,7 @@ fn self_test() -> Result<(), UdpError> {
         rtp_buffers: 8,
         rtp_buffers_hot: 8,
         sip_buffers: 2,
+        sip_buffers_hot: 2,
         arena_bytes: 4_096,
     };
     let os = |what| move |error: io::Error| UdpError::Os(what, error);

@@ -49,10 +49,11 @@ pub struct RingConfig {
     pub slots_max: u32,
     pub sq_entries: u32,
     pub cq_entries: u32,
-    /// Buffers for RTP: how many there are, and how many circulate until the ring runs empty.
+    /// Buffers for RTP and SIP: how many there are, and how many circulate until the ring runs empty.
     pub rtp_buffers: u16,
     pub rtp_buffers_hot: u16,
     pub sip_buffers: u16,
+    pub sip_buffers_hot: u16,
     /// Room for bytes of ours within one turn; when used up, a turn submits twice.
     pub arena_bytes: usize,
 }
@@ -66,6 +67,7 @@ impl Default for RingConfig {
             rtp_buffers: 8_192,
             rtp_buffers_hot: 1_024,
             sip_buffers: 256,
+            sip_buffers_hot: 64,
             arena_bytes: 512 * 1024,
         }
     }
@@ -185,7 +187,7 @@ impl Ring {
             BufferGroup::register(&ring, id, len, count, hot).map_err(|e| UdpError::Os("register buffers", e))
         };
         let rtp = group(GROUP_RTP, RTP_BUFFER_BYTES, config.rtp_buffers, config.rtp_buffers_hot)?;
-        let sip = group(GROUP_SIP, SIP_BUFFER_BYTES, config.sip_buffers, config.sip_buffers)?;
+        let sip = group(GROUP_SIP, SIP_BUFFER_BYTES, config.sip_buffers, config.sip_buffers_hot)?;
         // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
         let mut message: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         message.msg_namelen = ADDRESS_BYTES as u32;

@@ -28,6 +28,7 @@ fn small() -> RingConfig {
         rtp_buffers: 256,
         rtp_buffers_hot: 64,
         sip_buffers: 16,
+        sip_buffers_hot: 4,
         arena_bytes: 256 * 1024,
     }
 }
