@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::base::time::Instant;
 use crate::process::phlem::phone::Desk;
 use crate::process::phlem::phone::Effect;
@@ -58,12 +60,12 @@ pub(super) struct Call {
     pub(super) number: u64,
     pub(super) is_caller: bool,
     pub(super) state: State,
-    pub(super) call_id: Box<str>,
+    pub(super) call_id: String,
     /// Values of From and To of our requests, tags included.
-    pub(super) local: Box<str>,
-    pub(super) remote: Box<str>,
-    pub(super) target: Box<str>,
-    pub(super) routes: Vec<Box<str>>,
+    pub(super) local: String,
+    pub(super) remote: String,
+    pub(super) target: String,
+    pub(super) routes: Vec<String>,
     pub(super) tag: u64,
     pub(super) cseq: u32,
     /// That of the INVITE that is to be acknowledged.
@@ -80,9 +82,7 @@ pub(super) struct Call {
     /// What an INVITE of ours carries beside the usual (Replaces, Referred-By).
     pub(super) extra: Vec<(&'static str, String)>,
     /// The INVITE that is being answered.
-    pub(super) invite: Option<Box<Message>>,
-    /// The transaction of our INVITE, and its branch for CANCEL.
-    pub(super) invite_bytes: Vec<u8>,
+    pub(super) invite: Option<Box<Message<'static>>>,
     pub(super) has_provisional: bool,
     pub(super) cancel_sent: bool,
     pub(super) challenged: u8,
@@ -91,7 +91,7 @@ pub(super) struct Call {
     pub(super) answered_at: Option<Instant>,
     pub(super) ends_at: Instant,
     pub(super) steps: Vec<(Instant, Step)>,
-    pub(super) ack: Vec<u8>,
+    pub(super) ack: Bytes,
     /// A re-INVITE of ours is under way.
     pub(super) renegotiates: bool,
     /// A transfer was accepted by the other side.
@@ -105,15 +105,15 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(number: u64, is_caller: bool, call_id: &str, now: Instant) -> Self {
+    pub(super) fn new(number: u64, is_caller: bool, call_id: String, now: Instant) -> Self {
         Self {
             number,
             is_caller,
             state: if is_caller { State::Calling } else { State::Ringing },
-            call_id: call_id.into(),
-            local: Box::default(),
-            remote: Box::default(),
-            target: Box::default(),
+            call_id,
+            local: String::new(),
+            remote: String::new(),
+            target: String::new(),
             routes: Vec::new(),
             tag: 0,
             cseq: 0,
@@ -127,7 +127,6 @@ impl Call {
             plan: None,
             extra: Vec::new(),
             invite: None,
-            invite_bytes: Vec::new(),
             has_provisional: false,
             cancel_sent: false,
             challenged: 0,
@@ -136,7 +135,7 @@ impl Call {
             answered_at: None,
             ends_at: Instant::NEVER,
             steps: Vec::new(),
-            ack: Vec::new(),
+            ack: Bytes::new(),
             renegotiates: false,
             is_transferred: false,
             asked_by: None,
@@ -167,11 +166,11 @@ impl Call {
     }
 
     /// Takes dialog state from the message that made the dialog (RFC 3261 §12.1).
-    pub(super) fn take_dialog(&mut self, message: &Message, is_response: bool) {
+    pub(super) fn take_dialog(&mut self, message: &Message<'_>, is_response: bool) {
         if let Some(contact) = message.value("Contact").and_then(Address::parse) {
-            self.target = contact.uri.into();
+            contact.uri.clone_into(&mut self.target);
         }
-        let routes = message.values("Record-Route").map(Box::from);
+        let routes = message.values("Record-Route").map(str::to_owned);
         self.routes = routes.collect();
         if is_response {
             self.routes.reverse();
@@ -194,12 +193,12 @@ impl Phone {
         (self.random.next_u64() >> 24).max(1)
     }
 
-    pub(super) fn find_call(&self, message: &Message) -> Option<u64> {
+    pub(super) fn find_call(&self, message: &Message<'_>) -> Option<u64> {
         let call_id = message.value("Call-ID")?;
         // With a call to oneself through a proxy both dialogs have the same Call-ID: the tags tell them apart.
         let to = message.value("To").and_then(Address::parse).and_then(|to| to.tag());
         let is_ours = |call: &Call| to.is_some_and(|tag| u64::from_str_radix(tag, 16).is_ok_and(|tag| tag == call.tag));
-        self.calls.iter().find(|call| *call.call_id == *call_id && is_ours(call)).map(|call| call.number)
+        self.calls.iter().find(|call| call.call_id == call_id && is_ours(call)).map(|call| call.number)
     }
 
     /// The call is over: its port goes back, and whoever counts is told.

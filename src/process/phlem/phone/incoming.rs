@@ -26,7 +26,7 @@ use crate::shard::run::Flow;
 const RINGS_MAX: Duration = Duration::from_secs(90);
 
 impl Phone {
-    pub(super) fn on_request(&mut self, message: Message, flow: Flow, desk: &mut Desk<'_>) {
+    pub(super) fn on_request(&mut self, message: Message<'_>, flow: Flow, desk: &mut Desk<'_>) {
         let name = message.method().map(ToString::to_string).unwrap_or_default();
         let Some(key) = server_key(&message, &name) else {
             desk.figures.strays += 1;
@@ -35,8 +35,7 @@ impl Phone {
         if let Some(server) = self.servers.iter().find(|server| server.is(key)) {
             desk.figures.repeats_received += 1;
             if !server.bytes.is_empty() {
-                let (to, bytes) = (To::Flow(server.flow), server.bytes.to_vec());
-                desk.send(to, bytes);
+                desk.send(To::Flow(server.flow), server.bytes.clone());
             }
             return;
         }
@@ -78,7 +77,7 @@ impl Phone {
     /// Answers a request that is no INVITE, or refuses one, and remembers the answer.
     pub(super) fn reply(
         &mut self,
-        request: &Message,
+        request: &Message<'_>,
         key: u64,
         flow: Flow,
         code: u16,
@@ -91,13 +90,13 @@ impl Phone {
         }
         let is_invite = request.method() == Some(&Method::Known(rsip::Method::Invite));
         let mut server = Server::new(key, is_invite, 0, cseq_of(request), flow);
-        let bytes = response.emit(self.style());
-        server.respond(code, &bytes, matches!(flow, Flow::Tcp { .. }), desk.now.instant);
+        let bytes = response.finish(self.style());
+        server.respond(code, bytes.clone(), matches!(flow, Flow::Tcp { .. }), desk.now.instant);
         self.servers.push(server);
         desk.send(To::Flow(flow), bytes);
     }
 
-    fn on_invite(&mut self, message: Message, key: u64, flow: Flow, desk: &mut Desk<'_>) {
+    fn on_invite(&mut self, message: Message<'_>, key: u64, flow: Flow, desk: &mut Desk<'_>) {
         if message.value("To").and_then(Address::parse).is_some_and(|to| to.tag().is_some()) {
             return self.reply(&message, key, flow, 481, "Call/Transaction Does Not Exist", desk);
         }
@@ -138,7 +137,7 @@ impl Phone {
     }
 
     /// Makes a call of an INVITE; None if no port is free, and then it is refused.
-    fn take_invite(&mut self, message: Message, key: u64, flow: Flow, desk: &mut Desk<'_>) -> Option<u64> {
+    fn take_invite(&mut self, message: Message<'_>, key: u64, flow: Flow, desk: &mut Desk<'_>) -> Option<u64> {
         let heard = Described::parse(&message.body);
         if heard.is_some_and(|heard| heard.codec.is_none()) {
             self.reply(&message, key, flow, 488, "Not Acceptable Here", desk);
@@ -152,18 +151,19 @@ impl Phone {
             return None;
         }
         let number = self.draw_number();
-        let mut call = Call::new(number, false, message.value("Call-ID").unwrap_or_default(), desk.now.instant);
+        let call_id = message.value("Call-ID").unwrap_or_default().to_owned();
+        let mut call = Call::new(number, false, call_id, desk.now.instant);
         call.tag = self.random.next_u64();
         call.slot = slot;
         call.direction = if is_silent { Direction::Inactive } else { Direction::SendRecv };
         call.heard = heard;
         call.voice = heard.and_then(|heard| heard.call).unwrap_or(number);
-        call.local = format!("{};tag={:x}", message.value("To").unwrap_or_default(), call.tag).into();
-        call.remote = message.value("From").unwrap_or_default().into();
+        call.local = format!("{};tag={:x}", message.value("To").unwrap_or_default(), call.tag);
+        message.value("From").unwrap_or_default().clone_into(&mut call.remote);
         let cseq = cseq_of(&message);
         call.remote_cseq = Some(cseq);
         call.take_dialog(&message, false);
-        call.invite = Some(Box::new(message));
+        call.invite = Some(Box::new(message.into_owned()));
         self.servers.push(Server::new(key, true, number, cseq, flow));
         self.calls.push(Box::new(call));
         Some(number)
@@ -232,7 +232,7 @@ impl Phone {
             let invite = call.invite.take()?;
             let mut response = response_to(&invite, code, reason, Some(call.tag));
             if code < 300 {
-                response.push("Contact", phone.contact(desk));
+                response.push_with("Contact", |text| phone.write_contact(text, desk));
                 response.push("Allow", ALLOW);
             }
             if matches!(code, 183 | 200) {
@@ -242,18 +242,18 @@ impl Phone {
             if code < 200 {
                 call.invite = Some(invite);
             }
-            Some(response.emit(phone.style()))
+            Some(response.finish(phone.style()))
         });
         let Some(Some(bytes)) = bytes else { return };
         let now = desk.now.instant;
         let Some(server) = self.server_of(number) else { return };
-        server.respond(code, &bytes, matches!(server.flow, Flow::Tcp { .. }), now);
+        server.respond(code, bytes.clone(), matches!(server.flow, Flow::Tcp { .. }), now);
         let to = To::Flow(server.flow);
         desk.send(to, bytes);
     }
 
     /// Re-INVITE or UPDATE: hold, resume, a session refreshed, media that goes elsewhere.
-    fn on_offer(&mut self, number: u64, message: Message, key: u64, flow: Flow, desk: &mut Desk<'_>) {
+    fn on_offer(&mut self, number: u64, message: Message<'_>, key: u64, flow: Flow, desk: &mut Desk<'_>) {
         let (cseq, is_invite) =
             (message.cseq().map(|(cseq, _)| cseq), message.cseq().is_some_and(|(_, m)| m == "INVITE"));
         let Some(renegotiates) = self.with_call(number, |_, call| {
@@ -270,10 +270,10 @@ impl Phone {
         let tag = self.with_call(number, |phone, call| {
             call.remote_cseq = cseq;
             if let Some(contact) = message.value("Contact").and_then(Address::parse) {
-                call.target = contact.uri.into();
+                contact.uri.clone_into(&mut call.target);
             }
             let mut response = response_to(&message, 200, "OK", Some(call.tag));
-            response.push("Contact", phone.contact(desk));
+            response.push_with("Contact", |text| phone.write_contact(text, desk));
             response.push("Allow", ALLOW);
             let offer = Described::parse(&message.body);
             if let Some(heard) = offer {
@@ -285,16 +285,16 @@ impl Phone {
                 response.body = phone.description(call, offer.is_some(), desk);
             }
             phone.speak(call, desk);
-            response.emit(phone.style())
+            response.finish(phone.style())
         });
         let Some(bytes) = tag else { return };
         let mut server = Server::new(key, is_invite, number, cseq.unwrap_or(0), flow);
-        server.respond(200, &bytes, matches!(flow, Flow::Tcp { .. }), desk.now.instant);
+        server.respond(200, bytes.clone(), matches!(flow, Flow::Tcp { .. }), desk.now.instant);
         self.servers.push(server);
         desk.send(To::Flow(flow), bytes);
     }
 
-    fn on_cancel(&mut self, message: &Message, key: u64, flow: Flow, desk: &mut Desk<'_>) {
+    fn on_cancel(&mut self, message: &Message<'_>, key: u64, flow: Flow, desk: &mut Desk<'_>) {
         let invite = server_key(message, "INVITE");
         let found = self.servers.iter().find(|server| Some(true) == invite.map(|invite| server.is(invite)));
         let Some(number) = found.map(|server| server.call) else {
@@ -304,7 +304,7 @@ impl Phone {
         self.refuse(number, 487, "Request Terminated", desk);
     }
 
-    pub(super) fn on_ack(&mut self, message: &Message, desk: &mut Desk<'_>) {
+    pub(super) fn on_ack(&mut self, message: &Message<'_>, desk: &mut Desk<'_>) {
         let now = desk.now.instant;
         let key = server_key(message, "INVITE");
         if let Some(server) = self.servers.iter_mut().find(|server| key.is_some_and(|key| server.is(key))) {
@@ -338,11 +338,11 @@ impl Phone {
         let found = self
             .calls
             .iter()
-            .find(|call| *call.call_id == *call_id.trim() && call.tag == own && call.remote_tag() == Some(from));
+            .find(|call| call.call_id == call_id.trim() && call.tag == own && call.remote_tag() == Some(from));
         found.map(|call| call.number)
     }
 }
 
-fn cseq_of(message: &Message) -> u32 {
+fn cseq_of(message: &Message<'_>) -> u32 {
     message.cseq().map_or(0, |(number, _)| number)
 }

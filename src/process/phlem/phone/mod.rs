@@ -177,7 +177,7 @@ impl Phone {
         }
     }
 
-    pub fn handle(&mut self, message: Message, flow: Flow, desk: &mut Desk<'_>) {
+    pub fn handle(&mut self, message: Message<'_>, flow: Flow, desk: &mut Desk<'_>) {
         if !self.is_on {
             desk.figures.strays += 1;
             return;
@@ -189,7 +189,7 @@ impl Phone {
         }
     }
 
-    fn on_response(&mut self, message: &Message, desk: &mut Desk<'_>) {
+    fn on_response(&mut self, message: &Message<'_>, desk: &mut Desk<'_>) {
         let now = desk.now.instant;
         let id = message.value("Via").and_then(Via::parse).and_then(|via| place_of_branch(via.branch()?));
         let code = message.code().unwrap_or(0);
@@ -216,27 +216,29 @@ impl Phone {
             Heard::Again => {
                 desk.figures.repeats_received += 1;
                 if client.is_invite {
-                    let bytes = client.bytes.to_vec();
-                    desk.send(To::Server, bytes);
+                    desk.send(To::Server, client.bytes.clone());
                 }
             }
             Heard::Final => {
                 let (begun, is_over) = (client.begun, client.next_deadline() <= now);
                 if client.is_invite && code >= 300 {
-                    let ack = self.ack_of_refusal(place, message, desk);
-                    self.clients[place].bytes = ack.as_slice().into();
+                    let ack = self.ack_of_refusal(place, message);
+                    self.clients[place].bytes = ack.clone();
                     desk.send(To::Server, ack);
                 }
                 if is_over {
                     self.clients.swap_remove(place);
-                    shrink(&mut self.clients);
                 }
                 self.on_final(purpose, begun, code, message, desk);
+                // Another request follows in a call that is up.
+                if self.calls.is_empty() {
+                    shrink(&mut self.clients);
+                }
             }
         }
     }
 
-    fn on_final(&mut self, purpose: Purpose, begun: Instant, code: u16, message: &Message, desk: &mut Desk<'_>) {
+    fn on_final(&mut self, purpose: Purpose, begun: Instant, code: u16, message: &Message<'_>, desk: &mut Desk<'_>) {
         if matches!(code, 401 | 407) && self.take_challenge(purpose, code, message, desk) {
             return;
         }
@@ -292,9 +294,8 @@ impl Phone {
             match client.handle_timeout(now) {
                 Due::Nothing => place += 1,
                 Due::Repeat => {
-                    let bytes = client.bytes.to_vec();
                     desk.figures.repeats_sent += 1;
-                    desk.send(To::Server, bytes);
+                    desk.send(To::Server, client.bytes.clone());
                     place += 1;
                 }
                 Due::Over => {
@@ -316,9 +317,8 @@ impl Phone {
             match server.handle_timeout(now) {
                 Due::Nothing => place += 1,
                 Due::Repeat => {
-                    let (to, bytes) = (To::Flow(server.flow), server.bytes.to_vec());
                     desk.figures.repeats_sent += 1;
-                    desk.send(to, bytes);
+                    desk.send(To::Flow(server.flow), server.bytes.clone());
                     place += 1;
                 }
                 Due::Over => {

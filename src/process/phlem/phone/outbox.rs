@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::base::time::Now;
 use crate::process::phlem::figures::Figures;
 use crate::process::phlem::scenario::Population;
@@ -62,7 +64,7 @@ pub struct Speech {
 pub enum Effect {
     Send {
         to: To,
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// Closes the phone's connection.
     Disconnect,
@@ -119,7 +121,7 @@ pub struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    pub fn send(&mut self, to: To, bytes: Vec<u8>) {
+    pub fn send(&mut self, to: To, bytes: Bytes) {
         self.figures.messages_sent += 1;
         self.effects.push(Effect::Send { to, bytes });
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::base::time::Instant;
 use crate::process::phlem::figures::Outcome;
 use crate::process::phlem::phone::Desk;
@@ -16,6 +18,7 @@ use crate::process::phlem::phone::call::State;
 use crate::process::phlem::phone::call::Step;
 use crate::process::phlem::phone::request::ALLOW;
 use crate::process::phlem::scenario::Quirk;
+use crate::process::phlem::sip::message::Draft;
 use crate::process::phlem::sip::message::Message;
 use crate::process::phlem::sip::sdp::Described;
 use crate::process::phlem::sip::sdp::Direction;
@@ -35,7 +38,7 @@ impl Phone {
     /// Returns the call's number. `extra` are further headers of its INVITE.
     pub(super) fn place_call_as(
         &mut self,
-        plan: Plan,
+        mut plan: Plan,
         extra: Vec<(&'static str, String)>,
         desk: &mut Desk<'_>,
     ) -> Option<u64> {
@@ -43,12 +46,13 @@ impl Phone {
         let now = desk.now.instant;
         let number = self.draw_number();
         let call_id = format!("{:x}-{:x}@phlem", self.random.next_u64(), desk.settings.boot);
-        let mut call = Call::new(number, true, &call_id, now);
+        let mut call = Call::new(number, true, call_id, now);
         call.tag = self.random.next_u64();
-        let to = if plan.to.contains(':') { plan.to.clone() } else { format!("sip:{}@{}", plan.to, self.domain(desk)) };
-        call.local = format!("{};tag={:x}", self.own_address(desk), call.tag).into();
-        call.remote = format!("<{to}>").into();
-        call.target = to.into();
+        let to = std::mem::take(&mut plan.to);
+        let (user, domain) = (self.user(desk), self.domain(desk));
+        call.target = if to.contains(':') { to } else { format!("sip:{to}@{domain}") };
+        call.local = format!("<sip:{user}@{domain}>;tag={:x}", call.tag);
+        call.remote = format!("<{}>", call.target);
         call.slot = slot;
         // Signalling alone says so: neither side keeps a port for it.
         call.direction = if slot.is_some() { Direction::SendRecv } else { Direction::Inactive };
@@ -70,17 +74,15 @@ impl Phone {
             message.push("Allow", ALLOW);
             message.push("Supported", "replaces");
             for (name, value) in &call.extra {
-                message.push(name, value.as_str());
+                message.push(name, value);
             }
             message.push("Content-Type", "application/sdp");
             message.body = phone.description(call, false, desk);
-            let bytes = message.emit(phone.style());
-            call.invite_bytes.clone_from(&bytes);
-            phone.send_request(id, Purpose::Invite(number), bytes, desk);
+            phone.send_request(id, Purpose::Invite(number), message, desk);
         });
     }
 
-    pub(super) fn on_provisional(&mut self, number: u64, code: u16, message: &Message, desk: &mut Desk<'_>) {
+    pub(super) fn on_provisional(&mut self, number: u64, code: u16, message: &Message<'_>, desk: &mut Desk<'_>) {
         let now = desk.now.instant;
         self.with_call(number, |phone, call| {
             call.has_provisional = true;
@@ -107,7 +109,7 @@ impl Phone {
         number: u64,
         begun: Instant,
         code: u16,
-        message: &Message,
+        message: &Message<'_>,
         desk: &mut Desk<'_>,
     ) {
         *desk.figures.responses.entry(code).or_default() += 1;
@@ -162,12 +164,12 @@ impl Phone {
         self.finish(number, Outcome::Failed, "INVITE not answered", desk);
     }
 
-    fn on_answered(&mut self, number: u64, begun: Instant, message: &Message, desk: &mut Desk<'_>) {
+    fn on_answered(&mut self, number: u64, begun: Instant, message: &Message<'_>, desk: &mut Desk<'_>) {
         let now = desk.now.instant;
         let gave_up = self.with_call(number, |phone, call| {
             call.take_dialog(message, true);
             if let Some(to) = message.value("To") {
-                call.remote = to.into();
+                to.clone_into(&mut call.remote);
             }
             if let Some(heard) = Described::parse(&message.body) {
                 call.heard = Some(heard);
@@ -178,7 +180,6 @@ impl Phone {
             }
             call.state = State::Up;
             call.answered_at = Some(now);
-            call.invite_bytes = Vec::new();
             desk.figures.calls_answered += 1;
             desk.figures.answered_now += 1;
             let waited = call.heard.and_then(|heard| heard.waited).unwrap_or_default();
@@ -209,7 +210,7 @@ impl Phone {
     fn plan_talk(&mut self, call: &mut Call, now: Instant) {
         let Some(plan) = &call.plan else { return };
         let part = |share: f64| now + plan.talk.mul_f64(share);
-        let mut steps = Vec::new();
+        let steps = &mut call.steps;
         if plan.hold {
             steps.extend([(part(0.3), Step::Hold), (part(0.5), Step::Resume)]);
         }
@@ -222,19 +223,19 @@ impl Phone {
         call.ends_at = now + plan.talk;
         let grace = if plan.callee_ends { CALLEE_GRACE } else { Duration::ZERO };
         steps.push((call.ends_at + grace, Step::HangUp));
-        call.steps.extend(steps);
     }
 
     pub(super) fn send_ack(&mut self, number: u64, desk: &mut Desk<'_>) {
         self.with_call(number, |phone, call| {
             let (ack, _) = phone.in_call(rsip::Method::Ack, call, desk);
-            call.ack = ack.emit(phone.style());
-            desk.send(To::Server, call.ack.clone());
+            let ack = ack.finish(phone.style());
+            call.ack = ack.clone();
+            desk.send(To::Server, ack);
         });
     }
 
     /// The answer came again: so does ACK. False if it is not to a call of ours.
-    pub(super) fn acknowledge_again(&mut self, message: &Message, desk: &mut Desk<'_>) -> bool {
+    pub(super) fn acknowledge_again(&mut self, message: &Message<'_>, desk: &mut Desk<'_>) -> bool {
         let is_answer = message.code().is_some_and(|code| (200..300).contains(&code));
         if !is_answer || message.cseq().is_none_or(|(_, method)| method != "INVITE") {
             return false;
@@ -249,8 +250,7 @@ impl Phone {
         };
         desk.figures.repeats_received += 1;
         if !call.ack.is_empty() {
-            let ack = call.ack.clone();
-            desk.send(To::Server, ack);
+            desk.send(To::Server, call.ack.clone());
         } else if self.has(Quirk::SlowAck) {
             let number = call.number;
             self.send_ack(number, desk);
@@ -259,18 +259,14 @@ impl Phone {
     }
 
     /// RFC 3261 §17.1.1.3: the ACK of a refusal has the INVITE's branch, and the To of the response.
-    pub(super) fn ack_of_refusal(&mut self, place: usize, response: &Message, _desk: &Desk<'_>) -> Vec<u8> {
-        let Ok(invite) = Message::parse(&self.clients[place].bytes) else { return Vec::new() };
-        let mut ack = Message::request(rsip::Method::Ack, invite.uri());
-        for name in ["Via", "Max-Forwards", "Route", "From"] {
-            for value in invite.values(name) {
-                ack.push(name, value);
-            }
-        }
+    pub(super) fn ack_of_refusal(&mut self, place: usize, response: &Message<'_>) -> Bytes {
+        let Ok(invite) = Message::parse(&self.clients[place].bytes) else { return Bytes::new() };
+        let mut ack = Draft::request(rsip::Method::Ack, invite.uri());
+        copy(&invite, &["Via", "Max-Forwards", "Route", "From"], &mut ack);
         ack.push("To", response.value("To").or_else(|| invite.value("To")).unwrap_or_default());
         ack.push("Call-ID", invite.value("Call-ID").unwrap_or_default());
-        ack.push("CSeq", format!("{} ACK", invite.cseq().map_or(0, |(number, _)| number)));
-        ack.emit(self.style())
+        ack.push("CSeq", &format!("{} ACK", invite.cseq().map_or(0, |(number, _)| number)));
+        ack.finish(self.style())
     }
 
     /// The caller's patience has ended.
@@ -293,18 +289,16 @@ impl Phone {
         if std::mem::replace(&mut call.cancel_sent, true) {
             return;
         }
-        let Ok(invite) = Message::parse(&call.invite_bytes) else { return };
-        let mut cancel = Message::request(rsip::Method::Cancel, invite.uri());
-        for name in ["Via", "Max-Forwards", "Route", "From", "To", "Call-ID"] {
-            for value in invite.values(name) {
-                cancel.push(name, value);
-            }
-        }
-        cancel.push("CSeq", format!("{} CANCEL", call.invite_cseq));
-        let id = invite.value("Via").and_then(super::Via::parse).and_then(|via| super::place_of_branch(via.branch()?));
-        let Some((_, id)) = id else { return };
+        let purpose = Purpose::Invite(call.number);
+        let own = self.clients.iter().find(|client| client.purpose == purpose && !client.is_completed());
+        let Some(client) = own else { return };
+        let Ok(invite) = Message::parse(&client.bytes) else { return };
+        let mut cancel = Draft::request(rsip::Method::Cancel, invite.uri());
+        copy(&invite, &["Via", "Max-Forwards", "Route", "From", "To", "Call-ID"], &mut cancel);
+        cancel.push("CSeq", &format!("{} CANCEL", call.invite_cseq));
         // The branch is the INVITE's; the method of CSeq tells the answers apart.
-        self.send_message(id, Purpose::Cancel(call.number), &cancel, desk);
+        let id = client.id;
+        self.send_request(id, Purpose::Cancel(call.number), cancel, desk);
     }
 
     /// Ends a call in whatever state it is.
@@ -338,7 +332,7 @@ impl Phone {
             call.steps.clear();
             call.at(now + ENDING_MAX, Step::Forget);
             let (bye, id) = phone.in_call(rsip::Method::Bye, call, desk);
-            phone.send_message(id, Purpose::Bye(number), &bye, desk);
+            phone.send_request(id, Purpose::Bye(number), bye, desk);
         });
     }
 
@@ -372,6 +366,14 @@ impl Phone {
             (true, true, _) => self.finish(number, Outcome::Transferred, "", desk),
             (true, false, true) => self.finish(number, Outcome::Failed, "call ended by the other side too early", desk),
             (true, false, false) => self.finish(number, Outcome::Completed, "", desk),
+        }
+    }
+}
+
+fn copy(from: &Message<'_>, names: &[&str], to: &mut Draft) {
+    for name in names {
+        for value in from.values(name) {
+            to.push(name, value);
         }
     }
 }

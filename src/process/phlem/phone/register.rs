@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::process::phlem::phone::Desk;
@@ -9,6 +11,7 @@ use crate::process::phlem::phone::Phone;
 use crate::process::phlem::phone::Purpose;
 use crate::process::phlem::phone::To;
 use crate::process::phlem::scenario::Quirk;
+use crate::process::phlem::sip::message::Draft;
 use crate::process::phlem::sip::message::Message;
 use crate::process::phlem::sip::value::Address;
 use crate::process::phlem::sip::value::param;
@@ -124,7 +127,7 @@ impl Phone {
         }
         if self.registration.keepalive_at <= now {
             self.registration.keepalive_at = now + population.keepalive.0;
-            desk.send(To::Server, KEEPALIVE.to_vec());
+            desk.send(To::Server, Bytes::from_static(KEEPALIVE));
         }
         if self.registration.rebind_at <= now
             && let Some(nat) = &population.nat
@@ -136,27 +139,26 @@ impl Phone {
 
     pub(super) fn send_register(&mut self, purpose: Purpose, desk: &mut Desk<'_>) {
         let population = desk.settings.population(self.population);
-        let domain = self.domain(desk);
+        let (user, domain) = (self.user(desk), self.domain(desk));
         let wanted = u32::try_from(population.expires.0.as_secs()).unwrap_or(u32::MAX);
         let expires = if purpose == Purpose::Unregister { 0 } else { wanted.max(self.registration.expires_min) };
         self.registration.cseq += 1;
-        let mut message = Message::request(rsip::Method::Register, format!("sip:{domain}"));
+        let mut message = Draft::request(rsip::Method::Register, &format!("sip:{domain}"));
         let id = self.push_via(&mut message, desk);
         message.push("Max-Forwards", "70");
-        let own = self.own_address(desk);
-        let identity = self.registration.identity;
-        message.push("From", format!("{own};tag={:x}", identity >> 32));
-        message.push("To", own);
-        message.push("Call-ID", format!("{identity:x}-{:x}@phlem", desk.settings.boot));
-        message.push("CSeq", format!("{} REGISTER", self.registration.cseq));
-        message.push("Contact", self.contact(desk));
-        message.push("Expires", expires.to_string());
+        let Registration { identity, cseq, .. } = self.registration;
+        message.write("From", format_args!("<sip:{user}@{domain}>;tag={:x}", identity >> 32));
+        message.write("To", format_args!("<sip:{user}@{domain}>"));
+        message.write("Call-ID", format_args!("{identity:x}-{:x}@phlem", desk.settings.boot));
+        message.write("CSeq", format_args!("{cseq} REGISTER"));
+        message.push_with("Contact", |text| self.write_contact(text, desk));
+        message.write("Expires", format_args!("{expires}"));
         message.push("User-Agent", &population.user_agent);
         self.push_credentials(&mut message, "REGISTER", desk);
-        self.send_message(id, purpose, &message, desk);
+        self.send_request(id, purpose, message, desk);
     }
 
-    pub(super) fn on_registered(&mut self, purpose: Purpose, code: u16, message: &Message, desk: &mut Desk<'_>) {
+    pub(super) fn on_registered(&mut self, purpose: Purpose, code: u16, message: &Message<'_>, desk: &mut Desk<'_>) {
         let now = desk.now.instant;
         if purpose == Purpose::Unregister || self.registration.leaving {
             self.is_on = false;
@@ -196,8 +198,9 @@ impl Phone {
     }
 
     /// Seconds that the server grants to our contact.
-    fn granted(&self, message: &Message, desk: &Desk<'_>) -> Option<u64> {
-        let own = self.contact(desk);
+    fn granted(&self, message: &Message<'_>, desk: &Desk<'_>) -> Option<u64> {
+        let mut own = String::with_capacity(80);
+        self.write_contact(&mut own, desk);
         let own = Address::parse(&own)?;
         let contacts = message.values("Contact").filter_map(Address::parse);
         let ours = contacts.into_iter().find(|contact| contact.uri == own.uri);

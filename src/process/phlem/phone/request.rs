@@ -17,6 +17,7 @@ use crate::process::phlem::scenario::Transport;
 use crate::process::phlem::scenario::User;
 use crate::process::phlem::sip::digest;
 use crate::process::phlem::sip::digest::Challenge;
+use crate::process::phlem::sip::message::Draft;
 use crate::process::phlem::sip::message::Message;
 use crate::process::phlem::sip::message::name_of;
 
@@ -52,64 +53,60 @@ impl Phone {
     }
 
     /// `line` tells phones apart that share a socket.
-    pub(super) fn contact(&self, desk: &Desk<'_>) -> String {
+    pub(super) fn write_contact(&self, out: &mut String, desk: &Desk<'_>) {
         let (user, at, index) = (self.user(desk), self.shown_address(desk), self.index);
         let transport = if self.is_reliable(desk) { ";transport=tcp" } else { "" };
-        let mut out = String::with_capacity(80);
         let _ = write!(out, "<sip:{user}@{at}{transport};line={index:x}>");
-        out
     }
 
     /// Returns the number of the transaction that it begins.
-    pub(super) fn push_via(&mut self, message: &mut Message, desk: &Desk<'_>) -> u32 {
+    pub(super) fn push_via(&mut self, message: &mut Draft, desk: &Desk<'_>) -> u32 {
         self.transactions = self.transactions.wrapping_add(1);
         let transport = if self.is_reliable(desk) { "TCP" } else { "UDP" };
         let (at, index, id, boot) =
             (self.shown_address(desk), self.index, self.transactions, desk.settings.boot & 0xFFFF_FFFF);
-        let mut via = String::with_capacity(96);
-        let _ = write!(via, "SIP/2.0/{transport} {at};rport;branch={BRANCH_START}{index:x}-{id:x}-{boot:x}");
-        message.push("Via", via);
+        let via = format_args!("SIP/2.0/{transport} {at};rport;branch={BRANCH_START}{index:x}-{id:x}-{boot:x}");
+        message.write("Via", via);
         self.transactions
     }
 
     /// A request within a call.
-    pub(super) fn in_call(&mut self, method: rsip::Method, call: &mut Call, desk: &Desk<'_>) -> (Message, u32) {
-        let mut message = Message::request(method, &*call.target);
+    pub(super) fn in_call(&mut self, method: rsip::Method, call: &mut Call, desk: &Desk<'_>) -> (Draft, u32) {
+        let mut message = Draft::request(method, &call.target);
         let id = self.push_via(&mut message, desk);
         message.push("Max-Forwards", "70");
         for route in &call.routes {
-            message.push("Route", &**route);
+            message.push("Route", route);
         }
-        message.push("From", &*call.local);
-        message.push("To", &*call.remote);
-        message.push("Call-ID", &*call.call_id);
+        message.push("From", &call.local);
+        message.push("To", &call.remote);
+        message.push("Call-ID", &call.call_id);
         let is_first = call.cseq == 0;
         if method != rsip::Method::Ack && method != rsip::Method::Cancel && (is_first || !self.has(Quirk::BadCseq)) {
             call.cseq += 1;
         }
         let cseq = if method == rsip::Method::Ack { call.invite_cseq } else { call.cseq };
-        message.push("CSeq", format!("{cseq} {}", name_of(method)));
-        message.push("Contact", self.contact(desk));
+        message.write("CSeq", format_args!("{cseq} {}", name_of(method)));
+        message.push_with("Contact", |text| self.write_contact(text, desk));
         message.push("User-Agent", &desk.settings.population(self.population).user_agent);
         self.push_credentials(&mut message, name_of(method), desk);
         (message, id)
     }
 
-    pub(super) fn push_credentials(&mut self, message: &mut Message, method: &str, desk: &Desk<'_>) {
+    pub(super) fn push_credentials(&mut self, message: &mut Draft, method: &str, desk: &Desk<'_>) {
         let Some(place) = self.place_of_challenge(method == "REGISTER") else { return };
         let Some(mut challenge) = self.challenges[place].take() else { return };
         let population = desk.settings.population(self.population);
         let user = self.user(desk).to_string();
-        let mut password = population.password.replace("{user}", &user);
+        // The digest of the secrets is kept with the challenge.
+        let mut password =
+            if challenge.is_answered() { String::new() } else { population.password.replace("{user}", &user) };
         if self.has(Quirk::WrongPasswordFirst) && self.registration.challenged == 1 && method == "REGISTER" {
             password.push('x');
-            // The digest of the secrets is kept with the challenge; this one is thrown away.
-            let mut wrong = challenge.clone();
-            let value = self.answer(&mut wrong, &user, &password, message, method, desk);
-            push_answer(message, &wrong, value);
+            // This one is thrown away.
+            self.push_answer(message, &mut challenge.clone(), &user, &password, method, desk);
         } else {
-            let value = self.answer(&mut challenge, &user, &password, message, method, desk);
-            push_answer(message, &challenge, value);
+            self.push_answer(message, &mut challenge, &user, &password, method, desk);
         }
         self.challenges[place] = Some(challenge);
     }
@@ -120,26 +117,27 @@ impl Phone {
         order.into_iter().find(|place| self.challenges[*place].is_some())
     }
 
-    fn answer(
+    fn push_answer(
         &mut self,
+        message: &mut Draft,
         challenge: &mut Challenge,
         user: &str,
         password: &str,
-        message: &Message,
         method: &str,
         desk: &Desk<'_>,
-    ) -> String {
-        let auth_user = desk.settings.population(self.population).auth_user.replace("{user}", user);
+    ) {
+        let auth_user = match desk.settings.population(self.population).auth_user.as_str() {
+            "{user}" => user.into(),
+            other => Cow::Owned(other.replace("{user}", user)),
+        };
         let cnonce = format!("{:08x}", self.random.next_u32());
-        let uri = message.uri();
-        challenge.answer(&digest::Request { user: &auth_user, password, method, uri, cnonce: &cnonce })
+        let request = digest::Request { user: &auth_user, password, method, uri: message.uri(), cnonce: &cnonce };
+        let value = challenge.answer(&request);
+        message.push(if challenge.by_proxy { "Proxy-Authorization" } else { "Authorization" }, &value);
     }
 
-    pub(super) fn send_message(&mut self, id: u32, purpose: Purpose, message: &Message, desk: &mut Desk<'_>) {
-        self.send_request(id, purpose, message.emit(self.style()), desk);
-    }
-
-    pub(super) fn send_request(&mut self, id: u32, purpose: Purpose, bytes: Vec<u8>, desk: &mut Desk<'_>) {
+    pub(super) fn send_request(&mut self, id: u32, purpose: Purpose, request: Draft, desk: &mut Desk<'_>) {
+        let bytes = request.finish(self.style());
         let is_invite = matches!(purpose, Purpose::Invite(_) | Purpose::Reinvite(_));
         if self.clients.len() < TRANSACTIONS_MAX {
             let reliable = self.is_reliable(desk);
@@ -156,7 +154,7 @@ impl Phone {
         &mut self,
         purpose: Purpose,
         code: u16,
-        message: &Message,
+        message: &Message<'_>,
         desk: &mut Desk<'_>,
     ) -> bool {
         let by_proxy = code == 407;
@@ -205,19 +203,14 @@ impl Phone {
     }
 }
 
-fn push_answer(message: &mut Message, challenge: &Challenge, value: String) {
-    let name = if challenge.by_proxy { "Proxy-Authorization" } else { "Authorization" };
-    message.push(name, value);
-}
-
 /// The answer to `request`, with what RFC 3261 §8.2.6.2 has copied.
-pub(super) fn response_to(request: &Message, code: u16, reason: &str, tag: Option<u64>) -> Message {
-    let mut message = Message::response(code, reason);
+pub(super) fn response_to(request: &Message<'_>, code: u16, reason: &str, tag: Option<u64>) -> Draft {
+    let mut message = Draft::response(code, reason);
     for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
         for value in request.values(name) {
             let is_bare_to = name == "To" && !value.contains(";tag=");
             match tag.filter(|_| is_bare_to && code > 100) {
-                Some(tag) => message.push(name, format!("{value};tag={tag:x}")),
+                Some(tag) => message.write(name, format_args!("{value};tag={tag:x}")),
                 None => message.push(name, value),
             }
         }

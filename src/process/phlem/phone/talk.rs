@@ -50,11 +50,11 @@ impl Phone {
             message.push("Allow", super::request::ALLOW);
             message.push("Content-Type", "application/sdp");
             message.body = phone.description(call, false, desk);
-            phone.send_message(id, Purpose::Reinvite(number), &message, desk);
+            phone.send_request(id, Purpose::Reinvite(number), message, desk);
         });
     }
 
-    pub(super) fn on_reinvite_final(&mut self, number: u64, code: u16, message: &Message, desk: &mut Desk<'_>) {
+    pub(super) fn on_reinvite_final(&mut self, number: u64, code: u16, message: &Message<'_>, desk: &mut Desk<'_>) {
         let now = desk.now.instant;
         let wait = Duration::from_millis(2_100 + self.random.below(1_900));
         self.with_call(number, |phone, call| {
@@ -103,7 +103,7 @@ impl Phone {
             info.push("Content-Type", "application/dtmf-relay");
             info.body = b"Signal=5\r\nDuration=160\r\n".to_vec();
             desk.figures.digits_sent += 1;
-            phone.send_message(id, Purpose::Info(number), &info, desk);
+            phone.send_request(id, Purpose::Info(number), info, desk);
         });
     }
 
@@ -155,9 +155,9 @@ impl Phone {
                 return;
             }
             let (mut refer, id) = phone.in_call(rsip::Method::Refer, call, desk);
-            refer.push("Refer-To", call.refer_to.as_str());
-            refer.push("Referred-By", by);
-            phone.send_message(id, Purpose::Refer(number), &refer, desk);
+            refer.push("Refer-To", &call.refer_to);
+            refer.push("Referred-By", &by);
+            phone.send_request(id, Purpose::Refer(number), refer, desk);
         });
     }
 
@@ -203,7 +203,7 @@ impl Phone {
     }
 
     /// How the transfer went that we asked for (RFC 3515 §2.4.5: a sipfrag with a status line).
-    pub(super) fn on_notify(&mut self, number: u64, message: &Message, desk: &mut Desk<'_>) {
+    pub(super) fn on_notify(&mut self, number: u64, message: &Message<'_>, desk: &mut Desk<'_>) {
         let line = std::str::from_utf8(&message.body).unwrap_or_default();
         let code = line.strip_prefix("SIP/2.0 ").and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
         match code {
@@ -219,7 +219,7 @@ impl Phone {
     }
 
     /// We are asked to call somebody else.
-    pub(super) fn on_refer(&mut self, number: u64, message: &Message, key: u64, flow: Flow, desk: &mut Desk<'_>) {
+    pub(super) fn on_refer(&mut self, number: u64, message: &Message<'_>, key: u64, flow: Flow, desk: &mut Desk<'_>) {
         let target = message.value("Refer-To").and_then(Address::parse);
         let Some((uri, parts)) = target.and_then(|target| Some((target.uri, Uri::parse(target.uri)?))) else {
             return self.reply(message, key, flow, 400, "Bad Request", desk);
@@ -272,7 +272,7 @@ impl Phone {
                 _ => "Failed",
             };
             notify.body = format!("SIP/2.0 {code} {reason}\r\n").into_bytes();
-            phone.send_message(id, Purpose::Notify(number), &notify, desk);
+            phone.send_request(id, Purpose::Notify(number), notify, desk);
         });
     }
 }

@@ -121,7 +121,7 @@ impl World {
         let result = act(&mut self.phones[index as usize], &mut desk);
         for effect in effects {
             match effect {
-                Effect::Send { bytes, .. } => self.send(index, bytes),
+                Effect::Send { bytes, .. } => self.send(index, bytes.to_vec()),
                 Effect::Speak(speech) => {
                     self.speaking.insert(speech.slot, speech);
                 }
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, flow: Flow, message: Message) {
+    fn deliver(&mut self, flow: Flow, message: Message<'_>) {
         match message.method() {
             None => {
                 let branch = Via::parse(message.value("Via").unwrap()).unwrap().branch().unwrap().to_owned();
@@ -201,20 +201,20 @@ impl World {
         }
     }
 
-    fn answer(&mut self, request: &Message, code: u16, more: Vec<(&str, String)>, flow: Flow) {
+    fn answer(&mut self, request: &Message<'_>, code: u16, more: Vec<(&str, String)>, flow: Flow) {
         if request.method() == Some(&Method::Known(rsip::Method::Ack)) {
             return;
         }
         let mut response = request::response_to(request, code, "X", Some(5));
         for (name, value) in more {
-            response.push(name, value);
+            response.push(name, &value);
         }
-        let bytes = response.emit(Style::default());
+        let bytes = response.finish(Style::default());
         self.deliver(flow, Message::parse(&bytes).unwrap());
     }
 
     /// Every other algorithm, to see each of them; the digest is computed by hand.
-    fn register(&mut self, message: &Message, flow: Flow) {
+    fn register(&mut self, message: &Message<'_>, flow: Flow) {
         let user = Uri::parse(message.value("To").unwrap().trim_matches(['<', '>'])).unwrap().user.unwrap().to_owned();
         let is_md5 = user.ends_with(['1', '3']);
         let challenge = if is_md5 {

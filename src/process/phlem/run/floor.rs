@@ -87,10 +87,23 @@ impl Times {
     }
 }
 
+/// When a phone wants to be woken, held apart from it: phones lie far from each other in memory.
+#[derive(Clone, Copy)]
+struct Timer {
+    alarm: Alarm,
+    deadline: Instant,
+}
+
+impl Timer {
+    fn enter(&mut self, index: u32, wheel: &mut Wheel<u32>) {
+        self.alarm.set(Some(self.deadline).filter(|deadline| *deadline != Instant::NEVER), index, wheel);
+    }
+}
+
 pub(super) struct Floor {
     settings: Settings,
     phones: Vec<Phone>,
-    alarms: Vec<Alarm>,
+    timers: Vec<Timer>,
     wheel: Wheel<u32>,
     due: Vec<u32>,
     ports: Ports,
@@ -135,7 +148,7 @@ impl Floor {
         let registering = phones.iter().filter(registers).count() as u64;
         let figures = Figures { phones: phones.len() as u64, threads: 1, ..Figures::default() };
         let mut floor = Self {
-            alarms: vec![Alarm::new(); phones.len()],
+            timers: vec![Timer { alarm: Alarm::new(), deadline: Instant::NEVER }; phones.len()],
             wheel: Wheel::new(now.instant),
             due: Vec::new(),
             ports,
@@ -186,15 +199,15 @@ impl Floor {
         };
         let result = act(phone, &mut desk);
         self.out.extend(self.effects.drain(..).map(|effect| (index, effect)));
-        let deadline = Some(phone.next_deadline()).filter(|deadline| *deadline != Instant::NEVER);
-        if let Some(alarm) = self.alarms.get_mut(index as usize) {
-            alarm.set(deadline, index, &mut self.wheel);
+        if let Some(timer) = self.timers.get_mut(index as usize) {
+            timer.deadline = phone.next_deadline();
+            timer.enter(index, &mut self.wheel);
         }
         Some(result)
     }
 
     /// The phone that a message is for.
-    fn find_phone(&self, message: &Message) -> Option<u32> {
+    fn find_phone(&self, message: &Message<'_>) -> Option<u32> {
         if message.method().is_none() {
             let via = message.value("Via").and_then(Via::parse)?;
             return place_of_branch(via.branch()?).map(|(phone, _)| phone);
@@ -216,10 +229,14 @@ impl Floor {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(now, &mut due, PHONES_PER_TURN);
         for index in due.drain(..) {
-            if let Some(alarm) = self.alarms.get_mut(index as usize) {
-                alarm.rang();
+            let Some(timer) = self.timers.get_mut(index as usize) else { continue };
+            timer.alarm.rang();
+            // Most of what was to be repeated has been answered since.
+            if timer.deadline > now {
+                timer.enter(index, &mut self.wheel);
+            } else {
+                self.step(index, Phone::handle_timeout);
             }
-            self.step(index, Phone::handle_timeout);
         }
         self.due = due;
     }

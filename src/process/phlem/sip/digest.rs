@@ -37,20 +37,32 @@ impl Algorithm {
         }
     }
 
-    fn hex(self, parts: &[&str]) -> String {
-        let text = parts.join(":");
+    /// Of the parts with colons between them.
+    fn hex(self, parts: &[&str]) -> Hex {
         match self {
-            Self::Md5 => hex(&md5::Md5::digest(text.as_bytes())),
-            Self::Sha256 => hex(&sha2::Sha256::digest(text.as_bytes())),
-            Self::Sha512Half => hex(&sha2::Sha512_256::digest(text.as_bytes())),
+            Self::Md5 => hex::<md5::Md5>(parts),
+            Self::Sha256 => hex::<sha2::Sha256>(parts),
+            Self::Sha512Half => hex::<sha2::Sha512_256>(parts),
         }
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Up to 32 bytes.
+type Hex = arrayvec::ArrayString<64>;
+
+fn hex<D: Digest>(parts: &[&str]) -> Hex {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    let mut digest = D::new();
+    for (index, part) in parts.iter().enumerate() {
+        digest.update(if index == 0 { "" } else { ":" });
+        digest.update(part);
+    }
+    let mut hex = Hex::new();
+    for byte in digest.finalize() {
+        hex.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        hex.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    hex
 }
 
 /// A challenge that can be answered, kept for the next requests.
@@ -68,7 +80,7 @@ pub struct Challenge {
     /// How often the nonce was used.
     count: u32,
     /// The digest of user, realm and password: the same for every request.
-    secret: Option<Box<str>>,
+    secret: Option<Hex>,
 }
 
 /// What the answer is made from.
@@ -125,6 +137,11 @@ impl Challenge {
         values.into_iter().find_map(|value| Self::parse(value, by_proxy))
     }
 
+    /// Its secrets are known: no password is needed again.
+    pub fn is_answered(&self) -> bool {
+        self.secret.is_some()
+    }
+
     pub fn is_same_nonce(&self, other: &Self) -> bool {
         self.nonce == other.nonce
     }
@@ -134,8 +151,8 @@ impl Challenge {
         self.count += 1;
         let Request { user, password, method, uri, cnonce } = *request;
         let algorithm = self.algorithm;
-        let secret = self.secret.get_or_insert_with(|| algorithm.hex(&[user, &self.realm, password]).into());
-        let first = if self.session { algorithm.hex(&[secret, &self.nonce, cnonce]) } else { secret.to_string() };
+        let secret = *self.secret.get_or_insert_with(|| algorithm.hex(&[user, &self.realm, password]));
+        let first = if self.session { algorithm.hex(&[&secret, &self.nonce, cnonce]) } else { secret };
         let second = algorithm.hex(&[method, uri]);
         // RFC 7616 §3.4: "The nc value is the hexadecimal count of the number of requests (including the current request) that
         // the client has sent with the nonce value in this request." Eight digits.
@@ -200,7 +217,9 @@ mod tests {
         let mut challenge = Challenge::parse("Digest realm=\"r\",nonce=\"n\"", true).unwrap();
         let request = Request { user: "u", password: "p", method: "INVITE", uri: "sip:x", cnonce: "c" };
         let answer = challenge.answer(&request);
-        let md5 = |text: &str| hex(&md5::Md5::digest(text.as_bytes()));
+        let md5 = |text: &str| -> String {
+            md5::Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        };
         let wanted = md5(&format!("{}:n:{}", md5("u:r:p"), md5("INVITE:sip:x")));
         assert!(answer.contains(&wanted) && !answer.contains("qop") && !answer.contains("cnonce"), "{answer}");
         let mut challenge =

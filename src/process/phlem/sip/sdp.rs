@@ -83,7 +83,9 @@ struct Parsing {
     session_address: Option<IpAddr>,
     address: Option<IpAddr>,
     port: Option<u16>,
-    formats: Vec<u8>,
+    codec: Option<u8>,
+    /// One bit for each payload type of 0 to 127.
+    formats: u128,
     events: Option<u8>,
     direction: Option<Direction>,
     call: Option<u64>,
@@ -117,7 +119,12 @@ impl Parsing {
         self.is_ours = is_audio && self.port.is_none();
         if self.is_ours {
             self.port = words.next().and_then(|port| port.split('/').next()?.parse().ok());
-            self.formats = words.skip(1).filter_map(|format| format.parse().ok()).take(64).collect();
+            for format in words.skip(1).filter_map(|format| format.parse().ok()).filter(|format| *format < 128) {
+                self.formats |= 1u128 << format;
+                if self.codec.is_none() && [PCMU, PCMA].contains(&format) {
+                    self.codec = Some(format);
+                }
+            }
         }
     }
 
@@ -144,10 +151,17 @@ impl Parsing {
         let port = self.port?;
         let address = self.address.or(self.session_address)?;
         let to = (port != 0 && !address.is_unspecified()).then_some(SocketAddr::new(address, port));
-        let codec = self.formats.iter().copied().find(|format| [PCMU, PCMA].contains(format));
         let direction = self.direction.unwrap_or(Direction::SendRecv);
-        let events = self.events.filter(|events| self.formats.contains(events));
-        Some(Described { to, codec, events, direction, call: self.call, waited: self.waited, talk: self.talk })
+        let events = self.events.filter(|events| *events < 128 && self.formats & 1 << events != 0);
+        Some(Described {
+            to,
+            codec: self.codec,
+            events,
+            direction,
+            call: self.call,
+            waited: self.waited,
+            talk: self.talk,
+        })
     }
 }
 
@@ -232,7 +246,7 @@ mod tests {
     fn descriptions_of_others() {
         let text = "v=0\r\no=x 1 1 IN IP4 h\r\ns=-\r\nc=IN IP4 9.9.9.9\r\nt=0 0\r\na=inactive\r\n\
                     m=video 5 RTP/AVP 31\r\nc=IN IP4 8.8.8.8\r\na=rtpmap:96 telephone-event/8000\r\n\
-                    m=audio 4000/2 RTP/AVP 9 8 0\r\nc=IN IP4 7.7.7.7\r\na=recvonly\r\nm=audio 1 RTP/AVP 0\r\na=sendonly\r\n";
+                    m=audio 4000/2 RTP/AVP 200 9 8 0\r\nc=IN IP4 7.7.7.7\r\na=recvonly\r\nm=audio 1 RTP/AVP 0\r\na=sendonly\r\n";
         let read = Described::parse(text.as_bytes()).unwrap();
         assert_eq!(read.to, Some("7.7.7.7:4000".parse().unwrap()));
         assert_eq!((read.codec, read.events, read.direction), (Some(PCMA), None, Direction::RecvOnly));

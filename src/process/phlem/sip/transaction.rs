@@ -5,6 +5,7 @@
 use std::hash::Hasher;
 use std::time::Duration;
 
+use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use crate::base::time::Instant;
@@ -37,7 +38,7 @@ pub struct Client<P> {
     pub is_invite: bool,
     pub begun: Instant,
     /// What is sent again: the request, and after a refusal of INVITE the ACK.
-    pub bytes: Box<[u8]>,
+    pub bytes: Bytes,
     phase: Phase,
     reliable: bool,
     interval: Duration,
@@ -62,14 +63,14 @@ pub enum Heard {
 }
 
 impl<P> Client<P> {
-    pub fn new(id: u32, purpose: P, is_invite: bool, bytes: Vec<u8>, reliable: bool, now: Instant) -> Self {
+    pub fn new(id: u32, purpose: P, is_invite: bool, bytes: Bytes, reliable: bool, now: Instant) -> Self {
         let repeat_at = if reliable { Instant::NEVER } else { now + T1 };
         Self {
             id,
             purpose,
             is_invite,
             begun: now,
-            bytes: bytes.into(),
+            bytes,
             phase: Phase::Trying,
             reliable,
             interval: T1,
@@ -143,7 +144,7 @@ pub struct Server<F> {
     pub cseq: u32,
     pub flow: F,
     /// The last response.
-    pub bytes: Box<[u8]>,
+    pub bytes: Bytes,
     /// A final response of an INVITE is repeated until ACK comes.
     repeats: bool,
     pub is_success: bool,
@@ -153,7 +154,7 @@ pub struct Server<F> {
 }
 
 /// Branch, sent-by and method, RFC 3261 §17.2.3; ACK and CANCEL find the INVITE.
-pub fn server_key(request: &Message, method: &str) -> Option<u64> {
+pub fn server_key(request: &Message<'_>, method: &str) -> Option<u64> {
     let via = Via::parse(request.value("Via")?)?;
     let mut hasher = SipHasher13::new();
     hasher.write(via.branch().unwrap_or_default().as_bytes());
@@ -177,7 +178,7 @@ impl<F> Server<F> {
             call,
             cseq,
             flow,
-            bytes: Box::default(),
+            bytes: Bytes::new(),
             repeats: false,
             is_success: false,
             interval: T1,
@@ -195,8 +196,8 @@ impl<F> Server<F> {
     }
 
     /// The owner sends `bytes`; here it is kept for repetitions.
-    pub fn respond(&mut self, code: u16, bytes: &[u8], reliable: bool, now: Instant) {
-        self.bytes = bytes.into();
+    pub fn respond(&mut self, code: u16, bytes: Bytes, reliable: bool, now: Instant) {
+        self.bytes = bytes;
         if code < 200 {
             return;
         }
@@ -237,6 +238,8 @@ impl<F> Server<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::phlem::sip::message::Draft;
+    use crate::process::phlem::sip::message::Style;
 
     fn ms(millis: u64) -> Instant {
         Instant::from_millis(millis)
@@ -259,7 +262,7 @@ mod tests {
     }
 
     fn client(is_invite: bool, reliable: bool) -> std::cell::RefCell<Client<()>> {
-        std::cell::RefCell::new(Client::new(1, (), is_invite, vec![1], reliable, ms(0)))
+        std::cell::RefCell::new(Client::new(1, (), is_invite, Bytes::new(), reliable, ms(0)))
     }
 
     #[test]
@@ -294,32 +297,32 @@ mod tests {
     #[test]
     fn answers_are_repeated_until_ack() {
         let server = std::cell::RefCell::new(Server::new(7, true, 1, 1, ()));
-        server.borrow_mut().respond(180, b"180", false, ms(0));
+        server.borrow_mut().respond(180, Bytes::from_static(b"180"), false, ms(0));
         assert_eq!(server.borrow().next_deadline(), Instant::NEVER);
-        server.borrow_mut().respond(200, b"200", true, ms(0));
+        server.borrow_mut().respond(200, Bytes::from_static(b"200"), true, ms(0));
         let (times, end) = times(|| server.borrow().next_deadline(), |now| server.borrow_mut().handle_timeout(now));
         assert_eq!(times, [500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500, 32_000]);
         assert_eq!(end, Due::GiveUp);
         let mut server = Server::new(7, true, 1, 1, ());
-        server.respond(486, b"486", false, ms(0));
+        server.respond(486, Bytes::from_static(b"486"), false, ms(0));
         server.on_ack(ms(100));
         assert_eq!(server.handle_timeout(ms(600)), Due::Nothing);
         assert_eq!(server.handle_timeout(ms(4_100)), Due::Over);
         let mut bye = Server::new(7, false, 1, 1, ());
-        bye.respond(200, b"200", true, ms(9));
+        bye.respond(200, Bytes::from_static(b"200"), true, ms(9));
         assert_eq!(bye.handle_timeout(ms(9)), Due::Over);
     }
 
     #[test]
     fn keys() {
         let request = |via: &str, cseq: &str| {
-            let mut message = Message::request(rsip::Method::Invite, "sip:x");
-            message.push("Via", via);
-            message.push("Call-ID", "c");
-            message.push("CSeq", cseq);
-            message
+            let mut request = Draft::request(rsip::Method::Invite, "sip:x");
+            request.push("Via", via);
+            request.push("Call-ID", "c");
+            request.push("CSeq", cseq);
+            request.finish(Style::default())
         };
-        let key = |via: &str, cseq: &str| server_key(&request(via, cseq), "INVITE");
+        let key = |via: &str, cseq: &str| server_key(&Message::parse(&request(via, cseq)).unwrap(), "INVITE");
         let new = "SIP/2.0/UDP a;branch=z9hG4bK1";
         assert_eq!(key(new, "1 INVITE"), key(new, "1 ACK"));
         assert_ne!(key(new, "1 INVITE"), key("SIP/2.0/UDP b;branch=z9hG4bK1", "1 INVITE"));

@@ -5,8 +5,13 @@ use std::net::SocketAddr;
 
 /// Where `byte` first stands outside quotes and angle brackets.
 pub(super) fn find_outside(text: &str, byte: u8) -> Option<usize> {
+    // Mostly there are none.
+    let first = memchr::memchr3(byte, b'"', b'<', text.as_bytes())?;
+    if text.as_bytes().get(first) == Some(&byte) {
+        return Some(first);
+    }
     let (mut quoted, mut escaped, mut angle) = (false, false, false);
-    for (index, at) in text.bytes().enumerate() {
+    for (index, at) in text.bytes().enumerate().skip(first) {
         if escaped {
             escaped = false;
         } else if quoted {
@@ -73,8 +78,9 @@ impl<'a> Address<'a> {
 }
 
 fn angle_open(value: &str) -> Option<usize> {
+    let first = memchr::memchr2(b'<', b'"', value.as_bytes())?;
     let (mut quoted, mut escaped) = (false, false);
-    for (index, at) in value.bytes().enumerate() {
+    for (index, at) in value.bytes().enumerate().skip(first) {
         match at {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
