@@ -57,10 +57,6 @@ use crate::wire::tape::record::emit_mark;
 
 /// How old the figures on the page may be.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
-/// The clerk is told together what happens within this: to wake a thread on another CPU costs what a dozen messages cost.
-const TELL_EVERY: Duration = Duration::from_millis(4);
-/// More than these, and it is told at once.
-const UNTOLD_MAX: usize = 512;
 /// Phones of one page of what was restored.
 const RESTORED_PER_PAGE: usize = 256;
 
@@ -78,7 +74,6 @@ pub(super) struct Driver {
     dead: Vec<Flow>,
     /// For the clerk, in order.
     backlog: VecDeque<ToClerk>,
-    told_at: Instant,
     own: Own,
     published: Published,
     /// When the counts go to the page of figures; set by the first step after the last time.
@@ -126,7 +121,6 @@ impl Driver {
             connections: BTreeMap::new(),
             dead: Vec::new(),
             backlog: VecDeque::new(),
-            told_at: now.instant,
             own: Own::default(),
             published: Published::default(),
             publish_at: None,
@@ -300,10 +294,6 @@ impl Driver {
         self.tell_clerk(ToClerk::Capture(Box::new(capture)));
     }
 
-    fn has_untold(&self) -> bool {
-        !self.backlog.is_empty() || self.restored.is_some()
-    }
-
     /// Bindings of the last life, a page at a time, for whoever asks what is registered.
     fn tell_restored(&mut self) {
         let Some(after) = self.restored else { return };
@@ -403,8 +393,7 @@ impl ShardMachine for Driver {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let tell_at = self.has_untold().then(|| self.told_at + TELL_EVERY);
-        let waiting = [tell_at, self.publish_at, self.tape.next_deadline(), self.events.next_deadline()];
+        let waiting = [self.publish_at, self.tape.next_deadline(), self.events.next_deadline()];
         waiting.into_iter().flatten().chain(self.exchange.next_deadline()).min()
     }
 
@@ -419,12 +408,8 @@ impl ShardMachine for Driver {
         self.publish(effects.figures());
     }
 
+    /// The clerk is woken once a turn, not once a message. Not less often: what it was not told is lost when the engine stops.
     fn end_turn(&mut self, effects: &mut impl Effects<Message>) {
-        let is_due = self.now.instant.since(self.told_at) >= TELL_EVERY || self.backlog.len() > UNTOLD_MAX;
-        if !is_due || !self.has_untold() {
-            return;
-        }
-        self.told_at = self.now.instant;
         self.tell_restored();
         while let Some(message) = self.backlog.pop_front() {
             if let Err(Message::ToClerk(message)) = effects.send_mesh(Member::Clerk, Message::ToClerk(message)) {
