@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde::Serializer;
 
 const PART_BITS: u32 = 6;
+/// Room that a part keeps, however few its rows are.
+const PART_ROWS_KEPT: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct Keyed<V> {
@@ -50,9 +52,14 @@ impl<V> Keyed<V> {
     }
 
     pub fn remove(&mut self, key: u64) -> Option<V> {
-        let removed = self.parts.get_mut(place(key))?.remove(&key);
-        self.len -= usize::from(removed.is_some());
-        removed
+        let part = self.parts.get_mut(place(key))?;
+        let removed = part.remove(&key)?;
+        self.len -= 1;
+        // What a flood took is given back.
+        if part.capacity() > PART_ROWS_KEPT && part.len() < part.capacity() / 8 {
+            part.shrink_to(part.len() * 2);
+        }
+        Some(removed)
     }
 }
 
@@ -122,6 +129,22 @@ mod tests {
         assert_eq!(table.len(), left.len());
         assert!(gone.iter().all(|key| table.get(*key).is_none()));
         assert!(left.iter().enumerate().all(|(at, key)| table.get(*key) == Some(&(at + 5_000))));
+    }
+
+    #[test]
+    fn what_a_flood_took_is_given_back() {
+        let mut table = Keyed::default();
+        let keys: Vec<u64> = (0..100_000u64).map(|number| number << 48 | number).collect();
+        let room = |table: &Keyed<u64>| table.parts.iter().map(Part::capacity).sum::<usize>();
+        for key in &keys {
+            table.insert(*key, 0);
+        }
+        assert!(room(&table) >= keys.len());
+        for key in &keys[100..] {
+            table.remove(*key);
+        }
+        assert!(room(&table) <= PART_ROWS_KEPT * 2 * table.parts.len(), "{}", room(&table));
+        assert!(keys[..100].iter().all(|key| table.get(*key).is_some()));
     }
 
     #[test]
