@@ -1,6 +1,7 @@
 //! Words every layer shares; nothing here knows telephony.
 
 pub mod hash;
+pub mod hex;
 pub mod id;
 pub mod keyed;
 pub mod limit;

@@ -4,6 +4,9 @@
 
 use std::net::SocketAddr;
 
+use arrayvec::ArrayString;
+
+use crate::base::hex::hex64;
 use crate::base::time::UnixTime;
 use crate::machine::Shared;
 use crate::machine::digest::offered;
@@ -67,11 +70,11 @@ fn parts<'a>(algorithm: Algorithm, realm: &'a str, nonce: &'a [u8], is_stale: bo
 }
 
 /// RFC 3261 §8.2.7: a stateless server gives every retransmission the same tag.
-fn tag(request: &Message<'_>, shared: Shared<'_>) -> String {
+fn tag(request: &Message<'_>, shared: Shared<'_>) -> ArrayString<16> {
     let branch = request.top_via().ok().and_then(|via| via.branch()).unwrap_or_default();
     let from = request.header(HeaderId::From).unwrap_or_default();
     let cseq = request.header(HeaderId::CSeq).unwrap_or_default();
-    format!("{:016x}", shared.settings.secrets.hash.hash(&[b"401", branch, from, request.call_id(), cseq]))
+    hex64(shared.settings.secrets.hash.hash(&[b"401", branch, from, request.call_id(), cseq]))
 }
 
 fn quoted(realm: &str) -> String {

@@ -1,5 +1,8 @@
 //! Answers without a transaction: the same bytes for the same request, and nothing kept (RFC 3261 §8.2.7).
 
+use arrayvec::ArrayString;
+
+use crate::base::hex::hex64;
 use crate::machine::Shared;
 use crate::machine::exchange::screen;
 use crate::machine::exchange::screen::Refusal;
@@ -75,9 +78,9 @@ pub(super) fn options(request: &Message<'_>, flow: Flow, is_draining: bool, shar
 }
 
 /// RFC 3261 §8.2.7: "the same To tag for the same request".
-fn tag(request: &Message<'_>, shared: Shared<'_>) -> String {
+fn tag(request: &Message<'_>, shared: Shared<'_>) -> ArrayString<16> {
     let branch = request.top_via().ok().and_then(|via| via.branch()).unwrap_or_default();
     let from = request.header(HeaderId::From).unwrap_or_default();
     let cseq = request.header(HeaderId::CSeq).unwrap_or_default();
-    format!("{:016x}", shared.settings.secrets.hash.hash(&[branch, from, request.call_id(), cseq]))
+    hex64(shared.settings.secrets.hash.hash(&[branch, from, request.call_id(), cseq]))
 }

@@ -60,7 +60,7 @@ impl Text {
         let fields = [parts.contact, parts.instance, parts.user_agent].into_iter().chain(path);
         let mut text = String::with_capacity(fields.clone().map(|field| field.len() + 1).sum());
         for field in fields {
-            text.extend(field.chars().filter(|letter| *letter != END));
+            field.split(END).for_each(|part| text.push_str(part));
             text.push(END);
         }
         Self(text.into_boxed_str())

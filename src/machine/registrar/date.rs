@@ -1,11 +1,16 @@
 //! The Date header (RFC 3261 §20.17): phones without a clock of their own set theirs by it.
 
+use arrayvec::ArrayString;
+
 use crate::base::time::UnixTime;
 
 const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-pub(super) fn date(at: UnixTime) -> String {
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+type Date = ArrayString<29>;
+
+pub(super) fn date(at: UnixTime) -> Date {
     let (days, secs) = (at.secs() / 86_400, at.secs() % 86_400);
     // Days to a date in a calendar whose year begins with March, so that the leap day is its last.
     let shifted = days + 719_468;
@@ -17,14 +22,29 @@ pub(super) fn date(at: UnixTime) -> String {
     let month = (month + 2) % 12;
     let year = era * 400 + year_of_era + u64::from(month < 2);
     let name = |names: &[&'static str], index: u64| names.get(index as usize).copied().unwrap_or_default();
-    format!(
-        "{}, {day:02} {} {year} {:02}:{:02}:{:02} GMT",
-        name(&DAYS, days % 7),
-        name(&MONTHS, month),
-        secs / 3_600,
-        secs / 60 % 60,
-        secs % 60
-    )
+    let mut text = Date::new();
+    let mut push = |part: &str| text.push_str(part);
+    push(name(&DAYS, days % 7));
+    push(", ");
+    push(&two_digits(day));
+    push(" ");
+    push(name(&MONTHS, month));
+    push(" ");
+    push(itoa::Buffer::new().format(year.min(9_999)));
+    for (border, number) in [(" ", secs / 3_600), (":", secs / 60 % 60), (":", secs % 60)] {
+        push(border);
+        push(&two_digits(number));
+    }
+    push(" GMT");
+    text
+}
+
+fn two_digits(number: u64) -> ArrayString<2> {
+    let mut text = ArrayString::new();
+    for digit in [number / 10 % 10, number % 10] {
+        text.push(char::from(b'0' + digit as u8));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -41,7 +61,7 @@ mod tests {
             (1_709_251_200, "Fri, 01 Mar 2024 00:00:00 GMT"),
             (4_102_444_799, "Thu, 31 Dec 2099 23:59:59 GMT"),
         ] {
-            assert_eq!(date(UnixTime::from_secs(secs)), text);
+            assert_eq!(date(UnixTime::from_secs(secs)).as_str(), text);
         }
     }
 }

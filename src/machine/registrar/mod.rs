@@ -7,8 +7,10 @@
 mod binding;
 mod compare;
 mod date;
+mod index;
 mod keepalive;
 mod register;
+mod registered;
 mod stored;
 
 #[cfg(test)]
@@ -27,22 +29,19 @@ use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::machine::directory::Directory;
 use crate::machine::flow::Flow;
-use crate::machine::nonce::NonceUses;
 use crate::machine::nonce::Replayed;
 use crate::machine::nonce::Stamp;
 use crate::machine::nonce::Validity;
 use crate::machine::outbox::Aor;
 use crate::machine::outbox::Bound;
-use crate::machine::outbox::Live;
 use crate::machine::outbox::Outbox;
-use crate::machine::outbox::Output;
 use crate::machine::outbox::Target;
 use crate::machine::registrar::binding::Binding;
 use crate::machine::registrar::binding::BindingId;
-use crate::machine::registrar::keepalive::KeepAlive;
+use crate::machine::registrar::index::Indexes;
+use crate::machine::registrar::registered::Registered;
 use crate::machine::source_limit::Standing;
 use crate::machine::source_limit::source_bits;
-use crate::wire::event::Body;
 use crate::wire::link::Ha1;
 use crate::wire::link::Phone;
 use crate::wire::link::Registration;
@@ -62,17 +61,9 @@ pub struct Registrar {
     key: HashKey,
     /// By keyed hash of tenant and user.
     phones: BTreeMap<u64, Box<Registered>>,
-    /// By keyed hash of the flow.
-    flows: BTreeSet<(u64, u64, BindingId)>,
-    /// Live bindings per source.
-    sources: BTreeMap<u64, u32>,
-    /// Ends of bindings; with [`NO_BINDING`], of what is kept about a phone without one.
-    ends: BTreeSet<(Instant, u64, BindingId)>,
-    keepalive: KeepAlive,
+    indexes: Indexes,
     /// Flows that are gone, with bindings left to remove.
     closed: BTreeSet<Flow>,
-    next_id: BindingId,
-    bindings: u32,
     /// Uses of older nonces are not known.
     nonces_from: Option<Stamp>,
     review: Option<Review>,
@@ -98,40 +89,13 @@ struct Review {
     again: bool,
 }
 
-/// What is known of one phone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Registered {
-    tenant: Box<str>,
-    user: Box<str>,
-    bindings: Vec<Binding>,
-    nonces: NonceUses,
-    /// There is a record of it on disk.
-    is_stored: bool,
-    /// Keyed hash of what it proved to know; 0: not known.
-    credential: u64,
-}
-
-impl Registered {
-    fn take(&mut self, id: BindingId) -> Option<Binding> {
-        let index = self.bindings.iter().position(|binding| binding.id == id)?;
-        Some(self.bindings.remove(index))
-    }
-}
-
-const NO_BINDING: BindingId = 0;
-
 impl Registrar {
     pub fn new(key: HashKey) -> Self {
         Self {
             key,
             phones: BTreeMap::new(),
-            flows: BTreeSet::new(),
-            sources: BTreeMap::new(),
-            ends: BTreeSet::new(),
-            keepalive: KeepAlive::new(),
+            indexes: Indexes::new(key),
             closed: BTreeSet::new(),
-            next_id: NO_BINDING + 1,
-            bindings: 0,
             nonces_from: None,
             review: None,
             counters: Counters::default(),
@@ -140,16 +104,16 @@ impl Registrar {
 
     /// Live bindings.
     pub fn len(&self) -> usize {
-        self.bindings as usize
+        self.indexes.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.bindings == 0
+        self.indexes.len() == 0
     }
 
     /// Entries by which bindings are found: none where there are no bindings.
     pub fn indexes_len(&self) -> usize {
-        self.flows.len() + self.sources.len() + self.closed.len()
+        self.indexes.flows.len() + self.indexes.sources.len() + self.closed.len()
     }
 
     /// Where these addresses of record can be reached, the preferred first.
@@ -174,13 +138,12 @@ impl Registrar {
     /// Records that a phone used a nonce with the right digest.
     pub fn use_nonce(&mut self, phone: &Phone, nonce: Validity, count: u32, now: Now) -> Result<(), Replayed> {
         let key = self.phone_key(&phone.tenant, &phone.user);
-        let is_new = !self.phones.contains_key(&key);
         let credential = self.credential(phone);
-        let registered = self.registered(key, phone);
+        let (registered, indexes) = self.registered(key, phone);
         registered.credential = credential;
         let result = registered.nonces.use_once(nonce, count);
-        if is_new {
-            self.forget_later(key, now);
+        if registered.look.is_none() {
+            indexes.look_later(key, registered, now);
         }
         result
     }
@@ -200,7 +163,7 @@ impl Registrar {
 
     /// Live bindings that came from this source (IPv6: from its network).
     pub fn bindings_of_source(&self, source: IpAddr) -> u32 {
-        self.sources.get(&source_bits(source)).copied().unwrap_or(0)
+        self.indexes.sources.get(&source_bits(source)).copied().unwrap_or(0)
     }
 
     /// A page of all registrations, for whoever connects anew; `after` is what the last page returned.
@@ -282,14 +245,8 @@ impl Registrar {
         self.remove_closed(now, out);
         self.review(now, directory, out);
         for _ in 0..ENDS_PER_STEP_MAX {
-            let Some((end, key, id)) = self.ends.first().copied().filter(|(end, ..)| *end <= now.instant) else {
-                break;
-            };
-            self.ends.remove(&(end, key, id));
-            match id {
-                NO_BINDING => self.forget_idle(key, now),
-                id => self.end(key, id, "expired", now, out),
-            }
+            let Some(key) = self.indexes.take_due(now.instant) else { break };
+            self.look_at(key, now, out);
         }
         self.keep_alive(now, out);
     }
@@ -298,8 +255,7 @@ impl Registrar {
         if !self.closed.is_empty() || self.review.is_some() {
             return Some(Instant::ZERO);
         }
-        let end = self.ends.first().map(|(end, ..)| *end);
-        [end, self.keepalive.next_deadline()].into_iter().flatten().min()
+        self.indexes.next_deadline()
     }
 
     fn keep_alive(&mut self, now: Now, out: &mut Outbox) {
@@ -307,7 +263,7 @@ impl Registrar {
         let find = |(key, id): (u64, BindingId)| {
             phones.get(&key)?.bindings.iter().find(|binding| binding.id == id && binding.behind_nat)
         };
-        let due = self.keepalive.due(now.instant, KEEPALIVES_PER_STEP_MAX, |key| find(key).is_some());
+        let due = self.indexes.keepalive.due(now.instant, KEEPALIVES_PER_STEP_MAX, |key| find(key).is_some());
         for binding in due.into_iter().filter_map(find) {
             out.send(binding.flow, keepalive::DATAGRAM.to_vec());
             self.counters.keepalives += 1;
@@ -327,135 +283,48 @@ impl Registrar {
     }
 
     fn binding_on(&self, flow: &Flow) -> Option<(u64, BindingId)> {
-        let hash = self.flow_key(flow);
-        let same_hash = self.flows.range((hash, 0, 0)..=(hash, u64::MAX, BindingId::MAX));
         let is_on = |key: u64, id: BindingId| {
             self.phones.get(&key).is_some_and(|phone| phone.bindings.iter().any(|b| b.id == id && b.flow == *flow))
         };
-        same_hash.map(|(_, key, id)| (*key, *id)).find(|(key, id)| is_on(*key, *id))
+        self.indexes.on_flow(flow).find(|(key, id)| is_on(*key, *id))
+    }
+
+    /// Its time has come: what ended ends, and a phone of which nothing matters any more is forgotten.
+    fn look_at(&mut self, key: u64, now: Now, out: &mut Outbox) {
+        let Self { phones, indexes, .. } = self;
+        let Some(phone) = phones.get_mut(&key) else { return };
+        phone.look = None;
+        if phone.is_idle(now) {
+            phones.remove(&key);
+            return;
+        }
+        let is_over = |binding: &Binding| binding.expires <= now.instant;
+        if phone.end_if(key, is_over, "expired", indexes, out) {
+            phone.push_stored(out);
+        }
+        indexes.look_later(key, phone, now);
     }
 
     /// One binding is over: everybody is told, the disk too.
     fn end(&mut self, key: u64, id: BindingId, cause: &str, now: Now, out: &mut Outbox) {
-        if self.take(key, id, cause, out) {
-            self.push_stored(key, out);
-            self.forget_later(key, now);
+        let Self { phones, indexes, .. } = self;
+        let Some(phone) = phones.get_mut(&key) else { return };
+        if phone.end_if(key, |binding| binding.id == id, cause, indexes, out) {
+            phone.push_stored(out);
+            indexes.look_later(key, phone, now);
         }
     }
 
-    /// Takes a binding out of all tables, and tells those who show it.
-    fn take(&mut self, key: u64, id: BindingId, cause: &str, out: &mut Outbox) -> bool {
-        let Some(phone) = self.phones.get_mut(&key) else { return false };
-        let Some(binding) = phone.take(id) else { return false };
-        push_removed(phone, &binding, cause, out);
-        self.unindex(key, &binding);
-        true
-    }
-
-    fn index(&mut self, key: u64, binding: &Binding, is_new_in_ring: bool) {
-        self.flows.insert((self.flow_key(&binding.flow), key, binding.id));
-        *self.sources.entry(source_bits(binding.flow.peer.ip())).or_insert(0) += 1;
-        self.ends.insert((binding.expires, key, binding.id));
-        self.bindings += 1;
-        if binding.behind_nat && is_new_in_ring {
-            self.keepalive.insert((key, binding.id), key.wrapping_add(u64::from(binding.id)));
-        }
-    }
-
-    /// A refresh over the same flow moves nothing but its end.
-    fn reindex(&mut self, key: u64, old: &Binding, new: &Binding) {
-        if old.flow != new.flow || old.id != new.id {
-            self.unindex(key, old);
-            self.index(key, new, !(old.behind_nat && new.behind_nat));
-        } else if old.expires != new.expires {
-            self.ends.remove(&(old.expires, key, old.id));
-            self.ends.insert((new.expires, key, new.id));
-        }
-    }
-
-    fn unindex(&mut self, key: u64, binding: &Binding) {
-        self.flows.remove(&(self.flow_key(&binding.flow), key, binding.id));
-        self.ends.remove(&(binding.expires, key, binding.id));
-        self.bindings = self.bindings.saturating_sub(1);
-        let source = source_bits(binding.flow.peer.ip());
-        if let Some(count) = self.sources.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.sources.remove(&source);
-            }
-        }
-    }
-
-    /// A phone without bindings is remembered while a nonce of its could be replayed.
-    fn forget_later(&mut self, key: u64, now: Now) {
-        let Some(phone) = self.phones.get(&key).filter(|phone| phone.bindings.is_empty()) else { return };
-        let wait = phone.nonces.matter_until().since(now.unix);
-        self.ends.insert((on_grid(now.instant + wait), key, NO_BINDING));
-    }
-
-    fn forget_idle(&mut self, key: u64, now: Now) {
-        let Some(phone) = self.phones.get(&key).filter(|phone| phone.bindings.is_empty()) else { return };
-        if phone.nonces.matter_until() > now.unix {
-            self.forget_later(key, now);
-        } else {
-            self.phones.remove(&key);
-        }
-    }
-
-    fn registered(&mut self, key: u64, phone: &Phone) -> &mut Registered {
-        let nonces_from = self.nonces_from;
-        self.phones.entry(key).or_insert_with(|| {
-            Box::new(Registered {
-                tenant: phone.tenant.as_str().into(),
-                user: phone.user.as_str().into(),
-                bindings: Vec::new(),
-                nonces: NonceUses::from_stamp(nonces_from),
-                is_stored: false,
-                credential: 0,
-            })
-        })
-    }
-
-    fn take_id(&mut self) -> BindingId {
-        let id = self.next_id;
-        self.next_id = self.next_id.checked_add(1).unwrap_or(NO_BINDING + 1);
-        id
+    /// What is known of a phone, and the tables that its bindings are in.
+    fn registered(&mut self, key: u64, phone: &Phone) -> (&mut Registered, &mut Indexes) {
+        let Self { phones, indexes, nonces_from, .. } = self;
+        let registered = phones.entry(key).or_insert_with(|| Box::new(Registered::new(phone, *nonces_from)));
+        (registered, indexes)
     }
 
     fn phone_key(&self, tenant: &str, user: &str) -> u64 {
         self.key.hash(&[tenant.as_bytes(), user.as_bytes()])
     }
-
-    fn flow_key(&self, flow: &Flow) -> u64 {
-        let address = match flow.peer.ip() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-            IpAddr::V6(address) => address.octets(),
-        };
-        let connection = flow.connection.map_or([0; 9], |connection| {
-            let mut bytes = [1; 9];
-            let handle = u64::from(connection.handle.slot) << 32 | u64::from(connection.handle.generation);
-            bytes[1..].copy_from_slice(&(handle ^ u64::from(connection.shard.0) << 56).to_be_bytes());
-            bytes
-        });
-        self.key.hash(&[&[flow.listener], &address, &flow.peer.port().to_be_bytes(), &connection])
-    }
-}
-
-fn push_removed(phone: &Registered, binding: &Binding, cause: &str, out: &mut Outbox) {
-    let (tenant, user, contact) = (phone.tenant.to_string(), phone.user.to_string(), binding.contact().to_owned());
-    let body = Body::BindingRemoved { phone: user.clone(), contact: contact.clone(), cause: cause.to_owned() };
-    out.push(Output::Event { tenant: tenant.clone(), call: None, leg: None, body });
-    out.push(Output::Live(Live::RegistrationGone { tenant, user, contact }));
-}
-
-fn push_added(phone: &Registered, binding: &Binding, out: &mut Outbox) {
-    let body = Body::BindingAdded {
-        phone: phone.user.to_string(),
-        contact: binding.contact().to_owned(),
-        flow: binding.flow.to_string(),
-        user_agent: binding.user_agent().to_owned(),
-    };
-    out.push(Output::Event { tenant: phone.tenant.to_string(), call: None, leg: None, body });
 }
 
 fn on_grid(at: Instant) -> Instant {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use crate::base::hex::hex64;
 use crate::base::limit::BINDINGS_PER_AOR_MAX;
 use crate::base::limit::BINDINGS_PER_SHARD_MAX;
 use crate::base::limit::CONTACT_BYTES_MAX;
@@ -16,13 +17,12 @@ use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::registrar::Registrar;
 use crate::machine::registrar::binding::Binding;
-use crate::machine::registrar::binding::BindingId;
 use crate::machine::registrar::binding::Parts;
 use crate::machine::registrar::compare::is_same_uri;
 use crate::machine::registrar::date::date;
+use crate::machine::registrar::index::Indexes;
 use crate::machine::registrar::on_grid;
-use crate::machine::registrar::push_added;
-use crate::machine::registrar::push_removed;
+use crate::machine::registrar::registered::Registered;
 use crate::machine::settings::RegistrationBounds;
 use crate::wire::link::Phone;
 use crate::wire::sip::Contact;
@@ -100,8 +100,9 @@ impl Registrar {
         let bounds = &shared.settings.registration;
         let key = self.phone_key(&phone.tenant, &phone.user);
         let origin = self.origin(request, flow);
-        let tag = format!("{:016x}", random.next_u64());
-        let plan = origin.and_then(|origin| Ok((self.plan(request, key, &origin, bounds)?, origin)));
+        let tag = hex64(random.next_u64());
+        let (registered, indexes) = self.registered(key, phone);
+        let plan = origin.and_then(|origin| Ok((registered.plan(request, &origin, bounds, indexes.len())?, origin)));
         let (plan, origin) = match plan {
             Ok(plan) => plan,
             Err(refusal) => {
@@ -109,18 +110,24 @@ impl Registrar {
                 return refuse(request, refusal, &tag, flow, bounds);
             }
         };
+        let mut evicted = 0;
         match plan {
             Plan::Fetch => {}
-            Plan::RemoveAll => self.remove_all(key, now, out),
+            Plan::RemoveAll => {
+                registered.end_if(key, |_| true, "unregistered", indexes, out);
+                registered.push_stored(out);
+            }
             Plan::Changes(changes) => {
                 for change in changes {
-                    self.apply(key, phone, &change, &origin, now, random, out);
+                    evicted += u64::from(registered.apply(key, &change, &origin, now, random, indexes, out));
                 }
-                self.push_stored(key, out);
-                self.forget_later(key, now);
+                registered.push_stored(out);
             }
         }
-        self.accept(request, key, &origin, &tag, now)
+        indexes.look_later(key, registered, now);
+        let answer = registered.accept(request, &origin, &tag, now);
+        self.counters.evicted += evicted;
+        answer
     }
 
     fn origin<'m>(&self, request: &Message<'m>, flow: Flow) -> Result<Origin<'m>, Refusal> {
@@ -146,20 +153,23 @@ impl Registrar {
             via_is_foreign: is_via_foreign(request, &flow),
         })
     }
+}
 
+impl Registered {
+    /// `shard_bindings`: those of all phones of the shard.
     fn plan<'m>(
         &self,
         request: &Message<'m>,
-        key: u64,
         origin: &Origin<'_>,
         bounds: &RegistrationBounds,
+        shard_bindings: usize,
     ) -> Result<Plan<'m>, Refusal> {
         let mut changes = Vec::new();
         let mut stars = 0;
         for contact in request.contacts() {
             match contact.map_err(|_| Refusal::Bad("Malformed Contact"))? {
                 Contact::Star => stars += 1,
-                Contact::Address(address) => changes.push(self.change(request, address, key, origin, bounds)?),
+                Contact::Address(address) => changes.push(self.change(request, address, origin, bounds)?),
             }
             if changes.len() > BINDINGS_PER_AOR_MAX {
                 return Err(Refusal::TooMany);
@@ -171,14 +181,14 @@ impl Registrar {
             if stars > 1 || !changes.is_empty() || request.uint(HeaderId::Expires) != Some(0) {
                 return Err(Refusal::Bad("Invalid use of Contact *"));
             }
-            self.bindings_of(key).iter().try_for_each(|binding| in_order(binding, origin))?;
+            self.bindings.iter().try_for_each(|binding| in_order(binding, origin))?;
             return Ok(Plan::RemoveAll);
         }
         if changes.is_empty() {
             return Ok(Plan::Fetch);
         }
         let added = changes.iter().filter(|change| change.is_new).count();
-        if self.bindings as usize + added > BINDINGS_PER_SHARD_MAX as usize {
+        if shard_bindings + added > BINDINGS_PER_SHARD_MAX as usize {
             return Err(Refusal::Full);
         }
         Ok(Plan::Changes(changes))
@@ -188,7 +198,6 @@ impl Registrar {
         &self,
         request: &Message<'m>,
         address: NameAddr<'m>,
-        key: u64,
         origin: &Origin<'_>,
         bounds: &RegistrationBounds,
     ) -> Result<Change<'m>, Refusal> {
@@ -199,7 +208,7 @@ impl Registrar {
         }
         let instance = text_up_to(address.instance().unwrap_or_default(), CONTACT_BYTES_MAX);
         let reg_id = address.reg_id().filter(|_| !instance.is_empty()).unwrap_or(0);
-        let old = self.bindings_of(key).iter().find(|old| is_same_binding(old, contact, instance, reg_id));
+        let old = self.bindings.iter().find(|old| is_same_binding(old, contact, instance, reg_id));
         if let Some(old) = old {
             in_order(old, origin)?;
         }
@@ -213,104 +222,88 @@ impl Registrar {
         Ok(Change { contact, instance, reg_id, q: address.q().unwrap_or(1000), expires, is_new: old.is_none() })
     }
 
+    /// True if the oldest binding had to go for it: a phone that restarts behind a NAT leaves dead ones at each new port.
     #[expect(clippy::too_many_arguments, reason = "one change of one request, and what every machine is given")]
     fn apply(
         &mut self,
         key: u64,
-        phone: &Phone,
         change: &Change<'_>,
         origin: &Origin<'_>,
         now: Now,
         random: &mut Random,
+        indexes: &mut Indexes,
         out: &mut Outbox,
-    ) {
-        let is_it = |old: &&Binding| is_same_binding(old, change.contact, change.instance, change.reg_id);
-        let old = self.bindings_of(key).iter().find(is_it).map(|old| old.id);
+    ) -> bool {
+        let is_it = |old: &Binding| is_same_binding(old, change.contact, change.instance, change.reg_id);
         if change.expires.is_zero() {
-            if let Some(id) = old {
-                self.take(key, id, "unregistered", out);
-            }
-            return;
+            self.end_if(key, is_it, "unregistered", indexes, out);
+            return false;
         }
         let granted = spread(change.expires, random);
-        let expires_unix = now.unix + granted;
-        let parts = Parts {
-            contact: change.contact,
-            instance: change.instance,
-            user_agent: origin.user_agent,
-            path: &origin.path,
-            flow: origin.flow,
-            call_id: origin.call_id,
-            cseq: origin.cseq,
-            reg_id: change.reg_id,
-            q: change.q,
-            behind_nat: is_behind_nat(change.contact, origin),
-            expires: on_grid(now.instant + granted),
-            expires_unix,
-        };
-        let old = old.and_then(|id| self.phones.get_mut(&key)?.take(id));
+        let parts = parts(change, origin, granted, now);
+        let old = self.bindings.iter().position(is_it).map(|at| self.bindings.remove(at));
         let is_refresh = old.as_ref().is_some_and(|old| old.contact() == change.contact);
         // A refresh keeps its id, and with it its place among the keep-alives.
         let id = match &old {
             Some(old) if old.behind_nat == parts.behind_nat => old.id,
-            _ => self.take_id(),
+            _ => indexes.take_id(),
         };
         let binding = Binding::new(id, &parts);
+        let mut is_evicted = false;
         match &old {
-            Some(old) => self.reindex(key, old, &binding),
+            Some(old) => indexes.replace(key, old, &binding),
             None => {
-                self.make_room(key, out);
-                self.index(key, &binding, true);
+                is_evicted = self.make_room(key, indexes, out);
+                indexes.add(key, &binding);
             }
         }
-        let registered = self.registered(key, phone);
         if let Some(old) = old.filter(|_| !is_refresh) {
-            push_removed(registered, &old, "replaced", out);
+            self.push_removed(&old, "replaced", out);
         }
         if !is_refresh {
-            push_added(registered, &binding, out);
+            self.push_added(&binding, out);
         }
-        out.push(Output::Live(Live::Registered(binding.registration(&phone.tenant, &phone.user))));
-        registered.bindings.reserve_exact(1);
-        registered.bindings.push(binding);
+        out.push(Output::Live(Live::Registered(binding.registration(&self.tenant, &self.user))));
+        self.bindings.reserve_exact(1);
+        self.bindings.push(binding);
+        is_evicted
     }
 
-    /// The oldest binding goes when a phone has too many: one that restarts behind a NAT leaves dead ones at each new port.
-    fn make_room(&mut self, key: u64, out: &mut Outbox) {
-        if self.bindings_of(key).len() < BINDINGS_PER_AOR_MAX {
-            return;
-        }
-        if let Some(id) = self.bindings_of(key).first().map(|binding| binding.id) {
-            self.counters.evicted += 1;
-            self.take(key, id, "too many", out);
-        }
-    }
-
-    fn remove_all(&mut self, key: u64, now: Now, out: &mut Outbox) {
-        let ids: Vec<BindingId> = self.bindings_of(key).iter().map(|binding| binding.id).collect();
-        for id in ids {
-            self.take(key, id, "unregistered", out);
-        }
-        self.push_stored(key, out);
-        self.forget_later(key, now);
-    }
-
-    fn bindings_of(&self, key: u64) -> &[Binding] {
-        self.phones.get(&key).map_or(&[], |phone| &phone.bindings)
+    fn make_room(&mut self, key: u64, indexes: &mut Indexes, out: &mut Outbox) -> bool {
+        let Some(oldest) = self.bindings.first().map(|binding| binding.id) else { return false };
+        let is_full = self.bindings.len() >= BINDINGS_PER_AOR_MAX;
+        is_full && self.end_if(key, |binding| binding.id == oldest, "too many", indexes, out)
     }
 
     /// RFC 3261 §10.3 step 8: "The response MUST contain Contact header field values enumerating all current bindings".
-    fn accept(&self, request: &Message<'_>, key: u64, origin: &Origin<'_>, tag: &str, now: Now) -> Vec<u8> {
+    fn accept(&self, request: &Message<'_>, origin: &Origin<'_>, tag: &str, now: Now) -> Vec<u8> {
         let mut out = Vec::with_capacity(request.bytes().len() + 128);
         let mut writer = write::response(&mut out, request, Status::OK, "", Some(tag), origin.flow.peer);
-        for binding in self.bindings_of(key) {
+        for binding in &self.bindings {
             write_contact(&mut writer, binding, binding.expires_unix.since(now.unix));
         }
         for path in &origin.path {
             writer.header(HeaderId::Path, path);
         }
-        writer.header(HeaderId::Date, date(now.unix)).finish();
+        writer.header(HeaderId::Date, date(now.unix).as_str()).finish();
         out
+    }
+}
+
+fn parts<'a>(change: &Change<'a>, origin: &'a Origin<'_>, granted: Duration, now: Now) -> Parts<'a> {
+    Parts {
+        contact: change.contact,
+        instance: change.instance,
+        user_agent: origin.user_agent,
+        path: &origin.path,
+        flow: origin.flow,
+        call_id: origin.call_id,
+        cseq: origin.cseq,
+        reg_id: change.reg_id,
+        q: change.q,
+        behind_nat: is_behind_nat(change.contact, origin),
+        expires: on_grid(now.instant + granted),
+        expires_unix: now.unix + granted,
     }
 }
 
@@ -379,7 +372,7 @@ fn is_same_binding(old: &Binding, contact: &str, instance: &str, reg_id: u32) ->
     if reg_id > 0 && old.reg_id > 0 {
         return old.reg_id == reg_id && old.instance() == instance;
     }
-    is_same_uri(old.contact(), contact)
+    old.contact() == contact || is_same_uri(old.contact(), contact)
 }
 
 /// RFC 3261 §10.3 step 7: "If it does match the Call-ID and the CSeq is lower or equal, the update MUST be aborted and the request fails".

@@ -13,14 +13,16 @@ use crate::machine::outbox::Aor;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::outbox::Stored;
-use crate::machine::registrar::Registered;
 use crate::machine::registrar::Registrar;
 use crate::machine::registrar::on_grid;
+use crate::machine::registrar::registered::Registered;
 
 /// First byte of a record: how it is written.
-const FORMAT: u8 = 2;
-/// Without the credential at its end.
-const FORMAT_BEFORE: u8 = 1;
+const FORMAT: u8 = 3;
+/// Formats before, each without the last fields: what stands for those in the record of a phone that had none.
+const FORMATS_BEFORE: [(u8, &[u8]); 2] = [(2, &[NO_LOOK]), (1, &[NO_CREDENTIAL, NO_LOOK])];
+const NO_LOOK: u8 = 0;
+const NO_CREDENTIAL: u8 = 0;
 /// A phone with one binding.
 const RECORD_BYTES_USUAL: usize = 256;
 /// Between tenant and user in a key; neither can hold it.
@@ -47,33 +49,36 @@ impl Registrar {
     fn restore_phone(&mut self, mut phone: Registered, now: Now) {
         phone.bindings.retain(|binding| binding.expires_unix > now.unix && !binding.flow.is_reliable());
         phone.bindings.truncate(BINDINGS_PER_AOR_MAX);
-        if phone.bindings.is_empty() || self.bindings >= BINDINGS_PER_SHARD_MAX {
+        if phone.bindings.is_empty() || self.indexes.len() >= BINDINGS_PER_SHARD_MAX as usize {
             return;
         }
         let key = self.phone_key(&phone.tenant, &phone.user);
         phone.nonces.distrust(self.nonces_from);
         for binding in &mut phone.bindings {
-            binding.id = self.take_id();
+            binding.id = self.indexes.take_id();
             binding.expires = on_grid(now.instant + binding.expires_unix.since(now.unix));
-            self.index(key, binding, true);
+            self.indexes.add(key, binding);
         }
+        phone.look = None;
+        self.indexes.look_later(key, &mut phone, now);
         self.phones.insert(key, Box::new(phone));
     }
+}
 
+impl Registered {
     /// The record of a phone as it is.
-    pub(super) fn push_stored(&mut self, key: u64, out: &mut Outbox) {
-        let Some(phone) = self.phones.get_mut(&key) else { return };
-        let record = key_of(&phone.tenant, &phone.user);
-        let outlives = phone.bindings.iter().any(|binding| !binding.flow.is_reliable());
+    pub(super) fn push_stored(&mut self, out: &mut Outbox) {
+        let key = key_of(&self.tenant, &self.user);
+        let outlives = self.bindings.iter().any(|binding| !binding.flow.is_reliable());
         if !outlives {
-            if std::mem::take(&mut phone.is_stored) {
-                out.push(Output::Store(Stored::Remove { key: record }));
+            if std::mem::take(&mut self.is_stored) {
+                out.push(Output::Store(Stored::Remove { key }));
             }
             return;
         }
-        phone.is_stored = true;
-        if let Ok(value) = postcard::to_extend(phone.as_ref(), record_begin()) {
-            out.push(Output::Store(Stored::Put { key: record, value }));
+        self.is_stored = true;
+        if let Ok(value) = postcard::to_extend(&*self, record_begin()) {
+            out.push(Output::Store(Stored::Put { key, value }));
         }
     }
 }
@@ -95,9 +100,10 @@ pub fn aor_of_key(key: &[u8]) -> Option<Aor> {
 }
 
 fn parse(value: &[u8]) -> Option<Registered> {
-    match value.split_first()? {
-        (&FORMAT, record) => postcard::from_bytes(record).ok(),
-        (&FORMAT_BEFORE, record) => postcard::from_bytes(&[record, &[0]].concat()).ok(),
-        _ => None,
+    let (format, record) = value.split_first()?;
+    if *format == FORMAT {
+        return postcard::from_bytes(record).ok();
     }
+    let (_, missing) = FORMATS_BEFORE.iter().find(|(before, _)| before == format)?;
+    postcard::from_bytes(&[record, missing].concat()).ok()
 }

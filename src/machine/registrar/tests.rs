@@ -12,7 +12,10 @@ use crate::machine::fixture::World;
 use crate::machine::fixture::phone;
 use crate::machine::fixture::status;
 use crate::machine::flow::Connection;
+use crate::machine::outbox::Live;
+use crate::machine::outbox::Output;
 use crate::machine::outbox::Stored;
+use crate::wire::event::Body;
 use crate::wire::link::DirectoryPart;
 
 const PEER: &str = "198.51.100.7:5060";
@@ -202,7 +205,7 @@ fn bindings_expire_on_the_grid_and_not_before() {
     assert!(world.registrar.is_empty());
     // When its nonces are too old for any use nothing is left of a phone.
     world.wait(seconds(13 * 3600));
-    assert!(world.registrar.phones.is_empty() && world.registrar.ends.is_empty());
+    assert!(world.registrar.phones.is_empty() && world.registrar.indexes.looks.is_empty());
     assert_eq!(world.registrar.next_deadline(), None);
 }
 
@@ -358,9 +361,9 @@ fn a_password_that_changed_while_the_node_was_down_ends_what_it_registered() {
     let mut records: Vec<_> = disk(&world.outputs).into_values().collect();
     // One of before records had a credential: it is taken on trust.
     let mut before: Registered = postcard::from_bytes(&records[2][1..]).unwrap();
-    before.credential = 0;
+    (before.credential, before.look) = (0, None);
     records[2] = postcard::to_extend(&before, vec![1]).unwrap();
-    assert_eq!(records[2].pop(), Some(0));
+    assert_eq!((records[2].pop(), records[2].pop()), (Some(0), Some(0)));
     world.registrar = Registrar::restore(SECRET, records.iter().map(Vec::as_slice), world.now);
     assert_eq!(world.registrar.len(), 3);
     let with_ha1_of = |user: &str, other: &str| Phone { ha1: phone("acme", other).ha1, ..phone("acme", user) };
@@ -506,9 +509,14 @@ impl Script {
         let registrar = &self.world.registrar;
         let bindings: usize = registrar.phones.values().map(|phone| phone.bindings.len()).sum();
         assert_eq!(bindings, registrar.len());
-        assert_eq!(registrar.flows.len(), bindings);
-        assert_eq!(registrar.sources.values().sum::<u32>() as usize, bindings);
-        assert_eq!(registrar.ends.iter().filter(|(.., id)| *id != NO_BINDING).count(), bindings);
+        let Indexes { flows, sources, looks, .. } = &registrar.indexes;
+        assert_eq!(flows.len(), bindings);
+        assert_eq!(sources.values().sum::<u32>() as usize, bindings);
+        assert_eq!(looks.len(), registrar.phones.len());
+        for (key, phone) in &registrar.phones {
+            let look = phone.look.expect("every phone is looked at some time");
+            assert!(looks.contains(&(look, *key)) && look <= phone.due(self.world.now));
+        }
         let stored = disk(&self.world.outputs);
         let outliving = |phone: &Registered| phone.bindings.iter().any(|binding| !binding.flow.is_reliable());
         assert_eq!(stored.len(), registrar.phones.values().filter(|phone| outliving(phone)).count());

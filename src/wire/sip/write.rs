@@ -8,6 +8,7 @@
 //! ```
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use crate::wire::sip::Field;
@@ -228,11 +229,26 @@ fn push_via(out: &mut Vec<u8>, top: &[u8], via: Via<'_>, source: SocketAddr) {
     }
     let address = source.ip().to_canonical();
     if wants_rport || via.host.ip() != Some(address) {
-        let _ = write!(out, ";received={address}");
+        out.extend_from_slice(b";received=");
+        push_address(out, address);
     }
     if wants_rport {
         out.extend_from_slice(b";rport=");
         push_uint(out, source.port().into());
+    }
+}
+
+fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{address}");
+        return;
+    };
+    for (at, byte) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        push_uint(out, byte.into());
     }
 }
 
