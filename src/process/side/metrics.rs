@@ -15,6 +15,10 @@ use crate::process::side::mirror::Readiness;
 use crate::process::side::procfs;
 use crate::process::side::procfs::Usage;
 use crate::process::side::record::ingest::Committed;
+use crate::process::side::record::tally::DURATION_BOUNDS;
+use crate::process::side::record::tally::JITTER_BOUNDS;
+use crate::process::side::record::tally::Spread;
+use crate::process::side::record::tally::Tally;
 use crate::process::side::recording::finisher::Counts;
 use crate::process::side::recording::live::Live;
 use crate::process::side::recording::upload;
@@ -40,6 +44,7 @@ pub(crate) struct Metrics {
     events_missing: AtomicU64,
     records: AtomicU64,
     tape_gaps: AtomicU64,
+    tally: Mutex<Tally>,
     pub(crate) events_unknown: AtomicU64,
     pub(crate) calls_lost: AtomicU64,
     pub(crate) link_connections: AtomicU64,
@@ -68,6 +73,7 @@ impl Metrics {
             events_missing: zero(),
             records: zero(),
             tape_gaps: zero(),
+            tally: Mutex::default(),
             events_unknown: zero(),
             calls_lost: zero(),
             link_connections: zero(),
@@ -91,6 +97,9 @@ impl Metrics {
         self.duplicates.fetch_add(done.duplicates, Relaxed);
         self.records.fetch_add(done.records, Relaxed);
         self.tape_gaps.fetch_add(done.gaps, Relaxed);
+        if let Ok(mut tally) = self.tally.lock() {
+            tally.merge(&done.tally);
+        }
         // Wraps like the sum of signed numbers: what fills a gap takes back what made it.
         self.events_missing.fetch_add(done.missing.cast_unsigned(), Relaxed);
     }
@@ -117,6 +126,7 @@ impl Metrics {
         self.render_keeper(&mut text);
         self.render_processes(&mut text);
         self.render_own(&mut text);
+        self.render_calls(&mut text);
         self.render_shards(&mut text);
         text.0
     }
@@ -223,6 +233,24 @@ impl Metrics {
         text.sample("side_events_missing", "", self.events_missing.load(Relaxed).cast_signed());
     }
 
+    /// What the records of ended calls add up to since this process started.
+    fn render_calls(&self, text: &mut Text) {
+        let Ok(tally) = self.tally.lock() else { return };
+        text.counter("calls_ended_total", "Calls that ended and have their record.");
+        for ((direction, reason), count) in &tally.ended {
+            text.sample("calls_ended_total", &format!("direction=\"{direction}\",reason=\"{reason}\""), count);
+        }
+        text.spread("call_duration_seconds", "Time from answer to end.", &tally.talked, DURATION_BOUNDS);
+        text.spread(
+            "rtp_jitter_seconds",
+            "Interarrival jitter of the streams of ended calls.",
+            &tally.jitter,
+            JITTER_BOUNDS,
+        );
+        text.counter("rtp_lost_total", "Packets of ended calls that did not reach us.");
+        text.sample("rtp_lost_total", "", tally.lost);
+    }
+
     /// Each name once, with all its labels and shards below it, as the format wants it.
     fn render_shards(&self, text: &mut Text) {
         let Ok(mut figures) = self.figures.lock() else { return };
@@ -291,6 +319,18 @@ impl Text {
             "" => writeln!(self.0, "{name} {value}"),
             labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
         };
+    }
+
+    fn spread(&mut self, name: &str, help: &str, spread: &Spread, bounds: &[u64]) {
+        self.raw_head(&format!("tipring_{name}"), "histogram", help);
+        let bounds = bounds.iter().map(|micros| seconds(*micros)).chain(["+Inf".to_owned()]);
+        let mut below = 0;
+        for (place, bound) in bounds.enumerate() {
+            below += spread.counts.get(&place).copied().unwrap_or_default();
+            self.sample(&format!("{name}_bucket"), &format!("le=\"{bound}\""), below);
+        }
+        self.sample(&format!("{name}_sum"), "", spread.sum as f64 / 1e6);
+        self.sample(&format!("{name}_count"), "", below);
     }
 
     fn histogram(&mut self, shard: &Figures, histogram: Histogram) {

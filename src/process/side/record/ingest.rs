@@ -23,6 +23,7 @@ use crate::process::side::record::merge::Merge;
 use crate::process::side::record::published;
 use crate::process::side::record::published::boot_from_sql;
 use crate::process::side::record::published::boot_to_sql;
+use crate::process::side::record::tally::Tally;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
 use crate::wire::event::Body;
@@ -65,6 +66,8 @@ pub(crate) struct Committed {
     /// Events missing below the ones that the tape brought, less those that filled a gap.
     pub(crate) missing: i64,
     pub(crate) records: u64,
+    /// What these records add up to.
+    pub(crate) tally: Tally,
     /// Gaps of the tape that were not known.
     pub(crate) gaps: u64,
     /// Position of the newest event of the database.
@@ -149,7 +152,10 @@ impl Ingest {
                 }
                 // By the link the beginning of a call may be missing: then the tape ends it.
                 if matches!(event.body, Body::CallEnded { .. }) && event.seq <= *whole {
-                    done.records += u64::from(self.close(&mut tx, event).await?);
+                    if let Some(record) = self.close(&mut tx, event).await? {
+                        done.records += 1;
+                        done.tally.add(&record);
+                    }
                 }
                 done.events += u64::from(is_new);
                 span.add(event, is_new);
@@ -236,20 +242,20 @@ impl Ingest {
     }
 
     /// The record of a call whose end the tape has come to; false if it is there.
-    async fn close(&mut self, tx: &mut Tx, end: &Event) -> Result<bool, StoreError> {
-        let Some(call) = end.call.map(|call| call.to_string()) else { return Ok(false) };
+    async fn close(&mut self, tx: &mut Tx, end: &Event) -> Result<Option<Cdr>, StoreError> {
+        let Some(call) = end.call.map(|call| call.to_string()) else { return Ok(None) };
         let is_open: Option<i64> =
             sqlx::query_scalar("SELECT 1 FROM open_calls WHERE call = ?").bind(&call).fetch_optional(&mut **tx).await?;
         if is_open.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let merge = match self.open.remove(&call) {
             Some(merge) => merge,
             None => load(tx, &call).await?,
         };
-        let Some(record) = merge.record(&call, &self.node, None) else { return Ok(false) };
+        let Some(record) = merge.record(&call, &self.node, None) else { return Ok(None) };
         write_record(tx, &record, merge.started_at(), None).await?;
-        Ok(true)
+        Ok(Some(record))
     }
 
     /// Closes the calls that no engine can end any more: those from before the snapshot that `is_up` does not know. `seen_until` is

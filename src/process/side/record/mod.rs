@@ -10,6 +10,7 @@ pub(crate) mod merge;
 pub(crate) mod published;
 mod spool;
 pub(crate) mod tail;
+pub(crate) mod tally;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -8,6 +8,8 @@ use tempfile::TempDir;
 use crate::base::id::CallId;
 use crate::base::id::ShardId;
 use crate::base::time::UnixTime;
+use crate::process::side::metrics::Metrics;
+use crate::process::side::mirror::Mirror;
 use crate::process::side::record::cdr::Cdr;
 use crate::process::side::record::ingest::Batch;
 use crate::process::side::record::ingest::Ingest;
@@ -63,7 +65,7 @@ pub(crate) fn whole_call(first: u64, call: u32) -> Vec<Event> {
         contact: format!("sip:{phone}@192.0.2.1"),
         flow: "udp".to_owned(),
     };
-    let report = |packets| MediaReport { stream: 0, packets, jitter_us: 1_500, ..MediaReport::default() };
+    let report = |packets| MediaReport { packets, lost: 2, jitter_us: 1_500, ..MediaReport::default() };
     let bodies = [
         (None, started),
         (Some(1), invited("1002")),
@@ -174,6 +176,36 @@ async fn events_count_once_over_kills_and_replays() {
     let records = world.records().await;
     assert_eq!(records.iter().map(|record| record.call.clone()).collect::<Vec<_>>(), [call_id(1), call_id(2)]);
     assert_eq!(records[0], merged(&events[..11]));
+}
+
+#[tokio::test]
+async fn what_ended_is_in_the_figures_once() {
+    let mut world = World::new().await;
+    let metrics = Metrics::new(Vec::new());
+    let events = whole_call(1, 1);
+    for part in [&events[..9], &events, &events] {
+        metrics.on_commit(&world.ingest.commit(&batch(part), Way::Tape).await.unwrap());
+        world.restart().await;
+    }
+    let mut busy = whole_call(12, 2);
+    busy.remove(6);
+    busy.last_mut().unwrap().body = Body::CallEnded { cause: cause(486, By::Callee), legs: 3 };
+    metrics.on_commit(&world.ingest.commit(&batch(&busy), Way::Tape).await.unwrap());
+    let text = metrics.render(&Mirror::default());
+    for line in [
+        "tipring_calls_ended_total{direction=\"internal\",reason=\"hung_up\"} 1",
+        "tipring_calls_ended_total{direction=\"internal\",reason=\"busy\"} 1",
+        "tipring_call_duration_seconds_bucket{le=\"1\"} 0",
+        "tipring_call_duration_seconds_bucket{le=\"5\"} 1",
+        "tipring_call_duration_seconds_bucket{le=\"+Inf\"} 1",
+        "tipring_call_duration_seconds_sum 4",
+        "tipring_rtp_jitter_seconds_bucket{le=\"0.001\"} 0",
+        "tipring_rtp_jitter_seconds_bucket{le=\"0.002\"} 2",
+        "tipring_rtp_jitter_seconds_count 2",
+        "tipring_rtp_lost_total 4",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
 }
 
 #[tokio::test]
