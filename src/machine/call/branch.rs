@@ -70,8 +70,10 @@ pub(super) enum State {
     Cancelled {
         until: Instant,
     },
+    /// With the values of Reason that the phone gave.
     Failed {
         status: u16,
+        reason: Text,
     },
     Answered,
 }
@@ -267,14 +269,22 @@ impl Branch {
 }
 
 impl Branch {
-    pub(super) fn fail(&mut self, status: u16) {
-        self.state = State::Failed { status };
+    pub(super) fn fail(&mut self, status: u16, reason: &[u8]) {
+        self.state = State::Failed { status, reason: reason.into() };
     }
 
     pub(super) fn failure(&self) -> Option<u16> {
         match self.state {
-            State::Failed { status } => Some(status),
+            State::Failed { status, .. } => Some(status),
             State::Ringing | State::CancelDue { .. } | State::Cancelled { .. } | State::Answered => None,
+        }
+    }
+
+    /// What the phone said with this failure.
+    pub(super) fn reason_of(&self, failure: u16) -> Option<&[u8]> {
+        match &self.state {
+            State::Failed { status, reason } if *status == failure && !reason.is_empty() => Some(reason),
+            _ => None,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::machine::call::bond::Bond;
 use crate::machine::call::bond::Negotiation;
 use crate::machine::call::branch::Branch;
 use crate::machine::call::caller::Refusal;
+use crate::machine::call::ending::reason_of;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Purpose;
@@ -19,7 +20,6 @@ use crate::machine::transaction::key::server_key;
 use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::event::Cause;
-use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 
@@ -36,10 +36,10 @@ impl Call {
         if !self.caller.transaction.is_proceeding() || self.is_ending() {
             return;
         }
-        let reason = message.header(HeaderId::Reason).unwrap_or_default();
+        let reason = reason_of(message);
         self.caller.refuse(Refusal::Status(487), b"", cx.instant(), out);
         let cause = Cause { sip: 487, q850: q850(487), text: "cancelled by the caller".to_owned(), by: By::Caller };
-        self.end(cause, reason, cx, out);
+        self.end(cause, &reason, cx, out);
     }
 
     /// The CANCEL of a re-INVITE goes on to the phone that was offered it, and that phone's answer decides: a session that
@@ -61,7 +61,7 @@ impl Call {
         let other = bond.party_mut(side.other());
         let to = other.leg;
         if asked {
-            other.withdraw(message.header(HeaderId::Reason).unwrap_or_default(), cx, out);
+            other.withdraw(&reason_of(message), cx, out);
         }
         self.step(cx, leg, What::Request(Method::Cancel));
         if asked {

@@ -14,6 +14,7 @@ use crate::machine::call::party::Side;
 use crate::machine::call::respond::phrase;
 use crate::machine::call::terms::REPORTS_MAX;
 use crate::machine::call::trace::What;
+use crate::machine::dialog::Text;
 use crate::machine::flow::Flow;
 use crate::machine::outbox::Live;
 use crate::machine::outbox::Outbox;
@@ -43,7 +44,7 @@ impl Call {
         party.presence = Presence::Gone;
         party.unacked = None;
         let leg = bond.branch;
-        let reason = message.header(HeaderId::Reason).unwrap_or_default();
+        let reason = reason_of(message);
         match (early, side) {
             // A phone must not end an early dialog so (RFC 3261 §15), but it clearly will not answer.
             (true, Side::Callee) => {
@@ -54,9 +55,9 @@ impl Call {
             // A caller that ends one of its early dialogs hangs up.
             (true, Side::Caller) => {
                 let cause = Cause { sip: 487, q850: 16, text: "hung up while ringing".to_owned(), by: By::Caller };
-                self.end(cause, reason, cx, out);
+                self.end(cause, &reason, cx, out);
             }
-            (false, _) => self.end(hangup_cause(reason, by(side)), reason, cx, out),
+            (false, _) => self.end(hangup_cause(message, by(side)), &reason, cx, out),
         }
     }
 
@@ -180,8 +181,15 @@ impl Call {
 }
 
 /// RFC 3326: why the party hung up, if it says so.
-fn hangup_cause(reason: &[u8], by: By) -> Cause {
-    let value = ReasonValue::parse(reason).ok().filter(|value| value.protocol.eq_ignore_ascii_case(b"Q.850"));
+fn hangup_cause(message: &Message<'_>, by: By) -> Cause {
+    let mut values = message.values(HeaderId::Reason).filter_map(|value| ReasonValue::parse(value).ok());
+    let value = values.find(|value| value.protocol.eq_ignore_ascii_case(b"Q.850"));
     let q850 = value.and_then(|value| value.cause).and_then(|cause| u8::try_from(cause).ok()).unwrap_or(16);
     Cause { sip: 200, q850, text: "hung up".to_owned(), by }
+}
+
+/// RFC 3326 §2: a message may have several values, of one protocol each, on one line or on several.
+pub(super) fn reason_of(message: &Message<'_>) -> Text {
+    let values: Vec<&[u8]> = message.values(HeaderId::Reason).collect();
+    values.join(&b", "[..]).into()
 }

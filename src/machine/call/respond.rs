@@ -9,6 +9,7 @@ use crate::machine::call::branch;
 use crate::machine::call::branch::Branch;
 use crate::machine::call::caller::Offer;
 use crate::machine::call::caller::Refusal;
+use crate::machine::call::ending::reason_of;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Purpose;
 use crate::machine::call::party::Side;
@@ -59,7 +60,7 @@ impl Call {
         if status == 422 && self.invite_again(leg, message, cx, out) {
             return;
         }
-        let reason = message.header(HeaderId::Reason).unwrap_or_default().to_vec();
+        let reason = reason_of(message);
         self.branch_failed(leg, status, By::Callee, &reason, cx, out);
     }
 
@@ -90,7 +91,7 @@ impl Call {
         let Some(branch) = self.branch_mut(leg) else { return };
         let was_ringing = matches!(branch.state, branch::State::Ringing);
         if was_ringing {
-            branch.fail(for_caller(status));
+            branch.fail(for_caller(status), reason);
         }
         let reports = branch.ports.close(cx, out);
         self.reports_awaited += reports;
@@ -108,7 +109,7 @@ impl Call {
             self.cancel_branches(|branch| branch.is_ringing(), b"", cx, out);
         }
         if matches!(self.state, State::Ringing { .. }) && !self.branches.iter().any(Branch::is_ringing) {
-            self.all_failed(status, by, reason, cx, out);
+            self.all_failed(by, cx, out);
         }
     }
 
@@ -126,11 +127,11 @@ impl Call {
         }
     }
 
-    fn all_failed(&mut self, last: u16, by: By, reason: &[u8], cx: &mut Context<'_>, out: &mut Outbox) {
+    fn all_failed(&mut self, by: By, cx: &mut Context<'_>, out: &mut Outbox) {
         let status = best(self.branches.iter().filter_map(Branch::failure)).unwrap_or(480);
         let of = u8::try_from(self.branches.len()).unwrap_or(u8::MAX);
         self.step(cx, 0, What::BestResponse { status, of });
-        let reason = if for_caller(last) == status { reason } else { b"" };
+        let reason = self.branches.iter().find_map(|branch| branch.reason_of(status)).unwrap_or_default();
         self.caller.refuse(Refusal::Status(status), reason, cx.instant(), out);
         self.end_with(status, by, cx, out);
     }

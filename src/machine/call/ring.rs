@@ -99,7 +99,7 @@ impl Call {
         if let Err(error) = offer(&self.caller.offer, &mut branch, cx, out) {
             self.step(cx, leg, What::NoPorts);
             self.reports_awaited += branch.ports.close(cx, out);
-            branch.fail(error.status());
+            branch.fail(error.status(), b"");
             self.branches.push(branch);
             return;
         }

@@ -63,8 +63,8 @@ pub(super) fn refusal(
 }
 
 /// RFC 3261 §11.2: what we are able to do, for whoever asks.
-pub(super) fn options(request: &Message<'_>, flow: Flow, is_draining: bool, shared: Shared<'_>) -> Option<Vec<u8>> {
-    if is_draining {
+pub(super) fn options(request: &Message<'_>, flow: Flow, takes_calls: bool, shared: Shared<'_>) -> Option<Vec<u8>> {
+    if !takes_calls {
         return stateless(request, flow, Status::SERVICE_UNAVAILABLE, shared);
     }
     let mut out = Vec::with_capacity(512);

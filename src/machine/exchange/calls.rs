@@ -83,7 +83,11 @@ impl Surroundings<'_> {
 
 impl Calls {
     pub(super) fn new(now: Instant) -> Self {
-        let table = crate::base::slab::Slab::new(CALLS_PER_SHARD_MAX);
+        Self::with_room(now, CALLS_PER_SHARD_MAX)
+    }
+
+    pub(super) fn with_room(now: Instant, calls_max: u32) -> Self {
+        let table = crate::base::slab::Slab::new(calls_max);
         Self {
             table,
             by_invite: BTreeMap::new(),

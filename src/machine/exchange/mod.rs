@@ -252,7 +252,11 @@ impl Exchange {
         shared: Shared<'_>,
         out: &mut Outbox,
     ) {
-        if is_first_reader && self.sources.is_shut(flow.peer, now.instant, shared) {
+        // Whoever sends garbage may sit among phones that are registered: theirs is still read.
+        if is_first_reader
+            && self.sources.is_shut(flow.peer, now.instant, shared)
+            && self.registrar.bindings_of_source(flow.peer.ip()) == 0
+        {
             self.counts.shut_out += 1;
             return;
         }
@@ -323,7 +327,7 @@ impl Exchange {
         }
         match message.method() {
             // Failover watches OPTIONS: answered by whoever reads it, for anybody.
-            Method::Options => self.send(flow, answer::options(message, flow, self.is_draining, shared), out),
+            Method::Options => self.send(flow, answer::options(message, flow, self.takes_calls(), shared), out),
             Method::Register | Method::Invite => {
                 let reading = digest::read(message, flow.peer.ip(), now.unix, shared);
                 if is_first_reader && !self.gate(now, shared).screen(message, &reading, flow, out) {
@@ -362,11 +366,14 @@ impl Exchange {
         if self.repeat_answer(repeat_key(flow, message, shared), flow, out) {
             return;
         }
-        if self.calls.get(place.call).is_some() {
+        if self.calls.get(place.call).is_none() {
+            self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
+        } else if let Err(refusal) = screen::check_in_dialog(message) {
+            let bytes = answer::refusal(message, flow, &refusal, "", shared);
+            self.send(flow, bytes, out);
+        } else {
             self.on_call(place.call, CallInput::Request { message, flow }, now, shared, out);
-            return;
         }
-        self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
     }
 
     /// Passes a request outside any dialog on if another shard owns it; true if so.
@@ -436,19 +443,29 @@ impl Exchange {
             return;
         }
         let Some(phone) = self.gate(now, shared).admit(message, reading, flow, out) else { return };
-        if self.is_draining || self.calls.is_full() {
+        if self.calls.is_full() {
             self.counts.refused_calls += 1;
             self.answer(message, flow, Status::SERVICE_UNAVAILABLE, shared, out);
             return;
         }
         let aor = Aor { tenant: phone.tenant.clone(), user: phone.user.clone() };
         let bound = self.registrar.bound(&aor, &flow);
-        let Some(invite) = invitation(message, flow, phone, bound, shared) else {
+        let Some(mut invite) = invitation(message, flow, phone, bound, shared) else {
             self.answer(message, flow, Status::BAD_REQUEST, shared, out);
             return;
         };
+        if self.is_draining {
+            // Refused like a call to nobody: it has a record.
+            self.counts.refused_calls += 1;
+            invite.destination = Destination::Refused { status: Status::SERVICE_UNAVAILABLE.code() };
+        }
         let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
         self.counts.call_attempts += u64::from(self.calls.begin(key, invite, around, out));
+    }
+
+    /// A new call would find a place, and ports for its two parties.
+    fn takes_calls(&self) -> bool {
+        !self.is_draining && !self.calls.is_full() && !self.ports.is_used_up()
     }
 
     /// RFC 3261 §9.2: a CANCEL finds the INVITE whose transaction it names, or gets 481.

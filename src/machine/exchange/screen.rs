@@ -46,6 +46,16 @@ pub(super) fn check(message: &Message<'_>) -> Result<(), Refusal> {
     if matches!(uri, Some(Uri::Other(_))) {
         return Err(Refusal::status(Status::UNSUPPORTED_URI_SCHEME));
     }
+    check_extensions(message)
+}
+
+/// The same for a request within a dialog, whose method and target are the dialog's affair. A BYE is honoured whatever it asks for:
+/// a call that somebody wants to end is not to be kept up by a word.
+pub(super) fn check_in_dialog(message: &Message<'_>) -> Result<(), Refusal> {
+    if message.method() == Method::Bye { Ok(()) } else { check_extensions(message) }
+}
+
+fn check_extensions(message: &Message<'_>) -> Result<(), Refusal> {
     let unsupported = unsupported(message);
     if unsupported.is_empty() { Ok(()) } else { Err(Refusal { status: Status::BAD_EXTENSION, unsupported }) }
 }

@@ -11,16 +11,19 @@ use crate::machine::Shared;
 use crate::machine::directory::Directory;
 use crate::machine::exchange::Exchange;
 use crate::machine::exchange::Input;
+use crate::machine::exchange::calls::Calls;
 use crate::machine::fixture;
 use crate::machine::fixture::Caller;
 use crate::machine::fixture::status;
 use crate::machine::flow::Flow;
+use crate::machine::media::ports::Family;
 use crate::machine::media::ports::Pair;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Interface;
 use crate::machine::settings::MediaAddress;
 use crate::machine::settings::Settings;
+use crate::machine::source_limit::SourceLimit;
 use crate::wire::event::Body;
 use crate::wire::link::DirectoryPart;
 
@@ -148,4 +151,99 @@ fn a_copy_of_an_invite_that_came_another_way_is_refused() {
     world.advance(Duration::from_secs(64));
     assert_eq!(world.exchange.calls_len(), 0);
     assert_eq!(status(&world.answer(alice.flow, &copy(&invite))), 401);
+}
+
+/// An OPTIONS to us from this address.
+fn ping(world: &mut World, address: &str) -> u16 {
+    let flow = Flow::udp(0, address.parse().unwrap());
+    let text = format!(
+        "OPTIONS sip:192.0.2.250 SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bKping;rport\r\nMax-Forwards: 0\r\n\
+         From: <sip:x@x.test>;tag=x\r\nTo: <sip:192.0.2.250>\r\nCall-ID: ping\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+    );
+    world.answer(flow, &text).map_or(0, |answer| status(&Some(answer)))
+}
+
+#[test]
+fn garbage_beside_a_registered_phone_does_not_shut_it_out() {
+    let mut world = world();
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    assert_eq!(world.register(&mut alice), 200);
+    // After a restart the bindings are there, and nothing that their phones had earned.
+    world.exchange.sources = SourceLimit::new();
+    for (address, expected) in [("198.51.100.1", 200), ("198.51.100.9", 0)] {
+        let noise = Flow::udp(0, format!("{address}:9").parse().unwrap());
+        for _ in 0..60 {
+            world.receive(noise, "garbage\r\n\r\n");
+        }
+        assert_eq!(ping(&mut world, &format!("{address}:5060")), expected, "{address}");
+    }
+}
+
+#[test]
+fn who_watches_us_hears_that_no_call_would_find_room() {
+    let ours = "198.51.100.7:5060";
+    let mut drained = world();
+    assert_eq!(ping(&mut drained, ours), 200);
+    drained.exchange.is_draining = true;
+    assert_eq!(ping(&mut drained, ours), 503);
+    let mut full = world();
+    full.exchange.calls = Calls::with_room(full.now.instant, 0);
+    assert_eq!(ping(&mut full, ours), 503);
+    let mut used_up = world();
+    let now = used_up.now.instant;
+    let pairs: Vec<_> = (0..7).map(|_| used_up.exchange.ports.allocate(0, Family::Ipv4, now).unwrap()).collect();
+    assert_eq!(ping(&mut used_up, ours), 503);
+    used_up.exchange.ports.free(pairs[0], now);
+    assert_eq!(ping(&mut used_up, ours), 200);
+}
+
+#[test]
+fn what_is_required_within_a_dialog_is_understood_or_refused() {
+    let mut world = world();
+    let mut bob = Caller::new("1001", "198.51.100.2:5060");
+    assert_eq!(world.register(&mut bob), 200);
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    let invite = invite(&mut world, &mut alice, "1001", "");
+    let sent = world.receive(alice.flow, &invite);
+    let offer = sent.iter().find(|(flow, _)| *flow == bob.flow).unwrap();
+    let sent = world.receive(bob.flow, &fixture::response(&offer.1, 180, "b"));
+    let ringing = &sent.iter().find(|(flow, _)| *flow == alice.flow).unwrap().1;
+    let to = ringing.lines().find(|line| line.starts_with("To: ")).unwrap();
+    let mut cseq = 90;
+    let mut ask = |method: &str, require: &str| {
+        cseq += 1;
+        let text = format!(
+            "{method} sip:192.0.2.250 SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.1:5060;branch=z9hG4bK{method}{require};rport\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:1000@acme.test>;tag={}\r\n{to}\r\nCall-ID: {}i\r\nCSeq: {cseq} {method}\r\n\
+             Require: {require}\r\nContent-Length: 0\r\n\r\n",
+            alice.call_id, alice.call_id
+        );
+        world.receive(alice.flow, &text).into_iter().find(|(flow, _)| *flow == alice.flow).unwrap().1
+    };
+    let refusal = ask("OPTIONS", "timer, foo");
+    assert_eq!(status(&Some(refusal.clone())), 420);
+    assert!(refusal.contains("Unsupported: foo\r\n"), "{refusal}");
+    assert_eq!(status(&Some(ask("OPTIONS", "timer"))), 200);
+    assert_eq!(status(&Some(ask("BYE", "foo"))), 200, "who hangs up is let go");
+}
+
+#[test]
+fn a_call_that_is_refused_while_draining_has_a_record() {
+    let mut world = world();
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    let invite = invite(&mut world, &mut alice, "1001", "");
+    world.exchange.is_draining = true;
+    let sent = world.receive(alice.flow, &invite);
+    let refusal = &sent.last().unwrap().1;
+    assert_eq!(status(&Some(refusal.clone())), 503);
+    assert!(refusal.contains("Retry-After: "), "{refusal}");
+    let ended = world.events.iter().find_map(|event| match event {
+        Body::CallEnded { cause, .. } => Some(cause.sip),
+        _ => None,
+    });
+    assert_eq!(ended, Some(503), "{:?}", world.events);
+    assert!(world.events.iter().any(|event| matches!(event, Body::CallStarted { .. })));
+    assert_eq!(world.exchange.counts().refused_calls, 1);
+    world.advance(Duration::from_secs(64));
+    assert_eq!(world.exchange.calls_len(), 0);
 }

@@ -135,6 +135,11 @@ impl PortPool {
         }
     }
 
+    /// No interface and family has pairs left for the two parties of a call.
+    pub fn is_used_up(&self) -> bool {
+        !self.groups.is_empty() && self.groups.iter().all(|group| group.free.len() < 2)
+    }
+
     pub fn pair(&self, pair: PairId) -> Option<&Pair> {
         self.pairs.get(pair.0 as usize)
     }

@@ -77,6 +77,18 @@ fn the_callee_hangs_up() {
 }
 
 #[test]
+fn every_reason_of_a_bye_is_carried_and_the_record_has_its_q850() {
+    let Talk { mut ladder, mut bob, .. } = talk("", "");
+    let reasons = "Reason: SIP;cause=200;text=\"a, b\"\r\nReason: Q.850;cause=31\r\n";
+    ladder.receive(20, &bob.request("BYE", reasons, ""));
+    ladder.expect(20, "SIP/2.0 200");
+    let bye = ladder.expect(10, "BYE");
+    assert_eq!(bye.header(HeaderId::Reason), "SIP;cause=200;text=\"a, b\", Q.850;cause=31");
+    ladder.receive(10, &bye.response(200, "", "", ""));
+    assert_eq!(ladder.finish().q850, 31);
+}
+
+#[test]
 fn byes_that_cross_are_both_answered() {
     let Talk { mut ladder, mut alice, mut bob } = talk("", "");
     ladder.receive(20, &bob.request("BYE", "", ""));

@@ -91,6 +91,12 @@ fn the_best_failure_reaches_the_caller() {
     let refusal = check([404, 486], "SIP/2.0 486");
     assert_eq!(refusal.header(HeaderId::Reason), "Q.850;cause=17");
     check([486, 408], "SIP/2.0 486");
+    let (mut ladder, offers) = ring("", &[20, 21]);
+    let reasons = "Reason: SIP;cause=486\r\nReason: Q.850;cause=34;text=\"a, b\"\r\n";
+    ladder.receive(20, &offers[0].response(486, "b", reasons, ""));
+    ladder.receive(21, &offers[1].response(408, "c", "Reason: Q.850;cause=102\r\n", ""));
+    let refusal = ladder.expect(10, "SIP/2.0 486");
+    assert_eq!(refusal.header(HeaderId::Reason), "SIP;cause=486, Q.850;cause=34;text=\"a, b\"", "of whom it is");
     check([302, 503], "SIP/2.0 480");
     check([401, 407], "SIP/2.0 480");
     check([503, 500], "SIP/2.0 500");
