@@ -344,7 +344,9 @@ impl Party {
     /// An offer/answer exchange or an INVITE is under way on this side.
     pub(super) fn is_negotiating(&self) -> bool {
         let serves = self.server.as_ref().is_some_and(|server| server.transaction.is_proceeding());
-        let asks = self.client.as_ref().is_some_and(|client| client.transaction.is_open());
+        // RFC 3261 §14.1: "a UAC MUST NOT initiate a new INVITE transaction within a dialog while another INVITE transaction is
+        // in progress": one that was given up may be answered yet.
+        let asks = self.client.as_ref().is_some_and(|client| client.transaction.is_unanswered());
         let updates = self
             .requests
             .iter()
@@ -394,14 +396,8 @@ impl ClientInvite {
     }
 
     /// No more repeats, of it and of its CANCEL; its final response is acknowledged.
-    fn abandon(&mut self, now: Instant) {
+    pub(super) fn abandon(&mut self, now: Instant) {
         self.transaction.abandon(now);
-        self.withdrawal = Withdrawal::No;
-    }
-
-    /// No more repeats, of it and of its CANCEL.
-    pub(super) fn give_up(&mut self) {
-        self.transaction.give_up();
         self.withdrawal = Withdrawal::No;
     }
 }

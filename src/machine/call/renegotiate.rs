@@ -218,6 +218,7 @@ impl Call {
         };
         let dialog = &party.dialog;
         let branch = client.branch.clone();
+        let is_late = !client.transaction.is_open();
         let ack = || {
             let mut bytes = Vec::with_capacity(512);
             dialog.ack(&mut bytes, cseq, &branch, settings).finish();
@@ -248,6 +249,10 @@ impl Call {
             return;
         }
         let leg = party.leg;
+        if is_late && (200..300).contains(&status) {
+            party.restore(message, cx, out);
+            return self.step(cx, leg, What::LateAnswer);
+        }
         self.step(cx, leg, What::Response(Method::Invite, status));
         match purpose {
             InvitePurpose::Carry => self.on_carried(index, side, Outcome::Response(message), cx, out),
@@ -546,6 +551,17 @@ impl Party {
         if (200..300).contains(&status) {
             self.repeat_answer(cseq, bytes, cx.now.instant);
         }
+    }
+
+    /// It took up an offer that was taken back: the ACK, and what was agreed before is offered again.
+    fn restore(&mut self, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
+        let cseq = message.cseq().map_or(0, |cseq| cseq.number);
+        self.dialog.refresh_target(message);
+        self.learn(message);
+        self.timer.refreshed(message, cx.now.instant);
+        self.acknowledge(cseq, None, cx, out);
+        let sdp = self.description.sent().map(Text::from);
+        self.reinvite(InvitePurpose::Refresh, sdp.as_deref(), cx, out);
     }
 
     fn update(&mut self, purpose: Purpose, sdp: Option<&[u8]>, cx: &mut Context<'_>, out: &mut Outbox) {

@@ -150,7 +150,7 @@ impl Call {
             Withdrawal::Sent { .. } => Outcome::Cancelled,
             Withdrawal::No | Withdrawal::Due { .. } => Outcome::Timeout,
         };
-        client.give_up();
+        client.abandon(now);
         let purpose = client.purpose;
         let leg = party.leg;
         self.step(cx, leg, What::TransactionTimeout(Method::Invite));

@@ -151,7 +151,7 @@ impl InviteClient {
         }
     }
 
-    /// The dialog ends: no more repeats, but RFC 3261 §17.1.1.3 wants an ACK for whatever final response is on its way.
+    /// The dialog ends, or the wait for an answer: no more repeats, but RFC 3261 §17.1.1.3 wants an ACK for whatever final response is on its way.
     pub fn abandon(&mut self, now: Instant) {
         if self.is_open() {
             self.state = State::Abandoned { until: now + T1_64 };

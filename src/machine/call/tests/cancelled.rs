@@ -124,6 +124,53 @@ fn a_phone_that_only_hears_the_cancel_keeps_the_call() {
 }
 
 #[test]
+fn an_answer_long_after_the_cancel_is_acknowledged_and_taken_back() {
+    let check = |status: u16| {
+        let (Talk { mut ladder, mut alice, .. }, hold, offer) = asked();
+        ladder.receive(20, &offer.response(180, "b1", "", ""));
+        ladder.receive(10, &Phone::cancel(&hold, ""));
+        ladder.expect(10, "SIP/2.0 200");
+        let cancel = ladder.expect(20, "CANCEL");
+        ladder.receive(20, &cancel.response(200, "", "", ""));
+        ladder.advance(Duration::from_secs(33));
+        let refusal = ladder.expect(10, "SIP/2.0 487");
+        ladder.receive(10, &Phone::ack_failure(&hold, &refusal));
+        ladder.take_sent();
+        // No other INVITE while the answer may come.
+        let again = alice.request("INVITE", "", &sdp(10, HOLD));
+        ladder.receive(10, &again);
+        ladder.expect(10, "SIP/2.0 100");
+        let refusal = ladder.expect(10, "SIP/2.0 491");
+        ladder.receive(10, &Phone::ack_failure(&again, &refusal));
+        let answer =
+            offer.response(status, "b1", "", &if status == 200 { sdp(20, "a=recvonly\r\n") } else { String::new() });
+        ladder.receive(20, &answer);
+        ladder.expect(20, "ACK");
+        (ladder, alice, offer, answer)
+    };
+    let (mut ladder, mut alice, offer, answer) = check(200);
+    let restored = ladder.expect(20, "INVITE");
+    assert!(offer.body().contains("a=sendonly") && !restored.body().contains("a=sendonly"));
+    assert_eq!(version(&restored.body()), version(&offer.body()) + 1);
+    ladder.receive(20, &answer);
+    ladder.expect(20, "ACK");
+    ladder.receive(20, &restored.response(200, "b1", "", &sdp(20, "")));
+    ladder.expect(20, "ACK");
+    ladder.expect_nothing();
+    assert_eq!(ladder.call.live().state, CallState::Up);
+    ladder.receive(10, &alice.request("BYE", "", ""));
+    ladder.finish();
+
+    let (mut ladder, mut alice, _, answer) = check(487);
+    ladder.receive(20, &answer);
+    ladder.expect(20, "ACK");
+    ladder.expect_nothing();
+    ladder.receive(10, &alice.request("INVITE", "", &sdp(10, "")));
+    ladder.expect(10, "SIP/2.0 100");
+    ladder.expect(20, "INVITE");
+}
+
+#[test]
 fn the_callee_cancels_its_own_as_well() {
     let Talk { mut ladder, mut bob, .. } = talk("", "");
     let hold = bob.request("INVITE", "", &sdp(20, HOLD));

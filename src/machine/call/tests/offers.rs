@@ -282,6 +282,38 @@ fn the_answer_to_a_reinvite_is_acknowledged_though_the_dialog_ended() {
 }
 
 #[test]
+fn the_answer_to_a_reinvite_that_was_given_up_is_acknowledged() {
+    let check = |status: u16| {
+        let Talk { mut ladder, mut alice, .. } = talk("", "");
+        let hold = alice.request("INVITE", "", &sdp(10, HOLD));
+        ladder.receive(10, &hold);
+        ladder.expect(10, "SIP/2.0 100");
+        let offer = ladder.expect(20, "INVITE");
+        ladder.receive(20, &offer.response(180, "b1", "", ""));
+        ladder.advance(Duration::from_secs(179));
+        ladder.expect_nothing();
+        ladder.advance(Duration::from_secs(1));
+        let refusal = ladder.expect(10, "SIP/2.0 408");
+        ladder.receive(10, &Phone::ack_failure(&hold, &refusal));
+        for host in [10, 20] {
+            let bye = ladder.expect(host, "BYE");
+            ladder.receive(host, &bye.response(200, "", "", ""));
+        }
+        ladder.advance(Duration::from_secs(31));
+        assert!(!ladder.call.is_over());
+        let answer = offer.response(status, "b1", "", "");
+        for _ in 0..2 {
+            ladder.receive(20, &answer);
+            ladder.expect(20, "ACK");
+        }
+        ladder.expect_nothing();
+        assert_eq!(ladder.finish().sip, 408);
+    };
+    check(200);
+    check(487);
+}
+
+#[test]
 fn a_dialog_that_is_gone_ends_the_call() {
     let check = |status: u16| {
         let Talk { mut ladder, mut alice, .. } = talk("", "");
