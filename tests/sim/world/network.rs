@@ -1,0 +1,89 @@
+//! Datagrams: lost, doubled, delayed on their way; at phones, at the node, from strangers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tipring::base::time::Instant;
+use tipring::machine::exchange::Input;
+use tipring::machine::flow::Flow;
+
+use crate::phone::Phone;
+use crate::phone::Sent;
+use crate::stranger;
+use crate::world::Happening;
+use crate::world::World;
+
+impl World {
+    pub(super) fn reach_node(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        if to == Self::server() {
+            let shard = self.random.below(self.shards.len() as u64) as usize;
+            self.ladder.push((self.now, from, to, bytes.clone()));
+            if stranger::is_stranger(from.ip()) {
+                self.watch.stranger_sent(from.ip(), &bytes);
+            } else {
+                self.watch.received(from, false, &bytes, self.now);
+            }
+            self.on_shard(shard, |exchange, now, shared, out| {
+                exchange.handle(Input::Sip { flow: Flow::udp(0, from), bytes: &bytes }, now, shared, out);
+            });
+        } else {
+            self.reach_media(from, to, bytes);
+        }
+    }
+
+    pub(super) fn reach_phone(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let at = |phone: &Phone| (phone.sip == to || phone.rtp == to) && !phone.is_off;
+        let Some(index) = self.phones.iter().position(at) else { return };
+        if self.phones[index].rtp == to {
+            self.phones[index].handle_rtp(from, bytes, self.now);
+            return;
+        }
+        self.ladder.push((self.now, from, to, bytes.to_vec()));
+        self.on_phone(index, |phone, now, out| phone.handle(bytes, now, out));
+    }
+
+    pub(super) fn on_phone(&mut self, index: usize, act: impl FnOnce(&mut Phone, Instant, &mut Sent)) {
+        let mut sent = Sent::new();
+        act(&mut self.phones[index], self.now, &mut sent);
+        for (from, to, bytes) in sent {
+            if from == self.phones[index].sip && self.phones[index].tcp {
+                self.write_to_node(index, &bytes);
+            } else {
+                self.transmit(from, to, bytes);
+            }
+        }
+        let next =
+            self.phones[index].next_deadline().unwrap_or(Instant::NEVER).max(self.now + Duration::from_millis(1));
+        if next < self.phone_timers[index] {
+            self.phone_timers[index] = next;
+            self.push(next, Happening::PhoneTimer(index));
+        }
+    }
+
+    /// Something at the SIP port, and packets at some media ports.
+    pub(super) fn on_stranger(&mut self) {
+        let from = stranger::address(&mut self.random);
+        let seen = self.random.below(1 + self.ladder.len() as u64) as usize;
+        let seen =
+            self.ladder.get(seen).filter(|(_, _, to, _)| *to == Self::server()).map(|(_, _, _, bytes)| &bytes[..]);
+        let bytes = stranger::sip(from, seen, &mut self.random);
+        self.transmit(from, Self::server(), bytes);
+        for (shard, slot) in self.open_sockets().collect::<Vec<_>>() {
+            let packet = stranger::rtp(&mut self.random);
+            self.transmit(from, Self::address_of(shard, slot), packet);
+        }
+    }
+
+    pub(super) fn transmit(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        let copies = match (self.random.chance(self.faults.lost, 1000), self.random.chance(self.faults.doubled, 1000)) {
+            (true, _) => 0,
+            (false, true) => 2,
+            (false, false) => 1,
+        };
+        for _ in 0..copies {
+            let extra = if self.random.chance(self.faults.delayed, 1000) { self.random.below(300_000) } else { 0 };
+            let delay = Duration::from_micros(5_000 + self.random.below(2_000) + extra);
+            self.push(self.now + delay, Happening::Datagram { from, to, bytes: bytes.clone() });
+        }
+    }
+}
