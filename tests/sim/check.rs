@@ -1,6 +1,7 @@
 //! What must hold when a world has settled, whatever happened in it.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tipring::wire::event::Body;
@@ -70,6 +71,7 @@ pub fn nothing_is_left(world: &World) {
     each_call_ends_once(world);
     each_recording_is_told(world);
     nobody_registers_a_stranger(world);
+    each_digit_comes_once(world);
     let unheard: u64 = world.shards.iter().map(|shard| shard.slowed() + shard.counts().shut_out).sum();
     let unanswered = world.watch.unanswered();
     assert!(unheard > 0 || unanswered.is_empty(), "no final response to {unanswered:#?}");
@@ -78,7 +80,7 @@ pub fn nothing_is_left(world: &World) {
     for phone in &world.phones {
         assert!(!phone.is_busy(), "{} is still in a call", phone.user);
         for (at, fact) in &phone.facts {
-            assert!(!matches!(fact, Fact::WrongAudio(_)), "{} at {at:?}: {fact:?}", phone.user);
+            assert!(!matches!(fact, Fact::WrongAudio(_) | Fact::Wrong(_)), "{} at {at:?}: {fact:?}", phone.user);
         }
     }
 }
@@ -144,6 +146,17 @@ fn nobody_registers_a_stranger(world: &World) {
         if let Body::BindingAdded { flow, .. } = body {
             assert!(!flow.contains(":192.0.2."), "a stranger is registered: {body:?}");
         }
+    }
+}
+
+/// No digit reached two phones, and each that was said to be taken reached one.
+fn each_digit_comes_once(world: &World) {
+    let mut heard = BTreeSet::new();
+    for digit in world.phones.iter().flat_map(|phone| &phone.ext.heard) {
+        assert!(heard.insert(digit), "the digit {digit} came twice");
+    }
+    for digit in world.phones.iter().flat_map(|phone| &phone.ext.taken) {
+        assert!(heard.contains(digit), "the digit {digit} was taken by nobody");
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! Sans-IO like the engine, but with a SIP of its own ([`crate::text`]), so that a shared mistake cannot hide.
 
+mod extensions;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tipring::base::random::Random;
 use tipring::base::time::Instant;
 
+use crate::phone::extensions::Extensions;
 use crate::text;
 use crate::text::Text;
 
@@ -31,6 +34,10 @@ pub enum Act {
     HangUp,
     Hold,
     Resume,
+    /// Another offer, in UPDATE.
+    Update,
+    /// A key, in INFO.
+    Press,
     /// The phone's TCP connection breaks; what is under way on it is lost.
     Disconnect,
     /// The phone is off at once and says nothing to anybody; it forgets its call.
@@ -51,6 +58,13 @@ pub enum Fact {
     Called,
     /// Audio that was not sent to this phone, or that came from an address it was never told.
     WrongAudio(String),
+    /// The node broke a rule of RFC 3262, 3311 or 6086.
+    Wrong(String),
+    /// Nobody acknowledged its reliable response.
+    Unpracked,
+    /// Its UPDATE was answered, or met another offer.
+    Updated,
+    Glare,
 }
 
 /// How the user of a phone behaves when it rings.
@@ -78,6 +92,9 @@ pub struct Phone {
     /// SIP over one connection at a time, made anew a moment after it broke.
     pub tcp: bool,
     pub is_off: bool,
+    /// It does 100rel, UPDATE and INFO.
+    pub extended: bool,
+    pub ext: Extensions,
     /// Its tokens in the calls that it lost with its power, or whose BYE nobody answered.
     pub cut_off: Vec<String>,
     pub manner: Manner,
@@ -110,6 +127,8 @@ struct Pending {
     gives_up: Instant,
     proceeding: bool,
     authorized: bool,
+    /// It began its call.
+    is_first: bool,
 }
 
 #[derive(Debug)]
@@ -147,6 +166,19 @@ enum State {
     Ending,
 }
 
+/// The far end of a dialog, early or not.
+#[derive(Clone, Debug)]
+struct Far {
+    remote: String,
+    target: String,
+}
+
+impl Far {
+    fn of(call: &Call) -> Self {
+        Self { remote: call.remote.clone(), target: call.target.clone() }
+    }
+}
+
 pub type Sent = Vec<(SocketAddr, SocketAddr, Vec<u8>)>;
 
 impl Phone {
@@ -161,6 +193,8 @@ impl Phone {
             server,
             tcp: false,
             is_off: false,
+            extended: false,
+            ext: Extensions::default(),
             cut_off: Vec::new(),
             manner,
             facts: Vec::new(),
@@ -221,13 +255,14 @@ impl Phone {
         let call = self.call.iter().flat_map(|call| {
             let frame = (call.sends && call.media.is_some() && call.state == State::Up).then_some(call.next_frame);
             let rings = if let State::Ringing { answers, rejects } = call.state {
+                let answers = answers.filter(|_| !self.ext.holds_answer());
                 answers.or_else(|| rejects.map(|_| Instant::ZERO))
             } else {
                 None
             };
             [frame, rings, call.accepted.as_ref().map(|accepted| accepted.1)]
         });
-        pending.chain(call.flatten()).chain(self.reconnects).min()
+        pending.chain(call.flatten()).chain(self.reconnects).chain(self.ext.next_deadline()).min()
     }
 
     pub fn act(&mut self, act: Act, now: Instant, out: &mut Sent) {
@@ -243,6 +278,8 @@ impl Phone {
             Act::HangUp => self.hang_up(now, out),
             Act::Hold => self.renegotiate("sendonly", now, out),
             Act::Resume => self.renegotiate("sendrecv", now, out),
+            Act::Update => self.update(now, out),
+            Act::Press => self.press(now, out),
             Act::Call { .. } | Act::Disconnect | Act::PowerOn => {}
         }
     }
@@ -284,9 +321,11 @@ impl Phone {
         let call_id = format!("{number}-{}@sim", self.user);
         let token = self.new_token();
         self.facts.push((now, Fact::Called));
+        self.ext.forget_call();
+        let more = if self.extended { "Supported: 100rel\r\n" } else { "" };
         let request = format!(
             "INVITE {uri} SIP/2.0\r\nVia: {};branch={branch};rport\r\nMax-Forwards: 70\r\nFrom: {local}\r\nTo: {remote}\r\n\
-             Call-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: {}\r\nAllow: INVITE,ACK,BYE,CANCEL,UPDATE\r\n{}",
+             Call-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: {}\r\nAllow: INVITE,ACK,BYE,CANCEL,UPDATE\r\n{more}{}",
             self.via(),
             self.contact(),
             body(&self.sdp(&token, 1, "sendrecv")),
@@ -314,6 +353,13 @@ impl Phone {
             hang_up_when_up: false,
         });
         self.request("INVITE", branch, uri, request, now, out);
+        self.mark_first();
+    }
+
+    fn mark_first(&mut self) {
+        if let Some(last) = self.pending.last_mut() {
+            last.is_first = true;
+        }
     }
 
     fn hang_up(&mut self, now: Instant, out: &mut Sent) {
@@ -346,7 +392,8 @@ impl Phone {
 
     fn renegotiate(&mut self, direction: &str, now: Instant, out: &mut Sent) {
         let Some(call) = &mut self.call else { return };
-        let busy = self.pending.iter().any(|pending| pending.method == "INVITE") || call.accepted.is_some();
+        let asks = |pending: &Pending| matches!(pending.method.as_str(), "INVITE" | "UPDATE");
+        let busy = self.pending.iter().any(asks) || call.accepted.is_some();
         if call.state != State::Up || busy {
             return;
         }
@@ -358,24 +405,26 @@ impl Phone {
     }
 
     fn in_dialog(&mut self, method: &str, sdp: String, now: Instant, out: &mut Sent) {
+        let Some(to) = self.call.as_ref().map(Far::of) else { return };
+        self.in_dialog_with(&to, method, ("", &sdp), now, out);
+    }
+
+    /// With further header lines and a body; a description comes with its type.
+    fn in_dialog_with(&mut self, to: &Far, method: &str, (more, content): (&str, &str), now: Instant, out: &mut Sent) {
+        let Far { remote, target } = to;
         let (branch, via, contact) = (self.branch(), self.via(), self.contact());
         let Some(call) = &mut self.call else { return };
         call.cseq += 1;
         let routes: String = call.routes.iter().map(|route| format!("Route: {route}\r\n")).collect();
         let request = format!(
-            "{method} {} SIP/2.0\r\nVia: {};branch={branch};rport\r\nMax-Forwards: 70\r\n{routes}From: {}\r\nTo: {}\r\n\
-             Call-ID: {}\r\nCSeq: {} {method}\r\nContact: {}\r\n{}",
-            call.target,
-            via,
+            "{method} {target} SIP/2.0\r\nVia: {via};branch={branch};rport\r\nMax-Forwards: 70\r\n{routes}From: {}\r\n\
+             To: {remote}\r\nCall-ID: {}\r\nCSeq: {} {method}\r\nContact: {contact}\r\n{more}{}",
             call.local,
-            call.remote,
             call.call_id,
             call.cseq,
-            contact,
-            body(&sdp),
+            body(content),
         );
-        let uri = call.target.clone();
-        self.request(method, branch, uri, request, now, out);
+        self.request(method, branch, target.to_owned(), request, now, out);
     }
 
     fn request(&mut self, method: &str, branch: String, uri: String, bytes: String, now: Instant, out: &mut Sent) {
@@ -390,6 +439,7 @@ impl Phone {
             gives_up: now + TIMEOUT,
             proceeding: false,
             authorized: false,
+            is_first: false,
         });
     }
 
@@ -415,7 +465,9 @@ impl Phone {
         if let State::Ringing { answers, rejects } = call.state {
             if let Some(status) = rejects {
                 self.answer_invite(status, now, out);
-            } else if answers.is_some_and(|answers| now >= answers) {
+            } else if !self.repeat_reliable(now, out) {
+                self.answer_invite(504, now, out);
+            } else if answers.is_some_and(|answers| now >= answers) && !self.ext.holds_answer() {
                 self.answer_invite(200, now, out);
             }
         }
@@ -522,6 +574,9 @@ impl Phone {
             if method == "INVITE" {
                 self.pending[at].gives_up = now + Duration::from_secs(200);
             }
+            if method == "INVITE" && self.extended {
+                self.on_provisional(text, now, out);
+            }
             if status == 180 {
                 self.facts.push((now, Fact::Ringing));
             }
@@ -558,6 +613,7 @@ impl Phone {
         self.request(&pending.method, branch, pending.uri.clone(), renewed, now, out);
         if let Some(last) = self.pending.last_mut() {
             last.authorized = true;
+            last.is_first = pending.is_first;
         }
         if hang_up {
             self.hang_up(now, out);
@@ -593,7 +649,7 @@ impl Phone {
                 }
                 self.end(now);
             }
-            _ => {}
+            _ => self.on_extended_final(pending, status, response, now, out),
         }
     }
 
@@ -620,7 +676,10 @@ impl Phone {
             call.state = State::Up;
             self.facts.push((now, Fact::Answered));
         }
-        self.take_media(response);
+        let said = if first { self.description_of(response, now) } else { Some(response.clone()) };
+        if let Some(said) = said {
+            self.take_media(&said);
+        }
         let cseq = response.cseq().0;
         let (branch, via) = (self.branch(), self.via());
         let Some(call) = &mut self.call else { return };
@@ -710,7 +769,10 @@ impl Phone {
         self.call = Some(call);
         self.take_media(text);
         self.answer(text, 100, "", "", out);
-        if matches!(self.manner, Manner::EarlyMedia { .. }) {
+        self.ext.forget_call();
+        if self.extended && text.all("supported").iter().any(|value| value.contains("100rel")) {
+            self.ring_reliably(text, &tag, now, out);
+        } else if matches!(self.manner, Manner::EarlyMedia { .. }) {
             let own = self.call.as_ref().map(|call| call.token.clone()).unwrap_or_default();
             let sdp = self.sdp(&own, 1, "sendrecv");
             self.answer(text, 183, &tag, &sdp, out);
@@ -734,7 +796,7 @@ impl Phone {
                 }
             }
             "INVITE" => {
-                if self.pending.iter().any(|pending| pending.method == "INVITE") {
+                if self.pending.iter().any(|pending| matches!(pending.method.as_str(), "INVITE" | "UPDATE")) {
                     self.answer(text, 491, "", "", out);
                     return;
                 }
@@ -752,6 +814,9 @@ impl Phone {
                     call.accepted = Some((bytes, now + T1, T1, now + TIMEOUT));
                 }
             }
+            "PRACK" => self.on_prack(text, now, out),
+            "UPDATE" => self.on_update(text, out),
+            "INFO" => self.on_info(text, now, out),
             _ => {
                 self.answer(text, 200, "", "", out);
             }
@@ -762,6 +827,7 @@ impl Phone {
         let Some(call) = &mut self.call else { return };
         let Some(invite) = call.invite.take() else { return };
         let tag = call.local_tag();
+        self.ext.stop();
         if status >= 300 {
             self.answer(&invite, status, &tag, "", out);
             self.end(now);
@@ -769,8 +835,10 @@ impl Phone {
         }
         call.state = State::Up;
         let token = call.token.clone();
-        let sdp = self.sdp(&token, 2, "sendrecv");
-        let bytes = self.answer(&invite, 200, &tag, &sdp, out);
+        let was_said = self.ext.has_agreed() && matches!(self.manner, Manner::EarlyMedia { .. });
+        let sdp = if was_said { String::new() } else { self.sdp(&token, 2, "sendrecv") };
+        let more = if self.extended { "Allow: INVITE, ACK, BYE, CANCEL, PRACK, UPDATE, INFO\r\n" } else { "" };
+        let bytes = self.answer_with(&invite, 200, &tag, more, &sdp, out);
         if let Some(call) = &mut self.call {
             call.accepted = Some((bytes, now + T1, T1, now + TIMEOUT));
         }
@@ -779,6 +847,19 @@ impl Phone {
 
     /// Sends an answer and keeps a final one for retransmissions.
     fn answer(&mut self, request: &Text, status: u16, tag: &str, sdp: &str, out: &mut Sent) -> Vec<u8> {
+        self.answer_with(request, status, tag, "", sdp, out)
+    }
+
+    /// `more` are further header lines.
+    fn answer_with(
+        &mut self,
+        request: &Text,
+        status: u16,
+        tag: &str,
+        more: &str,
+        sdp: &str,
+        out: &mut Sent,
+    ) -> Vec<u8> {
         let to = if tag.is_empty() || request.get("to").contains(";tag=") {
             request.get("to").to_owned()
         } else {
@@ -788,7 +869,7 @@ impl Phone {
         let routes: String =
             request.all("record-route").iter().map(|route| format!("Record-Route: {route}\r\n")).collect();
         let bytes = format!(
-            "SIP/2.0 {status} X\r\n{vias}{routes}From: {}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {}\r\nContact: {}\r\n{}",
+            "SIP/2.0 {status} X\r\n{vias}{routes}From: {}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {}\r\nContact: {}\r\n{more}{}",
             request.get("from"),
             request.get("call-id"),
             request.get("cseq"),
@@ -807,6 +888,7 @@ impl Phone {
     }
 
     fn end(&mut self, now: Instant) {
+        self.ext.stop();
         if let Some(call) = self.call.take()
             && (matches!(call.state, State::Up | State::Ending) || !call.caller)
         {
@@ -846,6 +928,6 @@ impl Call {
 }
 
 fn body(sdp: &str) -> String {
-    let kind = if sdp.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+    let kind = if !sdp.starts_with("v=0") { "" } else { "Content-Type: application/sdp\r\n" };
     format!("{kind}Content-Length: {}\r\n\r\n{sdp}", sdp.len())
 }

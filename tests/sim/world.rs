@@ -49,6 +49,10 @@ use crate::world::sockets::Socket;
 const AUDIT: Duration = Duration::from_secs(1);
 /// More steps of one instant than any world needs: a timer that is due again and again.
 const STEPS_AT_ONCE_MAX: u32 = 100_000;
+/// How long a call waits for another shard's answer about bindings that never comes.
+const LOCATE_MAX: Duration = Duration::from_secs(2);
+/// Timers B and F: what was lost is repeated until then.
+const REPEATED_MAX: Duration = Duration::from_secs(32);
 /// A number of several phones: see [`World::group`].
 pub const GROUP: &str = "1500";
 
@@ -60,10 +64,12 @@ pub struct Faults {
     pub delayed: u64,
     /// A shard is restored from bytes before a step.
     pub restored: u64,
+    /// A queue between two shards is full.
+    pub mesh_lost: u64,
 }
 
 impl Faults {
-    pub const NONE: Self = Self { lost: 0, doubled: 0, delayed: 0, restored: 0 };
+    pub const NONE: Self = Self { lost: 0, doubled: 0, delayed: 0, restored: 0, mesh_lost: 0 };
 }
 
 #[derive(Debug)]
@@ -84,6 +90,8 @@ enum Happening {
     Broken(usize),
     /// A stranger does something.
     Stranger,
+    /// The shards go on from bytes, without their connections and what was on its way between them.
+    Restart,
     Mesh {
         from: ShardId,
         to: ShardId,
@@ -192,6 +200,18 @@ impl World {
         self.push(self.now + after, Happening::Stranger);
     }
 
+    /// Messages of the mesh are lost in this world, at times.
+    pub fn loses_mesh(&mut self) {
+        self.patience.slack = LOCATE_MAX;
+        self.watch.slack = REPEATED_MAX;
+    }
+
+    /// The node restarts so long from now.
+    pub fn plan_restart(&mut self, after: Duration) {
+        self.loses_mesh();
+        self.push(self.now + after, Happening::Restart);
+    }
+
     pub fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
     }
@@ -248,6 +268,7 @@ impl World {
             Happening::Bytes { stream, to_node } => self.on_bytes(stream, to_node),
             Happening::Broken(stream) => self.on_broken(stream),
             Happening::Stranger => self.on_stranger(),
+            Happening::Restart => self.restart(),
             Happening::Act(phone, Act::Disconnect) => self.disconnect(phone),
             Happening::Act(phone, Act::PowerCut) => {
                 self.disconnect(phone);

@@ -93,6 +93,18 @@ impl World {
         self.on_phone(phone, |phone, now, out| phone.on_disconnected(now, out));
     }
 
+    /// Both ends see it break at once.
+    pub(super) fn cut(&mut self, stream: usize) {
+        let (phone, was_open) = (self.streams[stream].phone, self.streams[stream].phone_is_open);
+        self.streams[stream].phone_is_open = false;
+        if was_open {
+            self.on_phone(phone, |phone, now, out| phone.on_disconnected(now, out));
+        }
+        if self.streams[stream].node_is_open {
+            self.on_broken(stream);
+        }
+    }
+
     pub(super) fn on_broken(&mut self, index: usize) {
         let stream = &mut self.streams[index];
         stream.node_is_open = false;

@@ -43,6 +43,17 @@ impl World {
         }
     }
 
+    /// Another engine takes all shards over.
+    pub(super) fn restart(&mut self) {
+        self.happenings.retain(|_, happening| !matches!(happening, Happening::Mesh { .. }));
+        for shard in 0..self.shards.len() {
+            self.restore(shard);
+        }
+        for stream in 0..self.streams.len() {
+            self.cut(stream);
+        }
+    }
+
     /// Through bytes and back, as a new engine would take the shard over.
     fn restore(&mut self, index: usize) {
         let bytes = postcard::to_stdvec(&self.shards[index]).expect("state serialises");
@@ -90,7 +101,8 @@ impl World {
                 if self.streams[stream].node_is_open {
                     self.write(stream, false, &bytes);
                 } else {
-                    self.streams[stream].written_when_gone(&bytes, self.now);
+                    let may_be_missed = self.patience.slack > Duration::ZERO;
+                    self.streams[stream].written_when_gone(&bytes, self.now, may_be_missed);
                     // Whoever writes to a connection that is gone learns it again.
                     self.push(self.now, Happening::Broken(stream));
                 }
@@ -101,6 +113,10 @@ impl World {
 
     fn tell_shard(&mut self, from: ShardId, to: ShardId, message: Mesh) {
         let delay = Duration::from_micros(self.random.below(2_000));
+        // As the shard's driver does it: a full queue gives the message back, and it is dropped.
+        if self.faults.mesh_lost > 0 && self.whim.chance(self.faults.mesh_lost, 1_000) {
+            return;
+        }
         if self.repeats_mesh && matches!(message, Mesh::Located { .. }) {
             let late = if self.whim.chance(1, 2) { 2_000 } else { 1_000_000 };
             let again = delay + Duration::from_micros(self.whim.below(late));
