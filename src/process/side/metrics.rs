@@ -17,6 +17,8 @@ use crate::process::side::procfs::Usage;
 use crate::process::side::record::ingest::Committed;
 use crate::process::side::record::tally::DURATION_BOUNDS;
 use crate::process::side::record::tally::JITTER_BOUNDS;
+use crate::process::side::record::tally::SCORE_BOUNDS;
+use crate::process::side::record::tally::SETUP_BOUNDS;
 use crate::process::side::record::tally::Spread;
 use crate::process::side::record::tally::Tally;
 use crate::process::side::recording::finisher::Counts;
@@ -240,6 +242,8 @@ impl Metrics {
         for ((direction, reason), count) in &tally.ended {
             text.sample("calls_ended_total", &format!("direction=\"{direction}\",reason=\"{reason}\""), count);
         }
+        let setup = "Time from INVITE until something rang or answered.";
+        text.spread("invite_setup_seconds", setup, &tally.setup, SETUP_BOUNDS);
         text.spread("call_duration_seconds", "Time from answer to end.", &tally.talked, DURATION_BOUNDS);
         text.spread(
             "rtp_jitter_seconds",
@@ -247,6 +251,8 @@ impl Metrics {
             &tally.jitter,
             JITTER_BOUNDS,
         );
+        let score = "Expected opinion of the streams of ended calls, after ITU-T G.107 for G.711 with concealment.";
+        text.spread("call_mos", score, &tally.scores, SCORE_BOUNDS);
         text.counter("rtp_lost_total", "Packets of ended calls that did not reach us.");
         text.sample("rtp_lost_total", "", tally.lost);
     }

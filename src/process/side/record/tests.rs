@@ -203,6 +203,10 @@ async fn what_ended_is_in_the_figures_once() {
         "tipring_rtp_jitter_seconds_bucket{le=\"0.002\"} 2",
         "tipring_rtp_jitter_seconds_count 2",
         "tipring_rtp_lost_total 4",
+        "tipring_invite_setup_seconds_count 2",
+        "tipring_call_mos_bucket{le=\"2.5\"} 0",
+        "tipring_call_mos_bucket{le=\"3\"} 2",
+        "tipring_call_mos_count 2",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
