@@ -364,6 +364,11 @@ fn a_password_that_changed_while_the_node_was_down_ends_what_it_registered() {
     (before.credential, before.look) = (0, None);
     records[2] = postcard::to_extend(&before, vec![1]).unwrap();
     assert_eq!((records[2].pop(), records[2].pop()), (Some(0), Some(0)));
+    // One that was written before it was said when to look at a phone is read like any other.
+    let mut before: Registered = postcard::from_bytes(&records[1][1..]).unwrap();
+    before.look = None;
+    records[1] = postcard::to_extend(&before, vec![2]).unwrap();
+    assert_eq!(records[1].pop(), Some(0));
     world.registrar = Registrar::restore(SECRET, records.iter().map(Vec::as_slice), world.now);
     assert_eq!(world.registrar.len(), 3);
     let with_ha1_of = |user: &str, other: &str| Phone { ha1: phone("acme", other).ha1, ..phone("acme", user) };
