@@ -151,11 +151,12 @@ impl Ingest {
                     Way::Link => *whole += u64::from(event.seq == *whole + 1),
                 }
                 // By the link the beginning of a call may be missing: then the tape ends it.
-                if matches!(event.body, Body::CallEnded { .. }) && event.seq <= *whole {
-                    if let Some(record) = self.close(&mut tx, event).await? {
-                        done.records += 1;
-                        done.tally.add(&record);
-                    }
+                if matches!(event.body, Body::CallEnded { .. })
+                    && event.seq <= *whole
+                    && let Some(record) = self.close(&mut tx, event).await?
+                {
+                    done.records += 1;
+                    done.tally.add(&record);
                 }
                 done.events += u64::from(is_new);
                 span.add(event, is_new);
@@ -241,7 +242,7 @@ impl Ingest {
         Ok(true)
     }
 
-    /// The record of a call whose end the tape has come to; false if it is there.
+    /// The record of a call whose end the tape has come to; `None` if it is there.
     async fn close(&mut self, tx: &mut Tx, end: &Event) -> Result<Option<Cdr>, StoreError> {
         let Some(call) = end.call.map(|call| call.to_string()) else { return Ok(None) };
         let is_open: Option<i64> =
