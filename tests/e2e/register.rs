@@ -78,6 +78,32 @@ fn every_algorithm_that_is_offered_works() {
 }
 
 #[test]
+fn a_tenant_is_offered_its_own_algorithms() {
+    let entry = |name: &str, user: &str, digest: &str| {
+        format!(
+            "[[tenant]]\nname = \"{name}\"\ndomain = \"{name}.test\"\n{digest}\n\
+             [[phone]]\ntenant = \"{name}\"\nuser = \"{user}\"\npassword = \"secret-{user}\"\n"
+        )
+    };
+    let directory = entry("acme", "1001", "digest = [\"SHA-512-256\"]") + &entry("globex", "2001", "");
+    let mut server = Server::start(|setup| setup.directory = Some(directory));
+    for (user, domain, expected) in
+        [("1001", "acme.test", &["SHA-512-256"][..]), ("2001", "globex.test", &["SHA-256", "MD5"])]
+    {
+        let mut phone = server.phone(user);
+        domain.clone_into(&mut phone.domain);
+        let to = format!("<{}>", phone.address_of_record());
+        let request = phone.request("REGISTER", &format!("sip:{domain}"), &to, "", "");
+        phone.send(&request);
+        let challenge = phone.final_of(&request);
+        let offers = challenge.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("WWW-Authenticate"));
+        let offered: Vec<_> = offers.filter_map(|(_, value)| parameter(value, "algorithm")).collect();
+        assert_eq!(offered, expected, "{domain}");
+        assert_eq!(phone.register(600).status(), 200);
+    }
+}
+
+#[test]
 fn an_address_of_record_of_somebody_else_is_forbidden() {
     let mut server = Server::start(|_| {});
     let mut phone = server.phone("1001");

@@ -31,6 +31,7 @@ const MIGRATIONS: [(&str, &str); 7] = [
     ("tape gaps", include_str!("migrations/0005_tape_gaps.sql")),
     ("failed recordings", include_str!("migrations/0006_failed_recordings.sql")),
     ("uploads", include_str!("migrations/0007_uploads.sql")),
+    ("tenant digest", include_str!("migrations/0008_tenant_digest.sql")),
 ];
 
 /// Connections: one writer at a time, the others read.

@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use toml::de::DeValue;
 
 use crate::base::limit;
+use crate::machine::settings::Algorithm;
 use crate::process::side::directory::secret::Secret;
 use crate::process::side::directory::secret::from_hex;
 pub use crate::process::side::directory::toml_fields::Fault;
@@ -44,6 +45,8 @@ pub(super) struct TenantEntry {
     pub(super) default: bool,
     pub(super) record: Record,
     pub(super) announce: Announce,
+    /// Names of algorithms, in the order in which they are offered; empty: the node's.
+    pub(super) digest: Vec<&'static str>,
     /// How long recordings are kept; 0: until they are deleted.
     pub(super) recording_days: u32,
 }
@@ -137,6 +140,7 @@ fn tenant(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faul
     }
     let realm = checked(fields.text("realm", faults), "tenant.realm", is_quotable, faults);
     let default = fields.flag("default", faults);
+    let digest = offered(&mut fields, faults);
     let record = record(&mut fields, faults);
     let announce = announce(&mut fields, read_file, faults);
     let recording_days = fields.count("recording_days", RECORDING_DAYS_MAX, faults);
@@ -146,7 +150,18 @@ fn tenant(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faul
     }
     let domain = domain?;
     let realm = realm.unwrap_or_else(|| domain.clone());
-    Some(TenantEntry { line, name: name?.value, domain, aliases, realm, default, record, announce, recording_days })
+    Some(TenantEntry {
+        line,
+        name: name?.value,
+        domain,
+        aliases,
+        realm,
+        default,
+        digest,
+        record,
+        announce,
+        recording_days,
+    })
 }
 
 fn phone(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faults) -> Option<PhoneEntry> {
@@ -187,6 +202,18 @@ fn phone(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Fault
         record,
         external_id: external_id.unwrap_or_default(),
     })
+}
+
+fn offered(fields: &mut Fields<'_, '_>, faults: &mut Faults) -> Vec<&'static str> {
+    let mut offered = Vec::new();
+    for name in fields.texts("digest", faults) {
+        match Algorithm::parse(name.value.as_bytes()).map(Algorithm::name) {
+            Some(known) if !offered.contains(&known) => offered.push(known),
+            Some(known) => faults.note(name.line, "tenant.digest", format!("names {known} twice")),
+            None => faults.note(name.line, "tenant.digest", "must be of MD5, SHA-256 and SHA-512-256"),
+        }
+    }
+    offered
 }
 
 fn record(fields: &mut Fields<'_, '_>, faults: &mut Faults) -> Record {

@@ -198,10 +198,10 @@ async fn write_tenants(
             realms_changed.insert(tenant.name.clone());
         }
         sqlx::query(
-            "INSERT INTO tenants (name, realm, is_default, record, announce, announcement, recording_days)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO tenants (name, realm, is_default, record, announce, announcement, recording_days, digest)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (name) DO UPDATE SET realm = ?2, is_default = ?3, record = ?4, announce = ?5, announcement = ?6,
-                 recording_days = ?7",
+                 recording_days = ?7, digest = ?8",
         )
         .bind(&tenant.name)
         .bind(&tenant.realm)
@@ -213,6 +213,7 @@ async fn write_tenants(
             Announce::None | Announce::Tone => None,
         })
         .bind(tenant.recording_days)
+        .bind(tenant.digest.join(" "))
         .execute(&mut **tx)
         .await?;
         sqlx::query("DELETE FROM domains WHERE tenant = ?").bind(&tenant.name).execute(&mut **tx).await?;

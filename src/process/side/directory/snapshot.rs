@@ -162,10 +162,11 @@ pub(crate) async fn delta(store: &Store, key: &NodeKey, change: &Change) -> Resu
 }
 
 async fn tenant(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Option<Tenant>, StoreError> {
-    let row = sqlx::query("SELECT realm, is_default, record, announce, announcement FROM tenants WHERE name = ?")
-        .bind(name)
-        .fetch_optional(&mut **tx)
-        .await?;
+    let row =
+        sqlx::query("SELECT realm, is_default, record, announce, announcement, digest FROM tenants WHERE name = ?")
+            .bind(name)
+            .fetch_optional(&mut **tx)
+            .await?;
     let Some(row) = row else { return Ok(None) };
     let mut domains: Vec<String> = sqlx::query_scalar("SELECT domain FROM domains WHERE tenant = ? ORDER BY position")
         .bind(name)
@@ -183,7 +184,7 @@ async fn tenant(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Opt
         default: row.get("is_default"),
         record: record(row.get("record"))?,
         announce: announce(&row)?,
-        digest: Vec::new(),
+        digest: row.get::<String, _>("digest").split_whitespace().map(str::to_owned).collect(),
     }))
 }
 

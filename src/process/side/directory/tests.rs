@@ -64,6 +64,34 @@ impl World {
     }
 }
 
+#[tokio::test]
+async fn a_tenant_may_offer_digests_of_its_own() {
+    let world = World::new().await;
+    let offers = |part: &DirectoryPart| part.tenants[0].digest.clone();
+    for (key, expected) in
+        [("", &[][..]), ("digest = [\"sha-512-256\", \"MD5\"]", &["SHA-512-256", "MD5"]), ("digest = []", &[])]
+    {
+        let text = ACME.replace("aliases", &format!("{key}\naliases"));
+        let change = world.import(&text).await.unwrap().unwrap();
+        assert_eq!(offers(&world.whole().await), expected, "{key}");
+        assert_eq!(
+            offers(&snapshot::delta(&world.store, &world.key, &change).await.unwrap().unwrap()),
+            expected,
+            "{key}"
+        );
+    }
+    let faults =
+        faults_of("[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\ndigest = [\"MD4\",\n\"MD5\", \"md5\", 5]\n");
+    assert_eq!(
+        faults,
+        [
+            "line 5: tenant.digest: expected a list of strings",
+            "line 4: tenant.digest: must be of MD5, SHA-256 and SHA-512-256",
+            "line 5: tenant.digest: names MD5 twice",
+        ]
+    );
+}
+
 #[test]
 fn announcements_that_cannot_be_played_are_refused() {
     let check = |announce: &str, expected: &[&str]| {
