@@ -23,7 +23,7 @@ use crate::process::side::recording::objects::ObjectError;
 use crate::process::side::seal::SealError;
 
 /// In their order, numbered from 1. What was released is never changed: its checksum is in every database.
-const MIGRATIONS: [(&str, &str); 7] = [
+const MIGRATIONS: [(&str, &str); 8] = [
     ("first", include_str!("migrations/0001_first.sql")),
     ("recordings", include_str!("migrations/0002_recordings.sql")),
     ("announce", include_str!("migrations/0003_announce.sql")),
