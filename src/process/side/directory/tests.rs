@@ -85,8 +85,8 @@ async fn a_tenant_may_offer_digests_of_its_own() {
     assert_eq!(
         faults,
         [
-            "line 5: tenant.digest: expected a list of strings",
             "line 4: tenant.digest: must be of MD5, SHA-256 and SHA-512-256",
+            "line 5: tenant.digest: expected a list of strings",
             "line 5: tenant.digest: names MD5 twice",
         ]
     );
