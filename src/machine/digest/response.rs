@@ -2,20 +2,21 @@
 //!
 //! Computed from HA1, never from a password. `-sess` and `auth-int` are not offered and not here.
 
-use arrayvec::ArrayVec;
+use arrayvec::ArrayString;
 use md5::Md5;
 use sha2::Digest;
 use sha2::Sha256;
 use sha2::Sha512_256;
 use subtle::ConstantTimeEq;
 
+use crate::base::hex::hex;
 use crate::machine::settings::Algorithm;
 use crate::wire::link::Ha1;
 use crate::wire::sip::Credentials;
 
 /// Hexadecimal digits of the longest digest.
 const HEX_MAX: usize = 64;
-type Hex = ArrayVec<u8, HEX_MAX>;
+type Hex = ArrayString<HEX_MAX>;
 
 /// Stands in for the secret of a user that does not exist, so that both cost the same.
 const NOBODY: [u8; 32] = [0; 32];
@@ -64,20 +65,20 @@ pub(super) fn is_right(
     let nobody = NOBODY.get(..algorithm.bytes()).unwrap_or(&NOBODY);
     let expected = expected(credentials, algorithm, method, secret.unwrap_or(nobody));
     let given = credentials.response.to_ascii_lowercase();
-    bool::from(expected.as_slice().ct_eq(&given)) & secret.is_some()
+    bool::from(expected.as_bytes().ct_eq(&given)) & secret.is_some()
 }
 
 /// `LHEX(KD(H(A1), …))`.
 fn expected(credentials: &Credentials<'_>, algorithm: Algorithm, method: &[u8], ha1: &[u8]) -> Hex {
-    let ha1 = hex(ha1);
-    let ha2 = hash(algorithm, &[method, b":", credentials.uri]);
+    let (ha1, ha2) = (hex::<HEX_MAX>(ha1), hash(algorithm, &[method, b":", credentials.uri]));
+    let (ha1, ha2) = (ha1.as_bytes(), ha2.as_bytes());
     match credentials.qop {
         Some(qop) => {
             let (nc, cnonce) = (credentials.nc_text.unwrap_or_default(), credentials.cnonce.unwrap_or_default());
-            hash(algorithm, &[&ha1, b":", credentials.nonce, b":", nc, b":", cnonce, b":", qop, b":", &ha2])
+            hash(algorithm, &[ha1, b":", credentials.nonce, b":", nc, b":", cnonce, b":", qop, b":", ha2])
         }
         // RFC 7616 §3.4.1 and RFC 2069 §2.1.2: a client that knows no qop.
-        None => hash(algorithm, &[&ha1, b":", credentials.nonce, b":", &ha2]),
+        None => hash(algorithm, &[ha1, b":", credentials.nonce, b":", ha2]),
     }
 }
 
@@ -97,12 +98,6 @@ fn hex_of<D: Digest>(parts: &[&[u8]]) -> Hex {
         digest.update(part);
     }
     hex(&digest.finalize())
-}
-
-fn hex(bytes: &[u8]) -> Hex {
-    let digits = b"0123456789abcdef";
-    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    nibbles.take(HEX_MAX).map(|nibble| digits[usize::from(nibble)]).collect()
 }
 
 #[cfg(test)]
@@ -128,7 +123,7 @@ pub(super) mod tests {
     /// What a phone with this HA1 answers.
     pub(crate) fn respond(credentials: &Credentials<'_>, algorithm: Algorithm, method: &[u8], ha1: &Ha1) -> String {
         let expected = expected(credentials, algorithm, method, secret_of(ha1, algorithm).unwrap());
-        String::from_utf8(expected.to_vec()).unwrap()
+        expected.to_string()
     }
 
     /// RFC 7616 §3.9.1.
