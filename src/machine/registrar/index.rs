@@ -22,7 +22,7 @@ use crate::machine::source_limit::source_bits;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Indexes {
-    key: HashKey,
+    pub(super) key: HashKey,
     /// By keyed hash of the flow.
     pub(super) flows: BTreeSet<(u64, u64, BindingId)>,
     /// Live bindings per source.
@@ -60,9 +60,9 @@ impl Indexes {
 
     /// Adds a binding of the phone with this key.
     pub(super) fn add(&mut self, key: u64, binding: &Binding) {
-        self.add_but_ring(key, binding);
+        self.list(key, binding);
         if binding.behind_nat {
-            self.insert_in_ring(key, binding);
+            self.keep_open(key, binding);
         }
     }
 
@@ -84,9 +84,9 @@ impl Indexes {
             return;
         }
         self.remove(key, old);
-        self.add_but_ring(key, new);
+        self.list(key, new);
         if new.behind_nat && !(old.behind_nat && old.id == new.id) {
-            self.insert_in_ring(key, new);
+            self.keep_open(key, new);
         }
     }
 
@@ -120,13 +120,13 @@ impl Indexes {
         [look, self.keepalive.next_deadline()].into_iter().flatten().min()
     }
 
-    fn add_but_ring(&mut self, key: u64, binding: &Binding) {
+    fn list(&mut self, key: u64, binding: &Binding) {
         self.flows.insert((self.flow_key(&binding.flow), key, binding.id));
         *self.sources.entry(source_bits(binding.flow.peer.ip())).or_insert(0) += 1;
         self.bindings += 1;
     }
 
-    fn insert_in_ring(&mut self, key: u64, binding: &Binding) {
+    fn keep_open(&mut self, key: u64, binding: &Binding) {
         self.keepalive.insert((key, binding.id), key.wrapping_add(u64::from(binding.id)));
     }
 

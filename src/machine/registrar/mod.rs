@@ -58,7 +58,6 @@ const REVIEWED_PER_STEP_MAX: usize = 256;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Registrar {
-    key: HashKey,
     /// By keyed hash of tenant and user.
     phones: BTreeMap<u64, Box<Registered>>,
     indexes: Indexes,
@@ -92,7 +91,6 @@ struct Review {
 impl Registrar {
     pub fn new(key: HashKey) -> Self {
         Self {
-            key,
             phones: BTreeMap::new(),
             indexes: Indexes::new(key),
             closed: BTreeSet::new(),
@@ -238,7 +236,7 @@ impl Registrar {
         let md5 = md5.as_ref().map_or(&[][..], |ha1| ha1);
         let sha256 = sha256.as_ref().map_or(&[][..], |ha1| ha1);
         let sha512_256 = sha512_256.as_ref().map_or(&[][..], |ha1| ha1);
-        self.key.hash(&[b"credential", md5, sha256, sha512_256]).max(1)
+        self.indexes.key.hash(&[b"credential", md5, sha256, sha512_256]).max(1)
     }
 
     pub fn handle_timeout(&mut self, now: Now, directory: &Directory, out: &mut Outbox) {
@@ -323,7 +321,7 @@ impl Registrar {
     }
 
     fn phone_key(&self, tenant: &str, user: &str) -> u64 {
-        self.key.hash(&[tenant.as_bytes(), user.as_bytes()])
+        self.indexes.key.hash(&[tenant.as_bytes(), user.as_bytes()])
     }
 }
 

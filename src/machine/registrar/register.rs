@@ -146,7 +146,7 @@ impl Registrar {
         let user_agent = request.header(HeaderId::UserAgent).unwrap_or_default();
         Ok(Origin {
             flow,
-            call_id: self.key.hash(&[request.call_id()]),
+            call_id: self.indexes.key.hash(&[request.call_id()]),
             cseq,
             user_agent: text_up_to(user_agent, USER_AGENT_BYTES_MAX),
             path,
