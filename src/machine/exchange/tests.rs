@@ -121,14 +121,20 @@ fn invite(world: &mut World, caller: &mut Caller, callee: &str, more: &str) -> S
     caller.invite(callee, more)
 }
 
-#[test]
-fn a_copy_of_an_invite_that_came_another_way_is_refused() {
+/// Alice calls Bob: her INVITE, and what was sent for it.
+fn calling() -> (World, Caller, Caller, String, Vec<(Flow, String)>) {
     let mut world = world();
     let mut bob = Caller::new("1001", "198.51.100.2:5060");
     assert_eq!(world.register(&mut bob), 200);
     let mut alice = Caller::new("1000", "198.51.100.1:5060");
     let invite = invite(&mut world, &mut alice, "1001", "");
     let sent = world.receive(alice.flow, &invite);
+    (world, alice, bob, invite, sent)
+}
+
+#[test]
+fn a_copy_of_an_invite_that_came_another_way_is_refused() {
+    let (mut world, alice, bob, invite, sent) = calling();
     assert!(sent.iter().any(|(flow, text)| *flow == bob.flow && text.starts_with("INVITE")), "{sent:#?}");
     let copy = |invite: &str| invite.replacen("branch=z9hG4bK", "branch=z9hG4bKother", 1);
     assert_eq!(status(&world.answer(alice.flow, &copy(&invite))), 482);
@@ -199,12 +205,7 @@ fn who_watches_us_hears_that_no_call_would_find_room() {
 
 #[test]
 fn what_is_required_within_a_dialog_is_understood_or_refused() {
-    let mut world = world();
-    let mut bob = Caller::new("1001", "198.51.100.2:5060");
-    assert_eq!(world.register(&mut bob), 200);
-    let mut alice = Caller::new("1000", "198.51.100.1:5060");
-    let invite = invite(&mut world, &mut alice, "1001", "");
-    let sent = world.receive(alice.flow, &invite);
+    let (mut world, alice, bob, _, sent) = calling();
     let offer = sent.iter().find(|(flow, _)| *flow == bob.flow).unwrap();
     let sent = world.receive(bob.flow, &fixture::response(&offer.1, 180, "b"));
     let ringing = &sent.iter().find(|(flow, _)| *flow == alice.flow).unwrap().1;

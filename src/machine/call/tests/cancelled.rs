@@ -31,6 +31,17 @@ fn asked() -> (Talk, String, Sent) {
     (talk, hold, offer)
 }
 
+/// As [`asked`], and Alice cancelled it while Bob was being asked; he hears the CANCEL and says no more.
+fn cancelled() -> (Talk, String, Sent) {
+    let (mut talk, hold, offer) = asked();
+    talk.ladder.receive(20, &offer.response(180, "b1", "", ""));
+    talk.ladder.receive(10, &Phone::cancel(&hold, ""));
+    talk.ladder.expect(10, "SIP/2.0 200");
+    let cancel = talk.ladder.expect(20, "CANCEL");
+    talk.ladder.receive(20, &cancel.response(200, "", "", ""));
+    (talk, hold, offer)
+}
+
 #[test]
 fn the_other_phone_is_cancelled_and_the_session_stays_as_it_was() {
     let (Talk { mut ladder, .. }, hold, offer) = asked();
@@ -107,12 +118,7 @@ fn an_answer_that_crosses_the_cancel_counts() {
 
 #[test]
 fn a_phone_that_only_hears_the_cancel_keeps_the_call() {
-    let (Talk { mut ladder, mut alice, .. }, hold, offer) = asked();
-    ladder.receive(20, &offer.response(180, "b1", "", ""));
-    ladder.receive(10, &Phone::cancel(&hold, ""));
-    ladder.expect(10, "SIP/2.0 200");
-    let cancel = ladder.expect(20, "CANCEL");
-    ladder.receive(20, &cancel.response(200, "", "", ""));
+    let (Talk { mut ladder, mut alice, .. }, hold, _) = cancelled();
     ladder.advance(Duration::from_secs(31));
     ladder.expect_nothing();
     ladder.advance(Duration::from_secs(2));
@@ -126,12 +132,7 @@ fn a_phone_that_only_hears_the_cancel_keeps_the_call() {
 #[test]
 fn an_answer_long_after_the_cancel_is_acknowledged_and_taken_back() {
     let check = |status: u16| {
-        let (Talk { mut ladder, mut alice, .. }, hold, offer) = asked();
-        ladder.receive(20, &offer.response(180, "b1", "", ""));
-        ladder.receive(10, &Phone::cancel(&hold, ""));
-        ladder.expect(10, "SIP/2.0 200");
-        let cancel = ladder.expect(20, "CANCEL");
-        ladder.receive(20, &cancel.response(200, "", "", ""));
+        let (Talk { mut ladder, mut alice, .. }, hold, offer) = cancelled();
         ladder.advance(Duration::from_secs(33));
         let refusal = ladder.expect(10, "SIP/2.0 487");
         ladder.receive(10, &Phone::ack_failure(&hold, &refusal));

@@ -255,6 +255,16 @@ fn a_refused_reinvite_leaves_the_call_as_it_was() {
     assert_eq!(ladder.call.live().state, CallState::Up);
 }
 
+/// Bob answers when nobody waits for it any more: each time an ACK, and nothing else.
+fn answer_late(ladder: &mut Ladder, offer: &Sent, status: u16) {
+    let answer = offer.response(status, "b1", "", "");
+    for _ in 0..2 {
+        ladder.receive(20, &answer);
+        ladder.expect(20, "ACK");
+    }
+    ladder.expect_nothing();
+}
+
 #[test]
 fn the_answer_to_a_reinvite_is_acknowledged_though_the_dialog_ended() {
     let check = |status: u16| {
@@ -270,12 +280,7 @@ fn the_answer_to_a_reinvite_is_acknowledged_though_the_dialog_ended() {
         ladder.advance(Duration::from_secs(20));
         ladder.take_sent();
         assert!(!ladder.call.is_over());
-        let answer = offer.response(status, "b1", "", "");
-        for _ in 0..2 {
-            ladder.receive(20, &answer);
-            ladder.expect(20, "ACK");
-        }
-        ladder.expect_nothing();
+        answer_late(&mut ladder, &offer, status);
     };
     check(481);
     check(200);
@@ -301,12 +306,7 @@ fn the_answer_to_a_reinvite_that_was_given_up_is_acknowledged() {
         }
         ladder.advance(Duration::from_secs(31));
         assert!(!ladder.call.is_over());
-        let answer = offer.response(status, "b1", "", "");
-        for _ in 0..2 {
-            ladder.receive(20, &answer);
-            ladder.expect(20, "ACK");
-        }
-        ladder.expect_nothing();
+        answer_late(&mut ladder, &offer, status);
         assert_eq!(ladder.finish().sip, 408);
     };
     check(200);
