@@ -15,10 +15,6 @@ use crate::process::side::mirror::Readiness;
 use crate::process::side::procfs;
 use crate::process::side::procfs::Usage;
 use crate::process::side::record::ingest::Committed;
-use crate::process::side::record::tally::DURATION_BOUNDS;
-use crate::process::side::record::tally::JITTER_BOUNDS;
-use crate::process::side::record::tally::SCORE_BOUNDS;
-use crate::process::side::record::tally::SETUP_BOUNDS;
 use crate::process::side::record::tally::Spread;
 use crate::process::side::record::tally::Tally;
 use crate::process::side::recording::finisher::Counts;
@@ -242,17 +238,18 @@ impl Metrics {
         for ((direction, reason), count) in &tally.ended {
             text.sample("calls_ended_total", &format!("direction=\"{direction}\",reason=\"{reason}\""), count);
         }
-        let setup = "Time from INVITE until something rang or answered.";
-        text.spread("invite_setup_seconds", setup, &tally.setup, SETUP_BOUNDS);
-        text.spread("call_duration_seconds", "Time from answer to end.", &tally.talked, DURATION_BOUNDS);
-        text.spread(
-            "rtp_jitter_seconds",
-            "Interarrival jitter of the streams of ended calls.",
-            &tally.jitter,
-            JITTER_BOUNDS,
-        );
-        let score = "Expected opinion of the streams of ended calls, after ITU-T G.107 for G.711 with concealment.";
-        text.spread("call_mos", score, &tally.scores, SCORE_BOUNDS);
+        for (name, help, spread) in [
+            ("invite_setup_seconds", "Time from INVITE until something rang or answered.", &tally.setup),
+            ("call_duration_seconds", "Time from answer to end.", &tally.talked),
+            ("rtp_jitter_seconds", "Interarrival jitter of the streams of ended calls.", &tally.jitter),
+            (
+                "call_mos",
+                "Expected opinion of ended calls' streams, after ITU-T G.107, G.711 concealed.",
+                &tally.scores,
+            ),
+        ] {
+            text.spread(&format!("tipring_{name}"), help, spread);
+        }
         text.counter("rtp_lost_total", "Packets of ended calls that did not reach us.");
         text.sample("rtp_lost_total", "", tally.lost);
     }
@@ -327,29 +324,28 @@ impl Text {
         };
     }
 
-    fn spread(&mut self, name: &str, help: &str, spread: &Spread, bounds: &[u64]) {
-        self.raw_head(&format!("tipring_{name}"), "histogram", help);
-        let bounds = bounds.iter().map(|micros| seconds(*micros)).chain(["+Inf".to_owned()]);
-        let mut below = 0;
-        for (place, bound) in bounds.enumerate() {
-            below += spread.counts.get(&place).copied().unwrap_or_default();
-            self.sample(&format!("{name}_bucket"), &format!("le=\"{bound}\""), below);
-        }
-        self.sample(&format!("{name}_sum"), "", spread.sum as f64 / 1e6);
-        self.sample(&format!("{name}_count"), "", below);
+    fn spread(&mut self, name: &str, help: &str, spread: &Spread) {
+        self.raw_head(name, "histogram", help);
+        self.buckets(name, "", spread.bounds, &spread.counts, spread.sum as f64 / 1e6);
     }
 
     fn histogram(&mut self, shard: &Figures, histogram: Histogram) {
-        let (buckets, sum) = shard.histogram(histogram);
-        let (name, labels) = (histogram.name(), labels(shard, histogram.labels()));
-        let bounds = BUCKET_BOUNDS_MICROS.iter().map(|micros| seconds(*micros)).chain(["+Inf".to_owned()]);
+        let (counts, sum) = shard.histogram(histogram);
+        let labels = labels(shard, histogram.labels());
+        self.buckets(histogram.name(), &labels, &BUCKET_BOUNDS_MICROS, &counts, sum.as_secs_f64());
+    }
+
+    /// `bounds` in millionths; one more count than bounds.
+    fn buckets(&mut self, name: &str, labels: &str, bounds: &[u64], counts: &[u64], sum: f64) {
+        let bounds = bounds.iter().map(|bound| seconds(*bound)).chain(["+Inf".to_owned()]);
+        let comma = if labels.is_empty() { "" } else { "," };
         let mut below = 0;
-        for (bound, count) in bounds.zip(buckets) {
+        for (bound, count) in bounds.zip(counts) {
             below += count;
-            self.raw_sample(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), below);
+            self.raw_sample(&format!("{name}_bucket"), &format!("{labels}{comma}le=\"{bound}\""), below);
         }
-        self.raw_sample(&format!("{name}_sum"), &labels, sum.as_secs_f64());
-        self.raw_sample(&format!("{name}_count"), &labels, below);
+        self.raw_sample(&format!("{name}_sum"), labels, sum);
+        self.raw_sample(&format!("{name}_count"), labels, below);
     }
 }
 

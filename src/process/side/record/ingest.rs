@@ -151,12 +151,8 @@ impl Ingest {
                     Way::Link => *whole += u64::from(event.seq == *whole + 1),
                 }
                 // By the link the beginning of a call may be missing: then the tape ends it.
-                if matches!(event.body, Body::CallEnded { .. })
-                    && event.seq <= *whole
-                    && let Some(record) = self.close(&mut tx, event).await?
-                {
-                    done.records += 1;
-                    done.tally.add(&record);
+                if matches!(event.body, Body::CallEnded { .. }) && event.seq <= *whole {
+                    done.records += u64::from(self.close(&mut tx, event, &mut done.tally).await?);
                 }
                 done.events += u64::from(is_new);
                 span.add(event, is_new);
@@ -242,21 +238,22 @@ impl Ingest {
         Ok(true)
     }
 
-    /// The record of a call whose end the tape has come to; `None` if it is there.
-    async fn close(&mut self, tx: &mut Tx, end: &Event) -> Result<Option<Cdr>, StoreError> {
-        let Some(call) = end.call.map(|call| call.to_string()) else { return Ok(None) };
+    /// The record of a call whose end the tape has come to; false if it is there.
+    async fn close(&mut self, tx: &mut Tx, end: &Event, tally: &mut Tally) -> Result<bool, StoreError> {
+        let Some(call) = end.call.map(|call| call.to_string()) else { return Ok(false) };
         let is_open: Option<i64> =
             sqlx::query_scalar("SELECT 1 FROM open_calls WHERE call = ?").bind(&call).fetch_optional(&mut **tx).await?;
         if is_open.is_none() {
-            return Ok(None);
+            return Ok(false);
         }
         let merge = match self.open.remove(&call) {
             Some(merge) => merge,
             None => load(tx, &call).await?,
         };
-        let Some(record) = merge.record(&call, &self.node, None) else { return Ok(None) };
+        let Some(record) = merge.record(&call, &self.node, None) else { return Ok(false) };
         write_record(tx, &record, merge.started_at(), None).await?;
-        Ok(Some(record))
+        tally.add(&record, merge.setup());
+        Ok(true)
     }
 
     /// Closes the calls that no engine can end any more: those from before the snapshot that `is_up` does not know. `seen_until` is

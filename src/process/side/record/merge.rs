@@ -4,6 +4,7 @@
 //! neither depends on the order of arrival.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::base::time::UnixTime;
 use crate::process::side::clock;
@@ -175,6 +176,12 @@ impl Merge {
             cause,
             legs: self.legs.iter().map(|(number, leg)| leg.record(*number)).collect(),
         })
+    }
+
+    /// From the INVITE until something rang or answered.
+    pub(crate) fn setup(&self) -> Option<Duration> {
+        let rang_at = self.ringing.at().or_else(|| self.answered.at())?;
+        Some(rang_at.since(self.started.at()?))
     }
 
     pub(crate) fn started_at(&self) -> Option<UnixTime> {

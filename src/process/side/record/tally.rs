@@ -4,13 +4,13 @@
 //! the records are for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::process::side::clock;
 use crate::process::side::record::cdr::Cdr;
 use crate::process::side::record::cdr::CdrMedia;
 
-/// Upper bounds of call durations, in microseconds.
-pub(crate) const DURATION_BOUNDS: &[u64] = &[
+// Upper bounds, in millionths of a second or of a point.
+const DURATION_BOUNDS: &[u64] = &[
     1_000_000,
     5_000_000,
     15_000_000,
@@ -22,15 +22,11 @@ pub(crate) const DURATION_BOUNDS: &[u64] = &[
     3_600_000_000,
     7_200_000_000,
 ];
-/// Upper bounds of jitter, in microseconds.
-pub(crate) const JITTER_BOUNDS: &[u64] = &[500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000];
-/// Upper bounds of the time until something rings, in microseconds.
-pub(crate) const SETUP_BOUNDS: &[u64] =
-    &[50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
-/// Upper bounds of scores, in millionths.
-pub(crate) const SCORE_BOUNDS: &[u64] = &[1_500_000, 2_000_000, 2_500_000, 3_000_000, 3_500_000, 4_000_000, 4_300_000];
+const JITTER_BOUNDS: &[u64] = &[500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000];
+const SETUP_BOUNDS: &[u64] = &[50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+const SCORE_BOUNDS: &[u64] = &[1_500_000, 2_000_000, 2_500_000, 3_000_000, 3_500_000, 4_000_000, 4_300_000];
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// By direction and reason.
     pub(crate) ended: BTreeMap<(String, &'static str), u64>,
@@ -45,28 +41,43 @@ pub(crate) struct Tally {
     pub(crate) lost: u64,
 }
 
-/// How values lie, in millionths of what is shown; the bounds are the reader's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How many values lie below each bound and above the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spread {
-    /// Value by value range: below each bound, and one more.
-    pub(crate) counts: BTreeMap<usize, u64>,
+    /// In millionths, like `sum`.
+    pub(crate) bounds: &'static [u64],
+    /// One more than bounds.
+    pub(crate) counts: Vec<u64>,
     pub(crate) sum: u64,
 }
 
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            ended: BTreeMap::new(),
+            setup: Spread::new(SETUP_BOUNDS),
+            talked: Spread::new(DURATION_BOUNDS),
+            jitter: Spread::new(JITTER_BOUNDS),
+            scores: Spread::new(SCORE_BOUNDS),
+            lost: 0,
+        }
+    }
+}
+
 impl Tally {
-    pub(crate) fn add(&mut self, record: &Cdr) {
+    /// `setup`: from the INVITE until something rang or answered, if anything did.
+    pub(crate) fn add(&mut self, record: &Cdr, setup: Option<Duration>) {
         *self.ended.entry((record.direction.clone(), reason(record))).or_default() += 1;
-        let rang_at = record.ringing_at.as_deref().or(record.answered_at.as_deref()).and_then(clock::parse);
-        if let (Some(rang_at), Some(started_at)) = (rang_at, clock::parse(&record.started_at)) {
-            self.setup.add(rang_at.since(started_at).as_micros() as u64, SETUP_BOUNDS);
+        if let Some(setup) = setup {
+            self.setup.add(setup.as_micros() as u64);
         }
         if record.answered_at.is_some() {
-            self.talked.add(record.talk_ms.saturating_mul(1_000), DURATION_BOUNDS);
+            self.talked.add(record.talk_ms.saturating_mul(1_000));
         }
         for media in record.legs.iter().flat_map(|leg| &leg.media).filter(|media| media.packets > 0) {
             self.lost += media.lost;
-            self.jitter.add((media.jitter_ms * 1_000.0) as u64, JITTER_BOUNDS);
-            self.scores.add((score(media) * 1e6) as u64, SCORE_BOUNDS);
+            self.jitter.add((media.jitter_ms * 1_000.0) as u64);
+            self.scores.add((score(media) * 1e6) as u64);
         }
     }
 
@@ -83,14 +94,19 @@ impl Tally {
 }
 
 impl Spread {
-    fn add(&mut self, value: u64, bounds: &[u64]) {
-        *self.counts.entry(bounds.partition_point(|bound| *bound < value)).or_default() += 1;
+    fn new(bounds: &'static [u64]) -> Self {
+        Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0 }
+    }
+
+    fn add(&mut self, value: u64) {
+        let place = self.bounds.partition_point(|bound| *bound < value);
+        self.counts.iter_mut().skip(place).take(1).for_each(|count| *count += 1);
         self.sum = self.sum.saturating_add(value);
     }
 
     fn merge(&mut self, other: &Self) {
-        for (place, count) in &other.counts {
-            *self.counts.entry(*place).or_default() += count;
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
         }
         self.sum = self.sum.saturating_add(other.sum);
     }
