@@ -384,6 +384,14 @@ mod tests {
         assert!(!receives(&port));
         send();
         assert!(receives(&port));
+    }
+
+    #[test]
+    fn media_is_marked_for_expedited_forwarding() {
+        let free = UdpSocket::bind(("::1", 0)).unwrap().local_addr().unwrap();
+        let port = rtp_socket(free.ip(), free.port()).unwrap();
+        assert_eq!(socket2::SockRef::from(&port).tclass_v6().unwrap(), EXPEDITED);
+        let (port, _) = self::port();
         assert_eq!(socket2::SockRef::from(&port).tos_v4().unwrap(), EXPEDITED);
     }
 
