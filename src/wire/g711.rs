@@ -3,6 +3,8 @@
 //! Decoding is by table. Encoding follows the decision values of tables 1 and 2 of the recommendation; a sample that lies on one goes
 //! the way the ITU's reference software (G.191) lets it go.
 
+pub mod quality;
+
 use serde::Deserialize;
 use serde::Serialize;
 

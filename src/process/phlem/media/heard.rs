@@ -8,7 +8,7 @@ use crate::process::phlem::media::frame::Found;
 use crate::process::phlem::media::frame::Side;
 use crate::process::phlem::media::frame::Stamp;
 use crate::process::phlem::media::frame::Time;
-use crate::process::phlem::media::quality;
+use crate::wire::g711::quality;
 
 /// Frames back from the newest that are told apart; what is older still counts as having been there: 2.5 s.
 const WINDOW: u32 = u128::BITS;

@@ -5,7 +5,6 @@ pub mod check;
 mod digits;
 pub mod frame;
 mod heard;
-pub mod quality;
 pub mod recording;
 pub mod speech;
 mod synthesis;
