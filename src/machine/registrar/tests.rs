@@ -210,6 +210,25 @@ fn bindings_expire_on_the_grid_and_not_before() {
 }
 
 #[test]
+fn each_binding_of_a_phone_ends_by_itself_and_a_refresh_moves_nothing() {
+    let mut world = World::new(1);
+    let mut caller = Caller::new("1000", PEER);
+    caller.send(&mut world, "Contact: <sip:late@h>;expires=180\r\n");
+    caller.send(&mut world, "Contact: <sip:early@h>;expires=60\r\n");
+    world.wait(seconds(30));
+    let looks = world.registrar.indexes.looks.clone();
+    caller.send(&mut world, "Contact: <sip:early@h>;expires=60\r\n");
+    assert_eq!(world.registrar.indexes.looks, looks);
+    told(&mut world);
+    for (after, ended) in [(59, None), (2, Some("early")), (88, None), (2, Some("late"))] {
+        world.wait(seconds(after));
+        let expected: Vec<_> = ended.iter().map(|name| format!("-sip:{name}@h expired")).collect();
+        let told: Vec<_> = told(&mut world).into_iter().filter(|line| line.starts_with('-')).collect();
+        assert_eq!(told, expected, "after {after} s more");
+    }
+}
+
+#[test]
 fn a_wall_clock_that_jumps_expires_nobody() {
     let mut world = World::new(1);
     Caller::new("1000", PEER).send(&mut world, "Contact: <sip:a@h>;expires=120\r\n");
