@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::base::id::Handle;
 use crate::base::id::ShardId;
+use crate::wire::sip::Transport;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Flow {
@@ -36,13 +37,13 @@ impl Flow {
         self.connection.is_some()
     }
 
-    pub fn transport(&self) -> &'static str {
-        if self.is_reliable() { "tcp" } else { "udp" }
+    pub fn transport(&self) -> Transport {
+        if self.is_reliable() { Transport::Tcp } else { Transport::Udp }
     }
 }
 
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.transport(), self.peer)
+        write!(f, "{}:{}", self.transport().word(), self.peer)
     }
 }

@@ -4,6 +4,8 @@
 //! [`FromEngine::SnapshotEnd`], then events and changes as they come. Events are here for those who watch: what is durable and in
 //! order is the tape, and side takes each event from whichever is first.
 
+use std::net::SocketAddr;
+
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,10 +15,11 @@ use crate::base::id::ShardId;
 use crate::base::limit::LINK_FRAME_BYTES_MAX;
 use crate::base::time::UnixTime;
 use crate::wire::event::Event;
+use crate::wire::sip::Transport;
 use crate::wire::tape::Track;
 
 /// The format both ends must speak.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromEngine {
@@ -118,9 +121,9 @@ pub struct Registration {
     pub tenant: String,
     pub user: String,
     pub contact: String,
-    pub transport: String,
+    pub transport: Transport,
     /// Where it was seen to come from.
-    pub received: String,
+    pub received: SocketAddr,
     pub expires_at: UnixTime,
     pub user_agent: String,
 }

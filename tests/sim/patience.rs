@@ -10,6 +10,7 @@ use std::time::Duration;
 use tipring::base::id::CallId;
 use tipring::base::time::Instant;
 use tipring::wire::event::Body;
+use tipring::wire::sip::Transport;
 
 use crate::world::World;
 
@@ -125,7 +126,7 @@ fn registrations(world: &World) {
         assert_eq!(registrations.len(), shard.registrar().len(), "bindings and their number");
         for registration in registrations {
             let over = |stream: &&crate::stream::Stream| {
-                registration.transport == "tcp" && stream.flow.peer.to_string() == registration.received
+                registration.transport == Transport::Tcp && stream.flow.peer == registration.received
             };
             let stream = world.streams.iter().find(over);
             let is_gone = stream.is_some_and(|stream| stream.is_known_gone(world.now));

@@ -78,11 +78,12 @@ pub fn admit<'a>(
         Reading::Stale => return Admission::Challenge { stale: true },
     };
     let user = claim.user.as_bytes();
-    let standing = standing(claim, flow, shared, registrar);
+    let named = digest::named(claim, request, shared);
+    let standing = named.phone.map_or(Standing::Stranger, |phone| registrar.standing(&phone.tenant, &phone.user, flow));
     if limit.attempt(flow.peer, user, standing, now.instant, shared) == source_limit::Verdict::Slow {
         return Admission::Silence;
     }
-    match digest::judge(claim, request, shared) {
+    match digest::judge(claim, request, named, shared) {
         digest::Verdict::Right { phone, count } => {
             limit.succeeded(flow.peer, user, standing, shared);
             match registrar.use_nonce(phone, claim.nonce, count, now) {
@@ -93,20 +94,14 @@ pub fn admit<'a>(
         digest::Verdict::Wrong(wrong) => {
             let bindings = registrar.bindings_of_source(flow.peer.ip());
             limit.failed(flow.peer, user, standing, bindings, now.instant, shared);
-            push_failed(claim, flow, wrong.cause(), shared, out);
+            push_failed(claim, flow, wrong.cause(), named.phone, out);
             Admission::Challenge { stale: false }
         }
     }
 }
 
-fn standing(claim: &Claim<'_>, flow: &Flow, shared: Shared<'_>, registrar: &Registrar) -> Standing {
-    let phone = shared.directory.phone_of_credential(&claim.realm, &claim.user, None);
-    phone.map_or(Standing::Stranger, |phone| registrar.standing(&phone.tenant, &phone.user, flow))
-}
-
 /// The one line that a ban list outside may act on.
-fn push_failed(claim: &Claim<'_>, flow: &Flow, cause: &str, shared: Shared<'_>, out: &mut Outbox) {
-    let phone = shared.directory.phone_of_credential(&claim.realm, &claim.user, None);
+fn push_failed(claim: &Claim<'_>, flow: &Flow, cause: &str, phone: Option<&Phone>, out: &mut Outbox) {
     let tenant = phone.map_or(String::new(), |phone| phone.tenant.clone());
     let user = claim.user.chars().filter(|letter| !letter.is_control()).take(64).collect();
     let source = flow.peer.ip().to_canonical().to_string();

@@ -29,7 +29,6 @@ use crate::wire::sip::Credentials;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Host;
 use crate::wire::sip::Message;
-use crate::wire::sip::Method;
 
 pub use challenge::challenge;
 
@@ -116,18 +115,31 @@ pub fn read<'m>(request: &Message<'m>, source: IpAddr, now: UnixTime, shared: Sh
     reading
 }
 
+/// Whom credentials name.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    pub phone: Option<&'a Phone>,
+    /// The phone's, else that of the sender's address.
+    tenant: Option<&'a Tenant>,
+}
+
+/// Finds the phone of a claim, and the tenant whose rules hold for it.
+pub fn named<'a>(claim: &Claim<'_>, request: &Message<'_>, shared: Shared<'a>) -> Named<'a> {
+    let likely = sender_host(request).and_then(|host| tenant_of_host(shared, host));
+    let has_plain_name = !claim.credentials.userhash && claim.credentials.username_extended.is_none();
+    let phone = shared.directory.phone_of_credential(&claim.realm, &claim.user, likely).filter(|_| has_plain_name);
+    Named { phone, tenant: phone.and_then(|phone| shared.directory.tenant(&phone.tenant)).or(likely) }
+}
+
 /// Verifies a claim. One digest is computed whatever comes.
-pub fn judge<'a>(claim: &Claim<'_>, request: &Message<'_>, shared: Shared<'a>) -> Verdict<'a> {
+pub fn judge<'a>(claim: &Claim<'_>, request: &Message<'_>, named: Named<'a>, shared: Shared<'_>) -> Verdict<'a> {
     let Some(line) = request.request() else { return Verdict::Wrong(Wrong::User) };
     let credentials = &claim.credentials;
-    let likely = sender_host(request).and_then(|host| tenant_of_host(shared, host));
-    let has_plain_name = !credentials.userhash && credentials.username_extended.is_none();
-    let phone = shared.directory.phone_of_credential(&claim.realm, &claim.user, likely).filter(|_| has_plain_name);
-    let tenant = phone.and_then(|phone| shared.directory.tenant(&phone.tenant)).or(likely);
+    let Named { phone, tenant } = named;
     // RFC 7616 §3.4: without "algorithm" it is MD5.
-    let named = credentials.algorithm.map_or(Some(Algorithm::Md5), Algorithm::parse);
+    let asked = credentials.algorithm.map_or(Some(Algorithm::Md5), Algorithm::parse);
     let algorithm =
-        named.filter(|named| offered(tenant, shared).contains(named) && is_qop_offered(credentials, *named));
+        asked.filter(|asked| offered(tenant, shared).contains(asked) && is_qop_offered(credentials, *asked));
     let secret = phone.and_then(|phone| response::secret_of(&phone.ha1, algorithm?));
     let is_right = response::is_right(credentials, algorithm.unwrap_or(Algorithm::Md5), line.name, secret);
     match phone {
@@ -163,10 +175,8 @@ fn offered(tenant: Option<&Tenant>, shared: Shared<'_>) -> ArrayVec<Algorithm, A
     offered
 }
 
-/// The host of the address that says who sends: To of a REGISTER, else From.
 fn sender_host<'m>(request: &Message<'m>) -> Option<Host<'m>> {
-    let address = if request.method() == Method::Register { request.to() } else { request.from() };
-    address.ok()?.parse_uri().ok()?.host()
+    request.sender_uri().ok()?.host()
 }
 
 /// The realm that a sender with this host is challenged for; a domain that is nobody's is challenged as if it were a tenant's.

@@ -17,8 +17,8 @@ use crate::machine::registrar::Registrar;
 use crate::machine::source_limit::SourceLimit;
 use crate::wire::link::Phone;
 use crate::wire::sip::Message;
-use crate::wire::sip::Method;
 use crate::wire::sip::Status;
+use crate::wire::sip::Uri;
 
 /// What the gate looks at and writes into.
 pub(super) struct Gate<'a, 's> {
@@ -88,8 +88,7 @@ impl<'s> Gate<'_, 's> {
 
     /// From (REGISTER: To) must be the authenticated phone's own.
     fn speaks_for(&self, phone: &Phone, request: &Message<'_>) -> bool {
-        let party = if request.method() == Method::Register { request.to() } else { request.from() };
-        let uri = party.ok().and_then(|party| party.parse_uri().ok()).and_then(|uri| uri.sip());
+        let uri = request.sender_uri().ok().and_then(Uri::sip);
         uri.is_some_and(|uri| address::is_own(self.shared, phone, uri))
     }
 }

@@ -75,8 +75,6 @@ use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 use crate::wire::sip::Scan;
 use crate::wire::sip::Status;
-use crate::wire::sip::Transport;
-use crate::wire::sip::Uri;
 use crate::wire::sip::scan;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -265,8 +263,7 @@ impl Exchange {
             self.counts.keep_alives += 1;
             return;
         }
-        let transport = if flow.is_reliable() { Transport::Tcp } else { Transport::Udp };
-        match scan(bytes, transport) {
+        match scan(bytes, flow.transport()) {
             Scan::Ok(message) if message.is_request() => {
                 self.counts.request(message.method());
                 self.on_request(flow, &message, is_first_reader, now, shared, out);
@@ -724,7 +721,7 @@ fn invitation<'a>(
     bound: Option<Bound>,
     shared: Shared<'_>,
 ) -> Option<Invite<'a>> {
-    let uri = Uri::parse(message.request()?.uri).ok()?;
+    let uri = message.request_uri().ok()?;
     let tenant = shared.directory.tenant(&phone.tenant)?;
     let caller = CallerIdentity {
         tenant: phone.tenant.clone(),

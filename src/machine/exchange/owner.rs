@@ -6,7 +6,6 @@ use crate::machine::exchange::who;
 use crate::machine::locator::Locator;
 use crate::machine::outbox::Aor;
 use crate::wire::sip::Message;
-use crate::wire::sip::Method;
 
 /// The shard whose phone this is: keyed, so that nobody can aim at one shard.
 pub fn shard_of(aor: &Aor, shared: Shared<'_>) -> ShardId {
@@ -30,8 +29,7 @@ pub(super) fn of_request(message: &Message<'_>, shared: Shared<'_>) -> ShardId {
     if shared.settings.shards <= 1 {
         return ShardId(0);
     }
-    let party = if message.method() == Method::Register { message.to() } else { message.from() };
-    let aor = party.ok().and_then(|party| party.parse_uri().ok()).and_then(|uri| who::aor_of(uri, shared));
+    let aor = message.sender_uri().ok().and_then(|uri| who::aor_of(uri, shared));
     match aor {
         Some(aor) => shard_of(&aor, shared),
         None => pick(shared.settings.secrets.hash.hash(&[message.call_id()]), shared),

@@ -42,8 +42,7 @@ pub(super) fn check(message: &Message<'_>) -> Result<(), Refusal> {
         return Err(Refusal::status(Status::TOO_MANY_HOPS));
     }
     // RFC 3261 §8.2.2.1: "If the Request-URI uses a scheme not supported by the UAS, it SHOULD reject the request with a 416".
-    let uri = message.request().and_then(|request| Uri::parse(request.uri).ok());
-    if matches!(uri, Some(Uri::Other(_))) {
+    if matches!(message.request_uri(), Ok(Uri::Other(_))) {
         return Err(Refusal::status(Status::UNSUPPORTED_URI_SCHEME));
     }
     check_extensions(message)

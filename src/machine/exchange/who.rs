@@ -23,7 +23,7 @@ pub(super) fn aor_of(uri: Uri<'_>, shared: Shared<'_>) -> Option<Aor> {
 
 /// The address of record that a REGISTER is about, known or not.
 pub(super) fn registered(request: &Message<'_>, shared: Shared<'_>) -> Option<Aor> {
-    aor_of(request.to().ok()?.parse_uri().ok()?, shared)
+    aor_of(request.sender_uri().ok()?, shared)
 }
 
 /// Whom a caller reaches.

@@ -119,8 +119,8 @@ impl Binding {
             tenant: tenant.to_owned(),
             user: user.to_owned(),
             contact: self.contact().to_owned(),
-            transport: self.flow.transport().to_owned(),
-            received: self.flow.peer.to_string(),
+            transport: self.flow.transport(),
+            received: self.flow.peer,
             expires_at: self.expires_unix,
             user_agent: self.user_agent().to_owned(),
         }

@@ -58,6 +58,7 @@ enum Refusal {
 /// One change that the request asks for.
 struct Change<'m> {
     contact: &'m str,
+    uri: Uri<'m>,
     instance: &'m str,
     reg_id: u32,
     q: u16,
@@ -202,7 +203,7 @@ impl Registered {
         bounds: &RegistrationBounds,
     ) -> Result<Change<'m>, Refusal> {
         let contact = std::str::from_utf8(address.uri).map_err(|_| Refusal::Bad("Malformed Contact"))?;
-        address.parse_uri().map_err(|_| Refusal::Bad("Malformed Contact"))?;
+        let uri = address.parse_uri().map_err(|_| Refusal::Bad("Malformed Contact"))?;
         if contact.len() > CONTACT_BYTES_MAX {
             return Err(Refusal::Bad("Contact too long"));
         }
@@ -219,7 +220,7 @@ impl Registered {
             return Err(Refusal::TooBrief);
         }
         let expires = expires.min(bounds.expires_max);
-        Ok(Change { contact, instance, reg_id, q: address.q().unwrap_or(1000), expires, is_new: old.is_none() })
+        Ok(Change { contact, uri, instance, reg_id, q: address.q().unwrap_or(1000), expires, is_new: old.is_none() })
     }
 
     /// True if the oldest binding had to go for it: a phone that restarts behind a NAT leaves dead ones at each new port.
@@ -301,7 +302,7 @@ fn parts<'a>(change: &Change<'a>, origin: &'a Origin<'_>, granted: Duration, now
         cseq: origin.cseq,
         reg_id: change.reg_id,
         q: change.q,
-        behind_nat: is_behind_nat(change.contact, origin),
+        behind_nat: is_behind_nat(change.uri, origin),
         expires: on_grid(now.instant + granted),
         expires_unix: now.unix + granted,
     }
@@ -391,13 +392,12 @@ fn is_via_foreign(request: &Message<'_>, flow: &Flow) -> bool {
 }
 
 /// Only UDP mappings need us; what came through a proxy is the proxy's to keep open.
-fn is_behind_nat(contact: &str, origin: &Origin<'_>) -> bool {
+fn is_behind_nat(contact: Uri<'_>, origin: &Origin<'_>) -> bool {
     if origin.flow.is_reliable() || !origin.path.is_empty() {
         return false;
     }
     let source = origin.flow.peer.ip().to_canonical();
-    let contact = Uri::parse(contact.as_bytes()).ok().and_then(Uri::sip);
-    let contact_is_foreign = contact.is_some_and(|uri| {
+    let contact_is_foreign = contact.sip().is_some_and(|uri| {
         uri.ip().is_some_and(|ip| ip != source || uri.port.unwrap_or(5060) != origin.flow.peer.port())
     });
     origin.via_is_foreign || contact_is_foreign

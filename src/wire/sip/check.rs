@@ -3,10 +3,10 @@
 //! What needs the directory, the body's content or a list of built methods is not judged here.
 
 use crate::base::limit::SIP_MESSAGE_BYTES_MAX;
-use crate::wire::sip::CSeq;
 use crate::wire::sip::Contact;
 use crate::wire::sip::DropReason;
 use crate::wire::sip::HeaderId;
+use crate::wire::sip::Malformed;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 use crate::wire::sip::NameAddr;
@@ -16,7 +16,6 @@ use crate::wire::sip::StartLine;
 use crate::wire::sip::Status;
 use crate::wire::sip::Transport;
 use crate::wire::sip::Uri;
-use crate::wire::sip::Via;
 use crate::wire::sip::syntax;
 
 /// What is wrong with a message.
@@ -74,7 +73,7 @@ pub(crate) fn verdict(mut message: Message<'_>, found: Option<Fault>, transport:
     let length = cut_body(&mut message, transport);
     let fault = found.or_else(|| length.err()).or_else(|| faulty_header(&message).err());
     let fault = match (fault, message.start) {
-        (None, StartLine::Request(request)) => faulty_request_uri(request).err(),
+        (None, StartLine::Request(_)) => faulty_request_uri(&message).err(),
         (fault, _) => fault,
     };
     match (fault, message.start) {
@@ -117,11 +116,11 @@ fn cut_body(message: &mut Message<'_>, transport: Transport) -> Result<(), Fault
 }
 
 fn faulty_header(message: &Message<'_>) -> Result<(), Fault> {
-    let via = required(message, HeaderId::Via)?;
-    let (top, _) = syntax::split_at_comma(via).unwrap_or((via, &[]));
-    Via::parse(top).map_err(|_| Fault::Malformed(HeaderId::Via))?;
-    faulty_address(message, HeaderId::From)?;
-    faulty_address(message, HeaderId::To)?;
+    let read = &message.essentials;
+    required(message, HeaderId::Via)?;
+    read.top_via.map_err(|_| Fault::Malformed(HeaderId::Via))?;
+    faulty_address(message, HeaderId::From, read.from, read.from_uri)?;
+    faulty_address(message, HeaderId::To, read.to, read.to_uri)?;
     let call_id = required(message, HeaderId::CallId)?;
     if call_id.iter().any(|byte| syntax::is_space(*byte) || *byte < b' ' || *byte == 0x7F) {
         return Err(Fault::Malformed(HeaderId::CallId));
@@ -142,9 +141,15 @@ fn required<'a>(message: &Message<'a>, id: HeaderId) -> Result<&'a [u8], Fault> 
     }
 }
 
-fn faulty_address(message: &Message<'_>, id: HeaderId) -> Result<(), Fault> {
-    let address = NameAddr::parse(required(message, id)?).map_err(|_| Fault::Malformed(id))?;
-    let uri = address.parse_uri().map_err(|_| Fault::Malformed(id))?;
+fn faulty_address<'a>(
+    message: &Message<'a>,
+    id: HeaderId,
+    address: Result<NameAddr<'a>, Malformed>,
+    uri: Result<Uri<'a>, Malformed>,
+) -> Result<(), Fault> {
+    required(message, id)?;
+    let address = address.map_err(|_| Fault::Malformed(id))?;
+    let uri = uri.map_err(|_| Fault::Malformed(id))?;
     // RFC 3261 §10.2: the To of a REGISTER "MUST be a SIP URI or SIPS URI".
     let is_addressable = id != HeaderId::To || uri.sip().is_some() || message.method() != Method::Register;
     let has_whole_tag = address.params.get("tag").is_none_or(|tag| !tag.is_empty());
@@ -152,7 +157,8 @@ fn faulty_address(message: &Message<'_>, id: HeaderId) -> Result<(), Fault> {
 }
 
 fn faulty_cseq(message: &Message<'_>) -> Result<(), Fault> {
-    let cseq = CSeq::parse(required(message, HeaderId::CSeq)?).map_err(|_| Fault::Malformed(HeaderId::CSeq))?;
+    required(message, HeaderId::CSeq)?;
+    let cseq = message.cseq().map_err(|_| Fault::Malformed(HeaderId::CSeq))?;
     match message.start {
         StartLine::Request(request) if request.name == cseq.name => Ok(()),
         StartLine::Request(Request { method: Method::Other, .. }) => Err(Fault::UnknownMethod),
@@ -203,8 +209,8 @@ fn faulty_routes(message: &Message<'_>, id: HeaderId) -> Result<(), Fault> {
 }
 
 /// RFC 3261 §8.2.2.1: "If the Request-URI uses a scheme not supported by the UAS, it SHOULD reject the request with a 416".
-fn faulty_request_uri(request: Request<'_>) -> Result<(), Fault> {
-    match Uri::parse(request.uri) {
+fn faulty_request_uri(message: &Message<'_>) -> Result<(), Fault> {
+    match message.request_uri() {
         // RFC 3261 §19.1.1, table 1: a Request-URI has no headers.
         Ok(Uri::Sip(uri)) if uri.headers.is_some() => Err(Fault::RequestUri),
         Ok(Uri::Sip(_) | Uri::Tel(_)) => Ok(()),

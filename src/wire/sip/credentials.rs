@@ -53,31 +53,32 @@ impl<'a> Credentials<'a> {
         let mut found = Self::default();
         let mut seen = Seen::default();
         while let Some((name, value)) = params.next()? {
-            seen.mark(name, CREDENTIAL_NAMES)?;
-            found.take(name, value)?;
+            if let Some(known) = seen.mark(name, CREDENTIAL_NAMES)? {
+                found.take(known, value)?;
+            }
         }
         let has_user = seen.has("username", CREDENTIAL_NAMES) || found.username_extended.is_some();
         let has_rest = ["realm", "nonce", "uri", "response"].iter().all(|name| seen.has(name, CREDENTIAL_NAMES));
         if has_user && has_rest { Ok(Some(found)) } else { Err(Malformed::Credentials) }
     }
 
-    fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Malformed> {
-        match lower(name).as_slice() {
-            b"username" => self.username = value,
-            b"username*" => self.username_extended = Some(value),
-            b"realm" => self.realm = value,
-            b"nonce" => self.nonce = value,
-            b"uri" => self.uri = value,
-            b"response" => self.response = value,
-            b"algorithm" => self.algorithm = Some(value),
-            b"cnonce" => self.cnonce = Some(value),
-            b"opaque" => self.opaque = Some(value),
-            b"qop" => self.qop = Some(value),
-            b"nc" => {
+    fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), Malformed> {
+        match name {
+            "username" => self.username = value,
+            "username*" => self.username_extended = Some(value),
+            "realm" => self.realm = value,
+            "nonce" => self.nonce = value,
+            "uri" => self.uri = value,
+            "response" => self.response = value,
+            "algorithm" => self.algorithm = Some(value),
+            "cnonce" => self.cnonce = Some(value),
+            "opaque" => self.opaque = Some(value),
+            "qop" => self.qop = Some(value),
+            "nc" => {
                 self.nc = Some(hex_u32(value).ok_or(Malformed::Credentials)?);
                 self.nc_text = Some(value);
             }
-            b"userhash" => self.userhash = value.eq_ignore_ascii_case(b"true"),
+            "userhash" => self.userhash = value.eq_ignore_ascii_case(b"true"),
             _ => {}
         }
         Ok(())
@@ -94,23 +95,24 @@ impl<'a> Challenge<'a> {
         let mut found = Self::default();
         let mut seen = Seen::default();
         while let Some((name, value)) = params.next()? {
-            seen.mark(name, CHALLENGE_NAMES)?;
-            found.take(name, value);
+            if let Some(known) = seen.mark(name, CHALLENGE_NAMES)? {
+                found.take(known, value);
+            }
         }
         let has_all = ["realm", "nonce"].iter().all(|name| seen.has(name, CHALLENGE_NAMES));
         if has_all { Ok(Some(found)) } else { Err(Malformed::Credentials) }
     }
 
-    fn take(&mut self, name: &[u8], value: &'a [u8]) {
-        match lower(name).as_slice() {
-            b"realm" => self.realm = value,
-            b"nonce" => self.nonce = value,
-            b"algorithm" => self.algorithm = Some(value),
-            b"opaque" => self.opaque = Some(value),
-            b"qop" => self.qop = Some(value),
-            b"domain" => self.domain = Some(value),
-            b"stale" => self.stale = value.eq_ignore_ascii_case(b"true"),
-            b"userhash" => self.userhash = value.eq_ignore_ascii_case(b"true"),
+    fn take(&mut self, name: &str, value: &'a [u8]) {
+        match name {
+            "realm" => self.realm = value,
+            "nonce" => self.nonce = value,
+            "algorithm" => self.algorithm = Some(value),
+            "opaque" => self.opaque = Some(value),
+            "qop" => self.qop = Some(value),
+            "domain" => self.domain = Some(value),
+            "stale" => self.stale = value.eq_ignore_ascii_case(b"true"),
+            "userhash" => self.userhash = value.eq_ignore_ascii_case(b"true"),
             _ => {}
         }
     }
@@ -144,16 +146,18 @@ const CHALLENGE_NAMES: &[&str] = &["realm", "nonce", "algorithm", "opaque", "qop
 struct Seen(u32);
 
 impl Seen {
-    fn mark(&mut self, name: &[u8], names: &[&str]) -> Result<(), Malformed> {
-        let Some(at) = names.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name)) else {
-            return Ok(());
+    /// The name as it stands among `names`, if it does.
+    fn mark(&mut self, name: &[u8], names: &[&'static str]) -> Result<Option<&'static str>, Malformed> {
+        let mut known = names.iter().enumerate();
+        let Some((at, known)) = known.find(|(_, known)| known.as_bytes().eq_ignore_ascii_case(name)) else {
+            return Ok(None);
         };
         let bit = 1u32.wrapping_shl(u32::try_from(at).unwrap_or(0));
         if self.0 & bit != 0 {
             return Err(Malformed::Credentials);
         }
         self.0 |= bit;
-        Ok(())
+        Ok(Some(known))
     }
 
     fn has(&self, name: &str, names: &[&str]) -> bool {
@@ -162,11 +166,6 @@ impl Seen {
             .position(|known| *known == name)
             .is_some_and(|at| self.0 & 1u32.wrapping_shl(u32::try_from(at).unwrap_or(0)) != 0)
     }
-}
-
-/// The name in lower case; no known name is longer.
-fn lower(name: &[u8]) -> arrayvec::ArrayVec<u8, 16> {
-    name.iter().take(16).map(u8::to_ascii_lowercase).collect()
 }
 
 /// The parameters after `Digest`, or `None` for another scheme.

@@ -9,6 +9,7 @@ use crate::wire::sip::Malformed;
 use crate::wire::sip::Method;
 use crate::wire::sip::NameAddr;
 use crate::wire::sip::Status;
+use crate::wire::sip::Uri;
 use crate::wire::sip::Via;
 use crate::wire::sip::params;
 use crate::wire::sip::syntax;
@@ -22,6 +23,19 @@ pub struct Message<'a> {
     pub(crate) spans: ArrayVec<Span, SIP_HEADERS_MAX>,
     pub(crate) present: u128,
     pub(crate) body: &'a [u8],
+    pub(crate) essentials: Essentials<'a>,
+}
+
+/// What everybody asks for, read once: whole in a message that scanned `Ok`.
+#[derive(Clone, Copy)]
+pub(crate) struct Essentials<'a> {
+    pub(crate) request_uri: Result<Uri<'a>, Malformed>,
+    pub(crate) top_via: Result<Via<'a>, Malformed>,
+    pub(crate) from: Result<NameAddr<'a>, Malformed>,
+    pub(crate) from_uri: Result<Uri<'a>, Malformed>,
+    pub(crate) to: Result<NameAddr<'a>, Malformed>,
+    pub(crate) to_uri: Result<Uri<'a>, Malformed>,
+    pub(crate) cseq: Result<CSeq<'a>, Malformed>,
 }
 
 /// Where one header field stands.
@@ -46,7 +60,7 @@ pub struct Request<'a> {
     pub method: Method,
     /// The method as it came, which `Method::Other` needs.
     pub name: &'a [u8],
-    /// The Request-URI; [`crate::wire::sip::Uri::parse`] reads it.
+    /// The Request-URI as it came; [`Message::request_uri`] is what it says.
     pub uri: &'a [u8],
 }
 
@@ -68,6 +82,33 @@ pub struct Field<'a> {
     pub value: &'a [u8],
     /// Name to end of line, all folds and the last CR LF included: fit to be copied as it is.
     pub line: &'a [u8],
+}
+
+impl<'a> Essentials<'a> {
+    /// Nothing has been read.
+    pub(crate) const MISSING: Self = Self {
+        request_uri: Err(Malformed::Uri),
+        top_via: Err(Malformed::Via),
+        from: Err(Malformed::NameAddr),
+        from_uri: Err(Malformed::Uri),
+        to: Err(Malformed::NameAddr),
+        to_uri: Err(Malformed::Uri),
+        cseq: Err(Malformed::CSeq),
+    };
+
+    pub(crate) fn read(message: &Message<'a>) -> Self {
+        let address = |id| message.header(id).ok_or(Malformed::NameAddr).and_then(NameAddr::parse);
+        let (from, to) = (address(HeaderId::From), address(HeaderId::To));
+        Self {
+            request_uri: message.request().ok_or(Malformed::Uri).and_then(|request| Uri::parse(request.uri)),
+            top_via: message.values(HeaderId::Via).next().ok_or(Malformed::Via).and_then(Via::parse),
+            from,
+            from_uri: from.and_then(NameAddr::parse_uri),
+            to,
+            to_uri: to.and_then(NameAddr::parse_uri),
+            cseq: message.header(HeaderId::CSeq).ok_or(Malformed::CSeq).and_then(CSeq::parse),
+        }
+    }
 }
 
 impl<'a> Message<'a> {
@@ -151,30 +192,47 @@ impl<'a> Message<'a> {
         self.spans.iter().map(|span| self.field(span))
     }
 
+    /// The Request-URI.
+    ///
+    /// # Errors
+    /// `Malformed::Uri`, which a request that scanned `Ok` never gives.
+    pub const fn request_uri(&self) -> Result<Uri<'a>, Malformed> {
+        self.essentials.request_uri
+    }
+
     /// The top Via.
     ///
     /// # Errors
     /// `Malformed::Via`, which a message that scanned `Ok` never gives.
-    pub fn top_via(&self) -> Result<Via<'a>, Malformed> {
-        self.values(HeaderId::Via).next().ok_or(Malformed::Via).and_then(Via::parse)
+    pub const fn top_via(&self) -> Result<Via<'a>, Malformed> {
+        self.essentials.top_via
     }
 
     /// # Errors
     /// `Malformed::NameAddr`, which a message that scanned `Ok` never gives.
-    pub fn from(&self) -> Result<NameAddr<'a>, Malformed> {
-        self.header(HeaderId::From).ok_or(Malformed::NameAddr).and_then(NameAddr::parse)
+    pub const fn from(&self) -> Result<NameAddr<'a>, Malformed> {
+        self.essentials.from
     }
 
     /// # Errors
     /// `Malformed::NameAddr`, which a message that scanned `Ok` never gives.
-    pub fn to(&self) -> Result<NameAddr<'a>, Malformed> {
-        self.header(HeaderId::To).ok_or(Malformed::NameAddr).and_then(NameAddr::parse)
+    pub const fn to(&self) -> Result<NameAddr<'a>, Malformed> {
+        self.essentials.to
+    }
+
+    /// The URI whose owner sends: of To in a REGISTER (RFC 3261 §10.2: "the address-of-record whose registration is to be created,
+    /// queried, or modified"), else of From.
+    ///
+    /// # Errors
+    /// `Malformed`, which a message that scanned `Ok` never gives.
+    pub fn sender_uri(&self) -> Result<Uri<'a>, Malformed> {
+        if self.method() == Method::Register { self.essentials.to_uri } else { self.essentials.from_uri }
     }
 
     /// # Errors
     /// `Malformed::CSeq`, which a message that scanned `Ok` never gives.
-    pub fn cseq(&self) -> Result<CSeq<'a>, Malformed> {
-        self.header(HeaderId::CSeq).ok_or(Malformed::CSeq).and_then(CSeq::parse)
+    pub const fn cseq(&self) -> Result<CSeq<'a>, Malformed> {
+        self.essentials.cseq
     }
 
     /// Empty only in a message that did not scan `Ok`.

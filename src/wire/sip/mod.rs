@@ -94,6 +94,18 @@ impl Transport {
             Self::Wss => "WSS",
         }
     }
+
+    /// The value of a URI's `transport` parameter (RFC 3261 §19.1.1, RFC 7118 §5.2).
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
 }
 
 /// A value that is not what its header demands.

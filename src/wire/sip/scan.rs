@@ -16,6 +16,7 @@ use crate::wire::sip::StartLine;
 use crate::wire::sip::Status;
 use crate::wire::sip::Transport;
 use crate::wire::sip::check;
+use crate::wire::sip::message::Essentials;
 use crate::wire::sip::message::Span;
 use crate::wire::sip::syntax;
 
@@ -62,9 +63,11 @@ pub fn scan(bytes: &[u8], transport: Transport) -> Scan<'_> {
         return Scan::Drop(DropReason::StartLine);
     };
     lines.fault = lines.fault.or(fault);
-    let mut message = Message { bytes, start, spans: ArrayVec::new(), present: 0, body: &[] };
+    let mut message =
+        Message { bytes, start, spans: ArrayVec::new(), present: 0, body: &[], essentials: Essentials::MISSING };
     read_fields(&mut lines, &mut message);
     message.body = bytes.get(lines.at..).unwrap_or_default();
+    message.essentials = Essentials::read(&message);
     check::verdict(message, lines.fault, transport)
 }
 

@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 
 use crate::wire::sip::Field;
 use crate::wire::sip::HeaderId;
+use crate::wire::sip::Malformed;
 use crate::wire::sip::Message;
-use crate::wire::sip::NameAddr;
 use crate::wire::sip::Status;
 use crate::wire::sip::Via;
 use crate::wire::sip::syntax;
@@ -88,7 +88,7 @@ pub fn response<'o>(
     let mut writer = status_line(out, status, reason);
     for (at, line) in request.headers(HeaderId::Via).enumerate() {
         if at == 0 {
-            writer.top_via(line, source);
+            writer.top_via(line, request.top_via(), source);
         } else {
             writer.header(HeaderId::Via, line);
         }
@@ -173,13 +173,13 @@ impl Writer<'_> {
         self.out.extend_from_slice(body);
     }
 
-    fn top_via(&mut self, line: &[u8], source: SocketAddr) {
+    fn top_via(&mut self, line: &[u8], via: Result<Via<'_>, Malformed>, source: SocketAddr) {
         let (top, rest) = match syntax::split_at_comma(line) {
             Some((top, rest)) => (syntax::trim(top), Some(rest)),
             None => (line, None),
         };
         push_name(self.out, HeaderId::Via.bytes());
-        match Via::parse(top) {
+        match via {
             Ok(via) => push_via(self.out, top, via, source),
             // A faulty Via is copied: its sender may still know it.
             Err(_) => push_clean(self.out, top),
@@ -193,7 +193,7 @@ impl Writer<'_> {
 
     fn to(&mut self, request: &Message<'_>, to_tag: Option<&str>) {
         let Some(value) = request.header(HeaderId::To) else { return };
-        let tagless = NameAddr::parse(value).is_ok_and(|to| to.tag().is_none());
+        let tagless = request.to().is_ok_and(|to| to.tag().is_none());
         match to_tag {
             Some(tag) if tagless => self.parts(HeaderId::To, &[value, b";tag=", tag.as_bytes()]),
             _ => self.header(HeaderId::To, value),

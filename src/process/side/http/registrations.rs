@@ -78,8 +78,8 @@ impl From<Registration> for RegistrationItem {
             tenant: found.tenant,
             user: found.user,
             contact: found.contact,
-            transport: found.transport,
-            received: found.received,
+            transport: found.transport.word().to_owned(),
+            received: found.received.to_string(),
             expires_at: clock::text(found.expires_at),
             user_agent: found.user_agent,
         }

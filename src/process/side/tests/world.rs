@@ -46,6 +46,7 @@ use crate::wire::link::FromEngine;
 use crate::wire::link::FromSide;
 use crate::wire::link::LiveCall;
 use crate::wire::link::Registration;
+use crate::wire::sip::Transport;
 use crate::wire::tape::Gap;
 use crate::wire::tape::Track;
 use crate::wire::tape::name::SegmentName;
@@ -369,8 +370,8 @@ pub(super) fn registration(tenant: &str, user: &str) -> Registration {
         tenant: tenant.to_owned(),
         user: user.to_owned(),
         contact: format!("sip:{user}@192.0.2.1"),
-        transport: "udp".to_owned(),
-        received: "192.0.2.1:5060".to_owned(),
+        transport: Transport::Udp,
+        received: SocketAddr::from(([192, 0, 2, 1], 5060)),
         expires_at: UnixTime::from_secs(4_000_000_000),
         user_agent: "phone".to_owned(),
     }
