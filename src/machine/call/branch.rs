@@ -261,6 +261,11 @@ impl Branch {
         self.transaction.handle_timeout(now, out) == Patience::Over
     }
 
+    /// Its INVITE's, and that of its CANCEL.
+    pub(super) fn transactions(&self) -> (&InviteClient, Option<&NonInviteClient>) {
+        (&self.transaction, self.cancel.as_ref())
+    }
+
     pub(super) fn is_settled(&self) -> bool {
         let cancelled = self.cancel.as_ref().is_none_or(NonInviteClient::is_terminated);
         let answered = self.state == State::Answered && !self.transaction.is_open();

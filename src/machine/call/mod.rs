@@ -6,6 +6,7 @@
 
 pub mod best_response;
 pub mod body;
+pub mod census;
 pub mod input;
 pub mod recording;
 pub mod trace;

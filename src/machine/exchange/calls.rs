@@ -19,6 +19,7 @@ use crate::base::timer::Alarm;
 use crate::base::timer::Wheel;
 use crate::machine::Shared;
 use crate::machine::call::Call;
+use crate::machine::call::census::Census;
 use crate::machine::call::input::CallInput;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::Invite;
@@ -49,6 +50,8 @@ pub(super) struct Calls {
     pub(super) faults: u64,
     /// The call of the last step.
     pub(super) concerned: Option<CallId>,
+    /// Of all calls.
+    pub(super) census: Census,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +60,8 @@ struct Entry {
     alarm: Alarm,
     /// As they stand in the index.
     connections: Vec<Flow>,
+    /// As it stands in the sum.
+    census: Census,
 }
 
 /// What a step of a call may use of its shard.
@@ -97,6 +102,7 @@ impl Calls {
             wheel: Wheel::new(now),
             faults: 0,
             concerned: None,
+            census: Census::default(),
         }
     }
 
@@ -162,7 +168,8 @@ impl Calls {
                 self.by_merge.insert(call.merge_key(), handle);
                 self.by_id.insert(call.id(), handle);
                 self.concerned = Some(call.id());
-                self.keep(handle, Entry { call: Box::new(call), alarm: Alarm::new(), connections: Vec::new() });
+                let (connections, census) = (Vec::new(), Census::default());
+                self.keep(handle, Entry { call: Box::new(call), alarm: Alarm::new(), connections, census });
             }
             Err(_) => {
                 out.truncate(mark);
@@ -243,6 +250,9 @@ impl Calls {
             self.by_connection.extend(connections.iter().map(|flow| (*flow, handle)));
             entry.connections = connections;
         }
+        let census = entry.call.census();
+        self.census.replace(&entry.census, &census);
+        entry.census = census;
         entry.alarm.set(entry.call.next_deadline(), handle, &mut self.wheel);
         self.table.put_back(handle, entry);
     }
@@ -256,6 +266,7 @@ impl Calls {
 
     fn remove(&mut self, handle: Handle, entry: &Entry, out: &mut Outbox) {
         let call = &entry.call;
+        self.census.replace(&entry.census, &Census::default());
         entry.connections.iter().for_each(|flow| _ = self.by_connection.remove(&(*flow, handle)));
         out.push(Output::Traced { call: call.id(), tenant: call.tenant().to_owned(), steps: call.trace() });
         self.table.remove(handle);

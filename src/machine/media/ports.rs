@@ -75,6 +75,14 @@ pub struct PortCounts {
     pub exhausted: u64,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStates {
+    pub in_use: u32,
+    /// In quarantine.
+    pub resting: u32,
+    pub free: u32,
+}
+
 impl PortPool {
     /// `pairs` in the order of their slots; what is beyond the limit is left out.
     pub fn new(mut pairs: Vec<Pair>) -> Self {
@@ -140,6 +148,14 @@ impl PortPool {
         !self.groups.is_empty() && self.groups.iter().all(|group| group.free.len() < 2)
     }
 
+    pub fn states(&self, now: Instant) -> PortStates {
+        // Freed last, last.
+        let free = |group: &Group| group.free.partition_point(|(_, from)| *from <= now) as u32;
+        let free = self.groups.iter().map(free).sum();
+        let in_use = self.counts.in_use;
+        PortStates { in_use, resting: self.counts.total - in_use - free, free }
+    }
+
     pub fn pair(&self, pair: PairId) -> Option<&Pair> {
         self.pairs.get(pair.0 as usize)
     }
@@ -174,10 +190,14 @@ mod tests {
         pool.free(second, start);
         pool.free(first, start + Duration::from_secs(1));
         pool.free(first, start + Duration::from_secs(1));
+        assert_eq!(pool.states(start), PortStates { in_use: 0, resting: 2, free: 0 });
         let almost = start + QUARANTINE - Duration::from_nanos(1);
         assert_eq!(pool.allocate(0, Family::Ipv4, almost), Err(PortError::Exhausted));
         assert_eq!(pool.allocate(0, Family::Ipv4, start + QUARANTINE), Ok(second));
         assert_eq!(pool.allocate(0, Family::Ipv4, start + QUARANTINE), Err(PortError::Exhausted));
+        assert_eq!(pool.states(start + QUARANTINE), PortStates { in_use: 1, resting: 1, free: 0 });
+        let rested = start + QUARANTINE + Duration::from_secs(1);
+        assert_eq!(pool.states(rested), PortStates { in_use: 1, resting: 0, free: 1 });
         assert_eq!(pool.allocate(0, Family::Ipv4, start + QUARANTINE + Duration::from_secs(1)), Ok(first));
         assert_eq!(pool.counts, PortCounts { total: 2, in_use: 2, allocated: 4, exhausted: 3 });
     }

@@ -104,6 +104,9 @@ impl DropReason {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayCounts {
+    /// Whatever became of them.
+    pub rtp_received: u64,
+    pub rtcp_received: u64,
     pub rtp_forwarded: u64,
     pub rtcp_forwarded: u64,
     pub bytes_forwarded: u64,
@@ -121,6 +124,15 @@ pub struct RelayCounts {
     pub announced: u64,
 }
 
+/// Streams that two parties have with each other, by what is done with them beside relaying.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    pub relayed: u32,
+    pub recorded: u32,
+    /// A party is told something, or will be when it can hear.
+    pub announced: u32,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Relay {
     settings: RelaySettings,
@@ -131,6 +143,8 @@ pub struct Relay {
     outputs: VecDeque<MediaOutput>,
     next_sweep: Instant,
     sweep_slice: usize,
+    /// As each slice was seen last.
+    sessions: [Sessions; SWEEP_SLICES],
     counts: RelayCounts,
     fork: Option<Fork>,
     /// Pairs that play, by when their next packet is due.
@@ -148,6 +162,7 @@ impl Relay {
             outputs: VecDeque::with_capacity(MEDIA_QUEUE_MAX),
             next_sweep: Instant::ZERO,
             sweep_slice: 0,
+            sessions: [Sessions::default(); SWEEP_SLICES],
             counts: RelayCounts::default(),
             fork: None,
             players: BTreeSet::new(),
@@ -166,6 +181,16 @@ impl Relay {
 
     pub fn open_count(&self) -> u32 {
         self.open_count
+    }
+
+    /// As they were within the last second.
+    pub fn sessions(&self) -> Sessions {
+        let seen = if self.open_count == 0 { &[] } else { self.sessions.as_slice() };
+        seen.iter().fold(Sessions::default(), |sum, slice| Sessions {
+            relayed: sum.relayed + slice.relayed,
+            recorded: sum.recorded + slice.recorded,
+            announced: sum.announced + slice.announced,
+        })
     }
 
     pub fn has_outputs(&self) -> bool {
@@ -210,17 +235,17 @@ impl Relay {
     #[inline]
     pub fn packet(&mut self, slot: u32, source: SocketAddr, packet: &[u8], now: Now) -> Verdict {
         let id = PairId::of_slot(slot);
-        let is_rtcp = slot & 1 == 1;
+        let own_port = slot & 1 == 1;
         self.fork = None;
-        let verdict = match self.pairs.get(id.0 as usize) {
-            Some(pair) if pair.owner.is_some() => {
-                if is_rtcp || pair.takes_for_rtcp(packet) {
-                    self.on_rtcp(id, is_rtcp, source, packet, now.instant)
-                } else {
-                    self.on_rtp(id, source, packet, now.instant)
-                }
-            }
-            _ => Err(DropReason::Closed),
+        let pair = self.pairs.get(id.0 as usize).filter(|pair| pair.owner.is_some());
+        let is_open = pair.is_some();
+        let is_rtcp = own_port || pair.is_some_and(|pair| pair.takes_for_rtcp(packet));
+        let received = if is_rtcp { &mut self.counts.rtcp_received } else { &mut self.counts.rtp_received };
+        *received += 1;
+        let verdict = match (is_open, is_rtcp) {
+            (true, true) => self.on_rtcp(id, own_port, source, packet, now.instant),
+            (true, false) => self.on_rtp(id, source, packet, now.instant),
+            (false, _) => Err(DropReason::Closed),
         };
         match verdict {
             Ok((slot, peer)) => Verdict::Forward { slot, peer },
@@ -533,14 +558,30 @@ impl Relay {
         self.next_sweep = now + SWEEP_PERIOD;
         let slice = self.sweep_slice;
         self.sweep_slice = (slice + 1) % SWEEP_SLICES;
+        let mut sessions = Sessions::default();
         for word in (slice..self.open.len()).step_by(SWEEP_SLICES) {
             let mut bits = self.open[word];
             while bits != 0 {
                 let id = PairId(word as u32 * 64 + bits.trailing_zeros());
                 bits &= bits - 1;
                 self.sweep(id, now);
+                self.enter_session(id, &mut sessions);
             }
         }
+        self.sessions[slice] = sessions;
+    }
+
+    /// Counts the session of this pair with the other, of which the first tells.
+    fn enter_session(&self, id: PairId, sessions: &mut Sessions) {
+        let pair = &self.pairs[id.0 as usize];
+        let Some(other) = pair.bridged_to.filter(|other| *other > id) else { return };
+        let other = &self.pairs[other.0 as usize];
+        let count = match (pair, other) {
+            _ if pair.player.is_some() || other.player.is_some() => &mut sessions.announced,
+            _ if pair.tape.is_some() || other.tape.is_some() => &mut sessions.recorded,
+            _ => &mut sessions.relayed,
+        };
+        *count += 1;
     }
 
     fn sweep(&mut self, id: PairId, now: Instant) {

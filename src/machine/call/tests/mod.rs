@@ -2,6 +2,7 @@
 
 mod basic;
 mod cancelled;
+mod census;
 mod chaos;
 mod dialogs;
 mod ladder;

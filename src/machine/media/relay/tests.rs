@@ -832,6 +832,47 @@ fn what_the_other_party_hears_goes_to_the_tape_and_nothing_else() {
 }
 
 #[test]
+fn a_session_is_counted_once_by_what_is_done_with_it() {
+    let mut world = World::talking();
+    let second = Duration::from_secs(1);
+    let (far_a, far_b) = (PairId(150), PairId(70));
+    world.open(far_a, expectation(ALICE));
+    world.open(far_b, expectation(BOB));
+    let check = |world: &mut World, relayed, recorded, announced| {
+        world.wait(second);
+        assert_eq!(world.relay.sessions(), Sessions { relayed, recorded, announced });
+    };
+    check(&mut world, 1, 0, 0);
+    world.handle(MediaCommand::Bridge { a: far_a, b: far_b });
+    check(&mut world, 2, 0, 0);
+    world.tape(TapeSwitch::On(CALL));
+    check(&mut world, 1, 1, 0);
+    // Held: it waits to be told.
+    world.expect(B, Expectation { receives: false, ..expectation(BOB) });
+    world.handle(MediaCommand::Announce { pair: B, voice: Some(announce::voice(Sound::Tone)) });
+    check(&mut world, 1, 0, 1);
+    world.handle(MediaCommand::Unbridge { pair: far_b });
+    check(&mut world, 0, 0, 1);
+    for pair in [A, B, far_a, far_b] {
+        world.handle(MediaCommand::Close { pair });
+    }
+    assert_eq!(world.relay.sessions(), Sessions::default());
+}
+
+#[test]
+fn every_packet_that_came_is_counted() {
+    let mut world = World::talking();
+    let before = *world.relay.counts();
+    world.rtp(A, ALICE, 1, 2);
+    world.rtp(A, MALLORY, 1, 3);
+    world.rtp(PairId(9), ALICE, 1, 1);
+    world.rtcp(A, "192.0.2.10:4001", &sender_report(1, 1));
+    world.rtcp(PairId(9), ALICE, &sender_report(1, 1));
+    let counts = world.relay.counts();
+    assert_eq!((counts.rtp_received - before.rtp_received, counts.rtcp_received - before.rtcp_received), (3, 2));
+}
+
+#[test]
 fn what_phones_encrypt_between_themselves_is_not_kept() {
     let mut world = World::talking();
     for (pair, at) in [(A, ALICE), (B, BOB)] {
