@@ -117,6 +117,11 @@ impl<M: Send> Post<M> {
         Some((self.member_at(from), message))
     }
 
+    /// Messages for this member that it has not received.
+    pub fn waiting(&self) -> usize {
+        self.boxes[self.me].queue.len()
+    }
+
     /// From here on senders write to the wake descriptor; false if a message is already there.
     pub fn prepare_to_sleep(&self) -> bool {
         let mailbox = &self.boxes[self.me];
@@ -173,6 +178,7 @@ mod tests {
             assert_eq!(posts[0].try_send(shard(1), number), Ok(Delivery::Queued));
         }
         assert_eq!(posts[0].try_send(shard(1), 9), Err(9));
+        assert_eq!((posts[0].waiting(), posts[1].waiting()), (0, 2));
         assert_eq!(posts[2].try_send(shard(1), 5), Ok(Delivery::Queued));
         assert_eq!(posts[1].try_receive(), Some((shard(0), 0)));
         assert_eq!(posts[0].try_send(shard(1), 2), Ok(Delivery::Queued));

@@ -17,6 +17,8 @@ use rustix::mm::ProtFlags;
 use rustix::mm::mmap_anonymous;
 use rustix::mm::munmap;
 
+use crate::shard::udp::Pool;
+
 pub(super) struct BufferGroup {
     buffer_len: usize,
     count: u16,
@@ -47,6 +49,10 @@ impl BufferGroup {
         let more = self.reserve.min(self.count - self.reserve);
         self.circulate_more(more);
         more > 0
+    }
+
+    pub(super) fn pool(&self) -> Pool {
+        Pool { circulating: self.reserve, reserve: self.count - self.reserve }
     }
 
     fn circulate_more(&mut self, more: u16) {

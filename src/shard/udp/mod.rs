@@ -102,6 +102,20 @@ pub struct Rearms {
     pub other: u64,
 }
 
+/// Buffers to receive into; where all sockets share them, they are those of `rtp`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buffers {
+    pub rtp: Pool,
+    pub sip: Pool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    pub circulating: u16,
+    /// Not needed yet.
+    pub reserve: u16,
+}
+
 /// One shard's datagrams. Every call is made by the shard's own thread.
 pub trait DatagramIo {
     /// Takes a non-blocking socket, bound to an explicit port: one that the kernel chose is lost when the socket is
@@ -161,4 +175,6 @@ pub trait DatagramIo {
     fn audit(&mut self);
 
     fn take_tally(&mut self) -> Tally;
+
+    fn buffers(&self) -> Buffers;
 }

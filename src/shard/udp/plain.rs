@@ -17,8 +17,10 @@ use rustix::event::Timespec;
 use rustix::event::epoll;
 
 use crate::shard::clock;
+use crate::shard::udp::Buffers;
 use crate::shard::udp::Datagram;
 use crate::shard::udp::DatagramIo;
+use crate::shard::udp::Pool;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
 use crate::shard::udp::Tally;
@@ -403,5 +405,9 @@ impl DatagramIo for Plain {
 
     fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    fn buffers(&self) -> Buffers {
+        Buffers { rtp: Pool { circulating: BUFFERS as u16, reserve: 0 }, sip: Pool::default() }
     }
 }

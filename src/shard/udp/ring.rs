@@ -30,6 +30,7 @@ use io_uring::types::SubmitArgs;
 use io_uring::types::Timespec;
 
 use crate::shard::clock;
+use crate::shard::udp::Buffers;
 use crate::shard::udp::Datagram;
 use crate::shard::udp::DatagramIo;
 use crate::shard::udp::Slot;
@@ -834,5 +835,9 @@ impl DatagramIo for Ring {
 
     fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    fn buffers(&self) -> Buffers {
+        Buffers { rtp: self.rtp.pool(), sip: self.sip.pool() }
     }
 }

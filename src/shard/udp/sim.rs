@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
+use crate::shard::udp::Buffers;
 use crate::shard::udp::Datagram;
 use crate::shard::udp::DatagramIo;
 use crate::shard::udp::Slot;
@@ -167,5 +168,9 @@ impl DatagramIo for Sim {
 
     fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    fn buffers(&self) -> Buffers {
+        Buffers::default()
     }
 }
