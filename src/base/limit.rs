@@ -33,6 +33,8 @@ pub const BINDINGS_PER_SHARD_MAX: u32 = 500_000;
 pub const LINGERING_PER_SHARD_MAX: u32 = 1_000_000;
 /// Sources of one shard whose failures are counted; the least of a few is forgotten for a new one.
 pub const SOURCES_PER_SHARD_MAX: usize = 65_536;
+/// Kinds of SIP messages (a response's is its method and status) that a shard counts apart, of each direction.
+pub const MESSAGE_KINDS_MAX: usize = 200;
 /// Steps kept in a decision trace.
 pub const TRACE_STEPS_MAX: usize = 64;
 /// Decisions about all phones of a shard that are remembered: about a hundred bytes each.

@@ -36,7 +36,7 @@ pub const HEARTBEAT_OFFSET: u64 = 8 * WORD_HEARTBEAT as u64;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"tipring\0");
 /// Changes whenever a word changes its meaning; appending counters does not change it.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 const WORD_MAGIC: usize = 0;
 const WORD_FORMAT: usize = 1;
@@ -54,6 +54,13 @@ const WORD_HISTOGRAMS: usize = WORD_COUNTERS + COUNTERS_MAX;
 const HISTOGRAMS_MAX: usize = 32;
 /// Buckets, then the sum in nanoseconds.
 const HISTOGRAM_WORDS: usize = BUCKETS + 1;
+const WORD_GAUGES: usize = WORD_HISTOGRAMS + HISTOGRAMS_MAX * HISTOGRAM_WORDS;
+const GAUGES_MAX: usize = 64;
+/// A key and its count each.
+const WORD_KINDS: usize = WORD_GAUGES + GAUGES_MAX;
+const KINDS_MAX: usize = 512;
+/// The last of them are kept for what stands for the rest.
+const RESTS_MAX: usize = 32;
 const WORDS: usize = FIGURES_BYTES / 8;
 
 /// Upper bounds of the buckets in microseconds; the last bucket has none.
@@ -61,9 +68,10 @@ pub const BUCKET_BOUNDS_MICROS: [u64; BUCKETS - 1] =
     [50, 100, 200, 300, 400, 500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000];
 pub const BUCKETS: usize = 18;
 
-const _: () = assert!(WORD_HISTOGRAMS + HISTOGRAMS_MAX * HISTOGRAM_WORDS <= WORDS);
+const _: () = assert!(WORD_KINDS + KINDS_MAX * 2 <= WORDS);
 const _: () = assert!(Counter::ALL.len() <= COUNTERS_MAX);
 const _: () = assert!(Histogram::ALL.len() <= HISTOGRAMS_MAX);
+const _: () = assert!(Gauge::ALL.len() <= GAUGES_MAX);
 const _: () = assert!(FIGURES_BYTES <= STATE_OFFSET);
 
 /// Declares the figures: one line each, rendered by whoever reads them without further knowledge.
@@ -95,7 +103,8 @@ macro_rules! figures {
 }
 
 figures! {
-    /// What a shard counts. New lines go to the end: the place is the meaning.
+    /// What a shard counts; of a name that ends with `_seconds_total`, nanoseconds. New lines go to the end: the place is the
+    /// meaning.
     Counter:
     UdpReceived "tipring_udp_datagrams_total" "direction=\"in\"" "Datagrams of all sockets";
     UdpSent "tipring_udp_datagrams_total" "direction=\"out\"" "Datagrams of all sockets";
@@ -108,12 +117,12 @@ figures! {
     UdpSendRefused "tipring_udp_send_errors_total" "reason=\"icmp\"" "Datagrams not sent";
     UdpSendOther "tipring_udp_send_errors_total" "reason=\"other\"" "Datagrams not sent";
     UdpSendTooLong "tipring_udp_send_errors_total" "reason=\"too_long\"" "Datagrams not sent";
-    RearmNoBuffers "tipring_uring_rearms_total" "cause=\"no_buffers\"" "Receives that ended and were armed again";
-    RearmZeroLength "tipring_uring_rearms_total" "cause=\"zero_length\"" "Receives that ended and were armed again";
-    RearmIcmp "tipring_uring_rearms_total" "cause=\"icmp\"" "Receives that ended and were armed again";
-    RearmCancelled "tipring_uring_rearms_total" "cause=\"cancelled\"" "Receives that ended and were armed again";
-    RearmEnded "tipring_uring_rearms_total" "cause=\"ended\"" "Receives that ended and were armed again";
-    RearmOther "tipring_uring_rearms_total" "cause=\"other\"" "Receives that ended and were armed again";
+    RearmNoBuffers "tipring_uring_rearms_total" "reason=\"no_buffers\"" "Receives that ended and were armed again";
+    RearmZeroLength "tipring_uring_rearms_total" "reason=\"zero_length\"" "Receives that ended and were armed again";
+    RearmIcmp "tipring_uring_rearms_total" "reason=\"icmp\"" "Receives that ended and were armed again";
+    RearmCancelled "tipring_uring_rearms_total" "reason=\"cancelled\"" "Receives that ended and were armed again";
+    RearmEnded "tipring_uring_rearms_total" "reason=\"ended\"" "Receives that ended and were armed again";
+    RearmOther "tipring_uring_rearms_total" "reason=\"other\"" "Receives that ended and were armed again";
     UnarmedFound "tipring_uring_unarmed_found_total" "" "Open sockets that the audit found without a receive: always a bug";
     CancelAgain "tipring_uring_cancels_repeated_total" "" "Receives that outlived their cancellation and were cancelled again";
     CqOverflow "tipring_uring_cq_overflow_total" "" "Completions that did not fit the completion queue";
@@ -123,7 +132,7 @@ figures! {
     TurnsLoaded "tipring_shard_turns_total" "mode=\"loaded\"" "Turns of the shard's loop";
     TurnsWoken "tipring_shard_turns_total" "mode=\"woken\"" "Turns of the shard's loop";
     Sleeps "tipring_shard_sleeps_total" "" "Times the shard went to sleep";
-    BusyNanos "tipring_shard_busy_nanoseconds_total" "" "Time spent working, waits excluded";
+    Busy "tipring_shard_busy_seconds_total" "" "Time spent working, waits excluded";
     MeshSent "tipring_mesh_messages_total" "direction=\"out\"" "Messages between shards";
     MeshReceived "tipring_mesh_messages_total" "direction=\"in\"" "Messages between shards";
     MeshFull "tipring_mesh_full_total" "" "Messages refused because the receiver's queue or the sender's credit was used up";
@@ -142,35 +151,19 @@ figures! {
     TcpWrites "tipring_tcp_messages_total" "direction=\"out\"" "SIP messages over TCP";
     UdpSocketErrors "tipring_udp_socket_errors_total" "" "Sockets that could not be opened or connected";
     TcpNoConnection "tipring_tcp_unsent_total" "" "Messages for a connection that is gone";
-    SipInvite "tipring_sip_requests_total" "method=\"INVITE\",direction=\"in\"" "SIP requests read";
-    SipAck "tipring_sip_requests_total" "method=\"ACK\",direction=\"in\"" "SIP requests read";
-    SipBye "tipring_sip_requests_total" "method=\"BYE\",direction=\"in\"" "SIP requests read";
-    SipCancel "tipring_sip_requests_total" "method=\"CANCEL\",direction=\"in\"" "SIP requests read";
-    SipOptions "tipring_sip_requests_total" "method=\"OPTIONS\",direction=\"in\"" "SIP requests read";
-    SipRegister "tipring_sip_requests_total" "method=\"REGISTER\",direction=\"in\"" "SIP requests read";
-    SipPrack "tipring_sip_requests_total" "method=\"PRACK\",direction=\"in\"" "SIP requests read";
-    SipUpdate "tipring_sip_requests_total" "method=\"UPDATE\",direction=\"in\"" "SIP requests read";
-    SipInfo "tipring_sip_requests_total" "method=\"INFO\",direction=\"in\"" "SIP requests read";
-    SipMessage "tipring_sip_requests_total" "method=\"MESSAGE\",direction=\"in\"" "SIP requests read";
-    SipSubscribe "tipring_sip_requests_total" "method=\"SUBSCRIBE\",direction=\"in\"" "SIP requests read";
-    SipNotify "tipring_sip_requests_total" "method=\"NOTIFY\",direction=\"in\"" "SIP requests read";
-    SipPublish "tipring_sip_requests_total" "method=\"PUBLISH\",direction=\"in\"" "SIP requests read";
-    SipRefer "tipring_sip_requests_total" "method=\"REFER\",direction=\"in\"" "SIP requests read";
-    SipOther "tipring_sip_requests_total" "method=\"other\",direction=\"in\"" "SIP requests read";
-    SipSent1xx "tipring_sip_responses_total" "code_class=\"1xx\",direction=\"out\"" "SIP responses";
-    SipSent2xx "tipring_sip_responses_total" "code_class=\"2xx\",direction=\"out\"" "SIP responses";
-    SipSent3xx "tipring_sip_responses_total" "code_class=\"3xx\",direction=\"out\"" "SIP responses";
-    SipSent4xx "tipring_sip_responses_total" "code_class=\"4xx\",direction=\"out\"" "SIP responses";
-    SipSent5xx "tipring_sip_responses_total" "code_class=\"5xx\",direction=\"out\"" "SIP responses";
-    SipSent6xx "tipring_sip_responses_total" "code_class=\"6xx\",direction=\"out\"" "SIP responses";
-    SipReceived1xx "tipring_sip_responses_total" "code_class=\"1xx\",direction=\"in\"" "SIP responses";
-    SipReceived2xx "tipring_sip_responses_total" "code_class=\"2xx\",direction=\"in\"" "SIP responses";
-    SipReceived3xx "tipring_sip_responses_total" "code_class=\"3xx\",direction=\"in\"" "SIP responses";
-    SipReceived4xx "tipring_sip_responses_total" "code_class=\"4xx\",direction=\"in\"" "SIP responses";
-    SipReceived5xx "tipring_sip_responses_total" "code_class=\"5xx\",direction=\"in\"" "SIP responses";
-    SipReceived6xx "tipring_sip_responses_total" "code_class=\"6xx\",direction=\"in\"" "SIP responses";
     SipRetransmissions "tipring_sip_retransmissions_total" "" "Retransmitted requests answered as before";
-    SipUnreadable "tipring_sip_parse_errors_total" "" "Messages that are none";
+    SipUnreadableTooLong "tipring_sip_parse_errors_total" "reason=\"too_long\"" "Messages that could not be read";
+    SipUnreadableStartLine "tipring_sip_parse_errors_total" "reason=\"start_line\"" "Messages that could not be read";
+    SipUnreadableVersion "tipring_sip_parse_errors_total" "reason=\"version\"" "Messages that could not be read";
+    SipUnreadableRequestUri "tipring_sip_parse_errors_total" "reason=\"request_uri\"" "Messages that could not be read";
+    SipUnreadableLine "tipring_sip_parse_errors_total" "reason=\"line\"" "Messages that could not be read";
+    SipUnreadableTooManyHeaders "tipring_sip_parse_errors_total" "reason=\"too_many_headers\"" "Messages that could not be read";
+    SipUnreadableMissingHeader "tipring_sip_parse_errors_total" "reason=\"missing_header\"" "Messages that could not be read";
+    SipUnreadableRepeatedHeader "tipring_sip_parse_errors_total" "reason=\"repeated_header\"" "Messages that could not be read";
+    SipUnreadableMalformedHeader "tipring_sip_parse_errors_total" "reason=\"malformed_header\"" "Messages that could not be read";
+    SipUnreadableMethod "tipring_sip_parse_errors_total" "reason=\"method\"" "Messages that could not be read";
+    SipUnreadableBody "tipring_sip_parse_errors_total" "reason=\"body\"" "Messages that could not be read";
+    SipLumped "tipring_sip_lumped_total" "" "Messages counted as method other because too many kinds of them came";
     SipStrays "tipring_sip_stray_responses_total" "" "Responses to nothing of ours";
     SipPassedOn "tipring_sip_passed_on_total" "" "Messages that belonged to another shard";
     SipChallenges "tipring_sip_challenges_total" "" "Challenges sent: requests without a valid nonce or with wrong credentials";
@@ -178,8 +171,10 @@ figures! {
     SipSlowed "tipring_sip_slowed_total" "" "Requests dropped because their source is over its limit";
     CallsRefused "tipring_calls_rejected_overload_total" "" "Calls refused while draining or full";
     CallFaults "tipring_call_faults_total" "" "Calls ended because a step of ours panicked";
-    RtpForwarded "tipring_rtp_packets_total" "kind=\"rtp\"" "Packets relayed";
-    RtcpForwarded "tipring_rtp_packets_total" "kind=\"rtcp\"" "Packets relayed";
+    RtpReceived "tipring_rtp_packets_total" "direction=\"in\",kind=\"rtp\"" "Packets at RTP ports, dropped ones too, and packets sent from there";
+    RtcpReceived "tipring_rtp_packets_total" "direction=\"in\",kind=\"rtcp\"" "Packets at RTP ports, dropped ones too, and packets sent from there";
+    RtpSent "tipring_rtp_packets_total" "direction=\"out\",kind=\"rtp\"" "Packets at RTP ports, dropped ones too, and packets sent from there";
+    RtcpSent "tipring_rtp_packets_total" "direction=\"out\",kind=\"rtcp\"" "Packets at RTP ports, dropped ones too, and packets sent from there";
     RtpBytes "tipring_rtp_bytes_total" "" "Bytes relayed";
     RtpDroppedClosed "tipring_rtp_dropped_total" "reason=\"closed\"" "Packets not relayed";
     RtpDroppedMalformed "tipring_rtp_dropped_total" "reason=\"malformed\"" "Packets not relayed";
@@ -194,7 +189,7 @@ figures! {
     RtpPortsExhausted "tipring_rtp_ports_exhausted_total" "" "Calls that found no free port";
     ClerkLost "tipring_clerk_lost_total" "" "Events and changes that the clerk's queue had no room for";
     OutboxOverflows "tipring_outbox_overflows_total" "" "Outputs of a step beyond its bound: always a bug";
-    CallAttempts "tipring_call_attempts_total" "" "Calls begun, answered or not";
+    CallAttempts "tipring_call_attempts_total" "direction=\"internal\"" "Calls begun, answered or not";
     SipMerged "tipring_sip_merged_total" "" "INVITEs that came a second way and got 482";
     SipUnchallenged "tipring_sip_unchallenged_total" "" "Requests too short to be challenged within three times their length: dropped";
     TapeFrames "tipring_tape_frames_total" "" "Packets copied for recordings";
@@ -230,6 +225,31 @@ figures! {
     SipDelayOther "tipring_sip_delay_seconds" "method=\"other\"" "Time from reading a message to sending the first that it caused";
     SipDelayResponse "tipring_sip_delay_seconds" "method=\"response\"" "Time from reading a message to sending the first that it caused";
     TapeCommit "tipring_tape_commit_seconds" "" "Time of one write and fdatasync of the tape";
+    RegisterDuration "tipring_register_duration_seconds" "" "Time from reading a REGISTER to sending its final answer, challenges excluded";
+    LoopStall "tipring_shard_loop_stall_seconds" "" "Time that one turn of the shard's loop took";
+}
+
+figures! {
+    /// How much there is. New lines go to the end.
+    Gauge:
+    TransactionsCalling "tipring_sip_transactions" "state=\"calling\"" "SIP transactions by their state of RFC 3261 and RFC 6026";
+    TransactionsTrying "tipring_sip_transactions" "state=\"trying\"" "SIP transactions by their state of RFC 3261 and RFC 6026";
+    TransactionsProceeding "tipring_sip_transactions" "state=\"proceeding\"" "SIP transactions by their state of RFC 3261 and RFC 6026";
+    TransactionsAccepted "tipring_sip_transactions" "state=\"accepted\"" "SIP transactions by their state of RFC 3261 and RFC 6026";
+    TransactionsCompleted "tipring_sip_transactions" "state=\"completed\"" "SIP transactions by their state of RFC 3261 and RFC 6026";
+    TransactionsConfirmed "tipring_sip_transactions" "state=\"confirmed\"" "SIP transactions by their state of RFC 3261 and RFC 6026";
+    Dialogs "tipring_dialogs" "" "SIP dialogs, early and confirmed, of all legs";
+    MediaRelayed "tipring_media_sessions" "mode=\"relay\"" "Streams that two parties have with each other, by what is done with them beside relaying";
+    MediaRecorded "tipring_media_sessions" "mode=\"record\"" "Streams that two parties have with each other, by what is done with them beside relaying";
+    MediaAnnounced "tipring_media_sessions" "mode=\"announce\"" "Streams that two parties have with each other, by what is done with them beside relaying";
+    PortsInUse "tipring_rtp_ports" "state=\"in_use\"" "RTP port pairs of the shards";
+    PortsResting "tipring_rtp_ports" "state=\"resting\"" "RTP port pairs of the shards";
+    PortsFree "tipring_rtp_ports" "state=\"free\"" "RTP port pairs of the shards";
+    MeshWaiting "tipring_cross_shard_queue" "" "Messages that waited for the shard when it last looked";
+    BuffersRtpUsed "tipring_buffers" "kind=\"rtp\",state=\"circulating\"" "Receive buffers: those that the kernel fills in turn, and those never needed yet";
+    BuffersRtpReserve "tipring_buffers" "kind=\"rtp\",state=\"reserve\"" "Receive buffers: those that the kernel fills in turn, and those never needed yet";
+    BuffersSipUsed "tipring_buffers" "kind=\"sip\",state=\"circulating\"" "Receive buffers: those that the kernel fills in turn, and those never needed yet";
+    BuffersSipReserve "tipring_buffers" "kind=\"sip\",state=\"reserve\"" "Receive buffers: those that the kernel fills in turn, and those never needed yet";
 }
 
 /// What the shard is doing.
@@ -268,15 +288,18 @@ pub enum MemoryError {
 }
 
 impl Figures {
-    /// Maps the page to write; a file full of zeros is made ours, the figures of a predecessor go on.
+    /// Maps the page to write. The figures of a predecessor go on, but for how much there is, which begins anew; so does all of a
+    /// file of zeros or of another format.
     pub fn open(file: &OwnedFd, shard: ShardId) -> Result<Self, MemoryError> {
         let figures = Self::map(file, ProtFlags::READ | ProtFlags::WRITE)?;
-        if figures.load(WORD_MAGIC) != MAGIC {
+        if figures.check_format().is_err() {
+            figures.word(WORD_MAGIC).store(0, Release);
+            (WORD_FORMAT..WORDS).for_each(|word| figures.store(word, 0));
             figures.store(WORD_FORMAT, FORMAT);
             figures.store(WORD_SHARD, u64::from(shard.0));
             figures.word(WORD_MAGIC).store(MAGIC, Release);
         }
-        figures.check_format()?;
+        Gauge::ALL.iter().for_each(|gauge| figures.set(*gauge, 0));
         Ok(figures)
     }
 
@@ -337,6 +360,39 @@ impl Figures {
 
     pub fn count(&self, counter: Counter) -> u64 {
         self.load(WORD_COUNTERS + counter as usize)
+    }
+
+    pub fn set(&self, gauge: Gauge, value: u64) {
+        self.store(WORD_GAUGES + gauge as usize, value);
+    }
+
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        self.load(WORD_GAUGES + gauge as usize)
+    }
+
+    /// Adds to the count of a key, which gets a place when it is first seen; to that of `rest` if the places are used up, and then
+    /// says false. No key is 0.
+    pub fn add_kind(&self, key: u64, rest: u64, by: u64) -> bool {
+        let place = self.place_of(key, KINDS_MAX - RESTS_MAX);
+        if let Some(place) = place.or_else(|| self.place_of(rest, KINDS_MAX)) {
+            self.increase(place + 1, by);
+        }
+        place.is_some()
+    }
+
+    fn place_of(&self, key: u64, kinds_max: usize) -> Option<usize> {
+        let place = (0..kinds_max).map(|kind| WORD_KINDS + 2 * kind).find(|place| {
+            let known = self.load(*place);
+            known == 0 || known == key
+        })?;
+        self.store(place, key);
+        Some(place)
+    }
+
+    /// Keys in the order in which they were first seen, with their counts.
+    pub fn kinds(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let all = (0..KINDS_MAX).map(|kind| WORD_KINDS + 2 * kind);
+        all.map(|place| (self.load(place), self.load(place + 1))).filter(|(key, _)| *key != 0)
     }
 
     /// Enters `times` observations of the same duration.
@@ -452,12 +508,51 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_another_format_is_read_by_nobody_and_begun_anew() {
+        let file = create_file("test", STATE_OFFSET as u64).unwrap();
+        let figures = Figures::open(&file, ShardId(3)).unwrap();
+        figures.add(Counter::UdpReceived, 5);
+        figures.add_kind(7, 8, 1);
+        figures.publish_committed(Track::Media, 1, 1);
+        figures.store(WORD_FORMAT, FORMAT - 1);
+        assert!(matches!(Figures::read(&file), Err(MemoryError::Format(format)) if format == FORMAT - 1));
+        let figures = Figures::open(&file, ShardId(2)).unwrap();
+        assert_eq!((figures.shard(), figures.count(Counter::UdpReceived)), (ShardId(2), 0));
+        assert_eq!((figures.kinds().count(), figures.committed(Track::Media)), (0, None));
+        assert!(Figures::read(&file).is_ok());
+    }
+
+    #[test]
+    fn how_much_there_is_begins_anew() {
+        let file = create_file("test", STATE_OFFSET as u64).unwrap();
+        Figures::open(&file, ShardId(0)).unwrap().set(Gauge::Dialogs, 4);
+        assert_eq!(Figures::read(&file).unwrap().gauge(Gauge::Dialogs), 4);
+        assert_eq!(Figures::open(&file, ShardId(0)).unwrap().gauge(Gauge::Dialogs), 0);
+    }
+
+    #[test]
+    fn kinds_go_on_in_the_next_process_until_there_is_no_room() {
+        let file = create_file("test", STATE_OFFSET as u64).unwrap();
+        assert!(Figures::open(&file, ShardId(0)).unwrap().add_kind(70, 1, 2));
+        let figures = Figures::open(&file, ShardId(0)).unwrap();
+        assert!(figures.add_kind(60, 1, 5));
+        assert!(figures.add_kind(70, 1, 3));
+        assert_eq!(figures.kinds().collect::<Vec<_>>(), [(70, 5), (60, 5)]);
+        let room = (KINDS_MAX - RESTS_MAX) as u64 - 2;
+        assert_eq!((1_000..2_000).filter(|key| figures.add_kind(*key, 1, 1)).count() as u64, room);
+        assert_eq!(figures.kinds().find(|(key, _)| *key == 1), Some((1, 1_000 - room)));
+        assert!(figures.add_kind(60, 1, 1), "what has its place keeps it");
+    }
+
+    #[test]
     fn every_series_is_declared_once() {
-        let mut series: Vec<_> = Counter::ALL.iter().map(|c| (c.name(), c.labels())).collect();
+        let counters = Counter::ALL.iter().map(|c| (c.name(), c.labels()));
+        let gauges = Gauge::ALL.iter().map(|gauge| (gauge.name(), gauge.labels()));
+        let mut series: Vec<_> = counters.chain(gauges).collect();
         series.sort_unstable();
         let len = series.len();
         series.dedup();
         assert_eq!(series.len(), len);
-        assert!(Counter::ALL.iter().all(|c| c.name().starts_with("tipring_")));
+        assert!(series.iter().all(|(name, _)| name.starts_with("tipring_")));
     }
 }

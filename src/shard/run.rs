@@ -40,6 +40,7 @@ use crate::base::time::Now;
 use crate::shard::clock;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
+use crate::shard::memory::Gauge;
 use crate::shard::memory::Histogram;
 use crate::shard::memory::Phase;
 use crate::shard::mesh::Delivery;
@@ -493,6 +494,9 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         self.weigh(taken, config);
         self.take_sip(SIP_PER_TURN);
         self.take_streams();
+        if self.audit_due <= self.now.instant {
+            self.effects.figures.set(Gauge::MeshWaiting, self.effects.post.waiting() as u64);
+        }
         self.take_messages();
         if self.machine.next_deadline().is_some_and(|deadline| deadline <= self.now.instant) {
             self.machine.handle_timeout(self.now);
@@ -658,6 +662,15 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
             self.audit_due = self.audit_due.max(self.now.instant);
             let tally = self.effects.io.take_tally();
             publish(&self.effects.figures, &tally);
+            let buffers = self.effects.io.buffers();
+            for (gauge, count) in [
+                (Gauge::BuffersRtpUsed, buffers.rtp.circulating),
+                (Gauge::BuffersRtpReserve, buffers.rtp.reserve),
+                (Gauge::BuffersSipUsed, buffers.sip.circulating),
+                (Gauge::BuffersSipReserve, buffers.sip.reserve),
+            ] {
+                self.effects.figures.set(gauge, count.into());
+            }
         }
     }
 
@@ -682,7 +695,8 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
 
     fn count_busy(&self) {
         let busy = clock::boottime().since(self.now.instant);
-        self.effects.figures.add(Counter::BusyNanos, u64::try_from(busy.as_nanos()).unwrap_or(0));
+        self.effects.figures.add(Counter::Busy, u64::try_from(busy.as_nanos()).unwrap_or(0));
+        self.effects.figures.observe(Histogram::LoopStall, busy, 1);
     }
 
     /// Says until when to sleep; none if there is work.
@@ -702,6 +716,7 @@ impl<Io: DatagramIo, M: ShardMachine> Core<Io, M> {
         let figures = &self.effects.figures;
         publish(figures, &tally);
         figures.add(Counter::Sleeps, 1);
+        figures.set(Gauge::MeshWaiting, 0);
         figures.beat(self.now.instant, Phase::Sleeping);
         let deadline = self.machine.next_deadline().unwrap_or(Instant::NEVER);
         Some(deadline.min(self.now.instant + config.sleep_max))

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::calls::Call;
 use crate::http;
+use crate::phone::PATIENCE;
 use crate::rtp::Stream;
 use crate::server::Server;
 use crate::server::eventually;
@@ -174,6 +175,14 @@ fn metrics_are_well_formed_and_move() {
     let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
     let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
     call.check_media();
+    for (gauge, label, expected) in [
+        ("tipring_dialogs", "", 2.0),
+        ("tipring_media_sessions", "mode=\"relay\"", 1.0),
+        ("tipring_rtp_ports", "in_use", 2.0),
+    ] {
+        let seen = eventually(PATIENCE, || (server.metric(gauge, label)? == expected).then_some(()));
+        assert!(seen.is_some(), "{gauge}: {:?}", server.metric(gauge, label));
+    }
     call.end_by_caller(&mut left, &mut right);
     server.cdr(&call.caller.call_id);
     let response = server.get("/metrics").unwrap();
@@ -204,6 +213,7 @@ fn metrics_are_well_formed_and_move() {
         let moved = eventually(Duration::from_secs(5), || server.metric(counter, "").filter(|value| *value >= least));
         assert!(moved.is_some(), "{counter}\n{}", response.body);
     }
+    check_labels(&server);
     for (figure, label) in [
         ("tipring_sip_delay_seconds_count", "method=\"INVITE\""),
         ("tipring_sip_delay_seconds_count", "method=\"REGISTER\""),
@@ -215,6 +225,65 @@ fn metrics_are_well_formed_and_move() {
         ("tipring_build_info", "rustc=\"1."),
     ] {
         assert!(server.metric(figure, label).is_some_and(|value| value > 0.0), "{figure} {label}\n{}", response.body);
+    }
+}
+
+/// What two registrations and one call of two phones over UDP leave behind, whichever shards took part.
+fn check_labels(server: &Server) {
+    for (figure, labels, least, most) in [
+        ("tipring_sip_requests_total", "{method=\"REGISTER\",transport=\"udp\",direction=\"in\"", 4.0, 4.0),
+        ("tipring_sip_requests_total", "{method=\"INVITE\",transport=\"udp\",direction=\"in\"", 2.0, 2.0),
+        ("tipring_sip_requests_total", "{method=\"INVITE\",transport=\"udp\",direction=\"out\"", 1.0, 1.0),
+        ("tipring_sip_requests_total", "{method=\"ACK\",transport=\"udp\",direction=\"out\"", 1.0, 1.0),
+        ("tipring_sip_requests_total", "{method=\"BYE\",transport=\"udp\",direction=\"in\"", 1.0, 1.0),
+        ("tipring_sip_requests_total", "{method=\"BYE\",transport=\"udp\",direction=\"out\"", 1.0, 1.0),
+        ("tipring_sip_requests_total", "transport=\"tcp\"", 0.0, 0.0),
+        (
+            "tipring_sip_responses_total",
+            "{method=\"REGISTER\",code=\"401\",code_class=\"4xx\",direction=\"out\"",
+            2.0,
+            2.0,
+        ),
+        (
+            "tipring_sip_responses_total",
+            "{method=\"REGISTER\",code=\"200\",code_class=\"2xx\",direction=\"out\"",
+            2.0,
+            2.0,
+        ),
+        (
+            "tipring_sip_responses_total",
+            "{method=\"INVITE\",code=\"200\",code_class=\"2xx\",direction=\"in\"",
+            1.0,
+            1.0,
+        ),
+        ("tipring_sip_responses_total", "{method=\"BYE\",code=\"200\",code_class=\"2xx\",direction=\"out\"", 1.0, 1.0),
+        ("tipring_sip_parse_errors_total", "reason=\"start_line\"", 0.0, 0.0),
+        ("tipring_sip_lumped_total", "", 0.0, 0.0),
+        ("tipring_register_duration_seconds_count", "", 2.0, 2.0),
+        ("tipring_call_attempts_total", "direction=\"internal\"", 1.0, 1.0),
+        ("tipring_rtp_packets_total", "direction=\"in\",kind=\"rtp\"", 40.0, f64::MAX),
+        ("tipring_rtp_packets_total", "direction=\"out\",kind=\"rtp\"", 40.0, f64::MAX),
+        ("tipring_shard_busy_seconds_total", "", 1e-6, 60.0),
+        ("tipring_shard_loop_stall_seconds_count", "", 1.0, f64::MAX),
+        ("tipring_buffers", "kind=\"sip\",state=\"circulating\"", 1.0, f64::MAX),
+        ("tipring_cross_shard_queue", "", 0.0, 0.0),
+        ("tipring_dialogs", "", 0.0, 0.0),
+        ("tipring_media_sessions", "mode=\"relay\"", 0.0, 0.0),
+        ("tipring_rtp_ports", "state=\"in_use\"", 0.0, 0.0),
+        ("tipring_rtp_ports", "state=\"resting\"", 0.0, 0.0),
+        ("tipring_rtp_ports", "state=\"free\"", 4.0, f64::MAX),
+        ("tipring_rtp_ports_left_out", "reason=\"held\"", 0.0, f64::MAX),
+    ] {
+        let found = eventually(PATIENCE, || {
+            let value = server.metric(figure, labels).unwrap_or(0.0);
+            (least..=most).contains(&value).then_some(())
+        });
+        assert!(
+            found.is_some(),
+            "{figure} {labels}: {:?}\n{}",
+            server.metric(figure, labels),
+            server.get("/metrics").unwrap().body
+        );
     }
 }
 

@@ -136,8 +136,9 @@ fn calls_behind_one_address_spread_over_all_shards() {
     // Shards publish their counts from time to time.
     let spread = eventually(PATIENCE, || {
         let text = server.get("/metrics").ok()?.body;
-        let counts =
-            text.lines().filter_map(|line| line.strip_prefix("tipring_call_attempts_total{shard=")?.rsplit_once(' '));
+        let counts = text.lines().filter_map(|line| {
+            line.strip_prefix("tipring_call_attempts_total{direction=\"internal\",")?.rsplit_once(' ')
+        });
         let (busy, all) = counts.fold((0, 0), |(busy, all), (_, count)| {
             let count: usize = count.parse().unwrap_or(0);
             (busy + usize::from(count > 0), all + count)

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tipring::machine::call::census::Census;
+use tipring::machine::media::relay::Sessions;
 use tipring::wire::event::Body;
 
 use crate::phone::Fact;
@@ -66,6 +68,8 @@ pub fn nothing_is_left(world: &World) {
         assert_eq!(shard.lingering(), 0, "answers left on shard {index}");
         assert_eq!(shard.call_indexes_len(), 0, "ways to calls left on shard {index}");
         assert_eq!(shard.open_pairs(), 0, "pairs left on shard {index}");
+        assert_eq!(shard.census(), Census::default(), "dialogs or transactions counted on shard {index}");
+        assert_eq!(shard.media_sessions(), Sessions::default(), "media counted on shard {index}");
     }
     assert_eq!(world.open_sockets().count(), 0, "media sockets left open");
     each_call_ends_once(world);

@@ -3,15 +3,14 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::wire::sip::Method;
-use crate::wire::sip::Status;
+use crate::machine::exchange::messages::Messages;
+use crate::wire::sip::DropReason;
+use crate::wire::sip::Fault;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// By [`Method`], in its order.
-    pub requests: [u64; Self::METHODS],
-    /// Read, by hundreds of their status from 1xx on.
-    pub responses: [u64; 6],
+    /// Those that scanned, once each: not again by the shard that they are passed on to.
+    pub read: Messages,
     /// Challenges sent.
     pub challenges: u64,
     pub retransmissions: u64,
@@ -21,8 +20,8 @@ pub struct Counts {
     pub unchallenged: u64,
     /// Messages for another shard.
     pub passed_on: u64,
-    /// Messages that did not scan.
-    pub unreadable: u64,
+    /// Messages that did not scan, by [`Unreadable`].
+    pub unreadable: [u64; Unreadable::COUNT],
     /// Responses to nothing of ours.
     pub strays: u64,
     /// Datagrams of sources that are not even read.
@@ -34,18 +33,51 @@ pub struct Counts {
     pub call_attempts: u64,
 }
 
-impl Counts {
-    pub const METHODS: usize = Method::Other as usize + 1;
+/// Why a message did not scan, in few words: see [`Fault`] and [`DropReason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    TooLong,
+    StartLine,
+    Version,
+    RequestUri,
+    Line,
+    TooManyHeaders,
+    MissingHeader,
+    RepeatedHeader,
+    MalformedHeader,
+    Method,
+    Body,
+}
 
-    pub(super) fn response(&mut self, status: Status) {
-        if let Some(count) = self.responses.get_mut(usize::from(status.code() / 100).wrapping_sub(1)) {
-            *count += 1;
+impl Unreadable {
+    pub const COUNT: usize = Self::Body as usize + 1;
+
+    pub fn of_drop(reason: DropReason) -> Self {
+        match reason {
+            DropReason::TooLong => Self::TooLong,
+            DropReason::KeepAlive | DropReason::StartLine => Self::StartLine,
+            DropReason::Response(fault) | DropReason::Ack(fault) | DropReason::Unanswerable(fault) => Self::of(fault),
         }
     }
 
-    pub(super) fn request(&mut self, method: Method) {
-        if let Some(count) = self.requests.get_mut(method as usize) {
-            *count += 1;
+    pub fn of(fault: Fault) -> Self {
+        match fault {
+            Fault::Version => Self::Version,
+            Fault::RequestLine => Self::StartLine,
+            Fault::RequestUri | Fault::Scheme => Self::RequestUri,
+            Fault::LineEnd | Fault::HeaderLine | Fault::NoEmptyLine => Self::Line,
+            Fault::TooManyHeaders => Self::TooManyHeaders,
+            Fault::Missing(_) => Self::MissingHeader,
+            Fault::Repeated(_) => Self::RepeatedHeader,
+            Fault::Malformed(_) => Self::MalformedHeader,
+            Fault::Method | Fault::UnknownMethod => Self::Method,
+            Fault::BodyTooShort | Fault::BodyTooLong => Self::Body,
         }
+    }
+}
+
+impl Counts {
+    pub(super) fn unreadable(&mut self, why: Unreadable) {
+        self.unreadable[why as usize] += 1;
     }
 }

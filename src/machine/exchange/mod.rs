@@ -10,6 +10,7 @@ mod counts;
 mod gate;
 mod history;
 mod locate;
+pub mod messages;
 pub mod owner;
 mod screen;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::machine::Shared;
+use crate::machine::call::census::Census;
 use crate::machine::call::input::CallInput;
 use crate::machine::call::input::CallerIdentity;
 use crate::machine::call::input::Destination;
@@ -37,11 +39,13 @@ use crate::machine::digest::Reading;
 use crate::machine::exchange::calls::Calls;
 use crate::machine::exchange::calls::Surroundings;
 pub use crate::machine::exchange::counts::Counts;
+pub use crate::machine::exchange::counts::Unreadable;
 use crate::machine::exchange::gate::Gate;
 use crate::machine::exchange::history::History;
 use crate::machine::exchange::history::Reason;
 use crate::machine::exchange::history::Rule;
 use crate::machine::exchange::locate::Locating;
+use crate::machine::exchange::messages::Kind;
 use crate::machine::exchange::who::Called;
 use crate::machine::flow::Flow;
 use crate::machine::lingering;
@@ -52,9 +56,11 @@ use crate::machine::media::command::MediaOutput;
 use crate::machine::media::command::PairId;
 use crate::machine::media::ports::Pair;
 use crate::machine::media::ports::PortPool;
+use crate::machine::media::ports::PortStates;
 use crate::machine::media::relay::Relay;
 use crate::machine::media::relay::RelayCounts;
 use crate::machine::media::relay::RelaySettings;
+use crate::machine::media::relay::Sessions;
 use crate::machine::media::relay::Verdict;
 use crate::machine::outbox::Aor;
 use crate::machine::outbox::Bound;
@@ -75,6 +81,7 @@ use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 use crate::wire::sip::Scan;
 use crate::wire::sip::Status;
+use crate::wire::sip::Transport;
 use crate::wire::sip::scan;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -263,29 +270,32 @@ impl Exchange {
             self.counts.keep_alives += 1;
             return;
         }
-        match scan(bytes, flow.transport()) {
-            Scan::Ok(message) if message.is_request() => {
-                self.counts.request(message.method());
-                self.on_request(flow, &message, is_first_reader, now, shared, out);
+        let transport = flow.transport();
+        match scan(bytes, transport) {
+            Scan::Ok(message) => {
+                if is_first_reader {
+                    self.counts.read.count(kind(&message, transport));
+                }
+                if message.is_request() {
+                    self.on_request(flow, &message, is_first_reader, now, shared, out);
+                } else {
+                    self.on_response(flow, &message, now, shared, out);
+                }
             }
-            Scan::Ok(message) => self.on_response(flow, &message, now, shared, out),
-            Scan::Answerable { status, message, .. } => {
-                self.counts.unreadable += 1;
+            Scan::Answerable { status, fault, message } => {
+                self.counts.unreadable(Unreadable::of(fault));
                 if self.sources.garbage(flow.peer, now.instant, shared) == source_limit::Verdict::Pass {
                     self.answer(&message, flow, status, shared, out);
                 }
             }
-            Scan::Drop(_) => {
-                self.counts.unreadable += 1;
+            Scan::Drop(reason) => {
+                self.counts.unreadable(Unreadable::of_drop(reason));
                 self.sources.garbage(flow.peer, now.instant, shared);
             }
         }
     }
 
     fn on_response(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
-        if let Some(response) = message.response() {
-            self.counts.response(response.status);
-        }
         let Some(place) = owner::of_response(message) else {
             self.counts.strays += 1;
             return;
@@ -609,6 +619,20 @@ impl Exchange {
         self.ports.counts.in_use
     }
 
+    /// Dialogs and transactions.
+    pub fn census(&self) -> Census {
+        let completed = self.calls.census.completed + self.lingering.len() as u32;
+        Census { completed, ..self.calls.census }
+    }
+
+    pub fn media_sessions(&self) -> Sessions {
+        self.relay.sessions()
+    }
+
+    pub fn ports(&self, now: Now) -> PortStates {
+        self.ports.states(now.instant)
+    }
+
     /// Pairs that the relay takes packets for.
     pub fn open_pairs(&self) -> u32 {
         self.relay.open_count()
@@ -691,6 +715,14 @@ impl Exchange {
 
     pub fn registrar(&self) -> &Registrar {
         &self.registrar
+    }
+}
+
+fn kind(message: &Message<'_>, transport: Transport) -> Kind {
+    let method = message.method();
+    match message.response() {
+        None => Kind::Request { method, transport },
+        Some(response) => Kind::Response { method, status: response.status.code() },
     }
 }
 

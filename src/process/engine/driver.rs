@@ -121,9 +121,9 @@ impl Driver {
             connections: BTreeMap::new(),
             dead: Vec::new(),
             backlog: VecDeque::new(),
-            own: Own::default(),
+            own: Own::new(),
             published: Published::default(),
-            publish_at: None,
+            publish_at: Some(now.instant),
             is_captured,
             restored: Some(None),
             sip_slots_from,
@@ -208,10 +208,14 @@ impl Driver {
                 (at_cause, is_counted) = (at_cause + 1, false);
             }
             let cause = causes.get(at_cause).filter(|(range, _)| range.contains(&index)).map(|(_, cause)| *cause);
-            if let (Output::Send { .. }, Some(cause), false) = (&output, cause, is_counted) {
-                is_counted = true;
+            let is_send = matches!(output, Output::Send { .. });
+            let cause = cause.filter(|_| !(is_send && is_counted));
+            is_counted |= is_send && cause.is_some();
+            if let (Output::Send { flow, bytes }, Some(cause)) = (&output, cause)
+                && self.leaves_here(*flow)
+            {
                 let now = *clock.get_or_insert_with(clock::boottime);
-                effects.figures().observe(cause.method, now.since(cause.arrived), 1);
+                figures::observe(cause, bytes, now, effects.figures());
             }
             self.apply(output, cause, effects);
         }
@@ -229,17 +233,26 @@ impl Driver {
         self.backlog.push_back(message);
     }
 
-    fn send(&mut self, flow: Flow, bytes: Vec<u8>, effects: &mut impl Effects<Message>) {
-        self.own.sent(&bytes);
+    /// No other shard holds the connection.
+    fn leaves_here(&self, flow: Flow) -> bool {
+        flow.connection.is_none_or(|connection| connection.shard == self.shard)
+    }
+
+    fn send(&mut self, flow: Flow, bytes: Vec<u8>, cause: Option<Cause>, effects: &mut impl Effects<Message>) {
         self.copy(flow, false, &bytes);
         match flow.connection {
-            None => effects.send_udp(self.sip_slots_from + Slot::from(flow.listener), flow.peer, &bytes),
+            None => {
+                self.own.sent(&bytes, flow.transport());
+                effects.send_udp(self.sip_slots_from + Slot::from(flow.listener), flow.peer, &bytes);
+            }
             Some(connection) if connection.shard == self.shard => {
-                if !effects.send_tcp(connection.handle, &bytes) {
+                if effects.send_tcp(connection.handle, &bytes) {
+                    self.own.sent(&bytes, flow.transport());
+                } else {
                     self.dead.push(flow);
                 }
             }
-            Some(connection) => self.tell_shard(connection.shard, Mesh::Write { flow, bytes }, None, effects),
+            Some(connection) => self.tell_shard(connection.shard, Mesh::Write { flow, bytes }, cause, effects),
         }
     }
 
@@ -266,8 +279,10 @@ impl Driver {
                 self.own.outbox_overflows = self.out.overflows;
                 self.own.tape = self.tape.counts();
                 (self.own.events_lost, self.own.events_waited) = (self.events.lost, self.events.waited);
-                self.published.publish(&self.exchange, &self.own, figures);
-                self.publish_at = None;
+                self.published.publish(&self.exchange, &self.own, self.now, figures);
+                // Nothing else tells when ports have rested.
+                let rests = self.exchange.ports(self.now).resting > 0;
+                self.publish_at = rests.then(|| now + PUBLISH_EVERY);
             }
             Some(_) => {}
         }
@@ -309,7 +324,7 @@ impl Driver {
 
     fn apply(&mut self, output: Output, cause: Option<Cause>, effects: &mut impl Effects<Message>) {
         match output {
-            Output::Send { flow, bytes } => self.send(flow, bytes, effects),
+            Output::Send { flow, bytes } => self.send(flow, bytes, cause, effects),
             Output::Keep { flow } => self.keep(flow, effects),
             Output::Mesh { to, message } => self.tell_shard(to, message, cause, effects),
             Output::Event { tenant, call, leg, body } => {
@@ -373,7 +388,11 @@ impl ShardMachine for Driver {
 
     fn on_message(&mut self, from: Member, message: Message, now: Now) {
         match (from, message) {
-            (Member::Shard(_), Message::Mesh(Mesh::Write { flow, bytes }, _)) => self.out.send(flow, bytes),
+            (Member::Shard(_), Message::Mesh(Mesh::Write { flow, bytes }, cause)) => {
+                let mark = self.out.len();
+                self.out.send(flow, bytes);
+                self.causes.extend(cause.map(|cause| (mark..self.out.len(), cause)));
+            }
             (Member::Shard(_), Message::Mesh(Mesh::Keep { flow }, _)) => self.out.push(Output::Keep { flow }),
             (Member::Shard(from), Message::Mesh(message, cause)) => {
                 self.caused_input(Input::Mesh { from, message }, cause, now);

@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::time::UnixTime;
+use crate::machine::exchange::messages::Kind;
+use crate::machine::exchange::messages::Way;
 use crate::process::side::clock;
 use crate::process::side::mirror::Mirror;
 use crate::process::side::mirror::Readiness;
@@ -23,8 +25,10 @@ use crate::process::side::recording::upload;
 use crate::shard::memory::BUCKET_BOUNDS_MICROS;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
+use crate::shard::memory::Gauge;
 use crate::shard::memory::Histogram;
 use crate::wire::control::Status;
+use crate::wire::sip::Method;
 
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -156,9 +160,12 @@ impl Metrics {
         for process in &status.processes {
             text.sample("generation", &format!("process=\"{}\"", process.role.name()), process.generation);
         }
-        text.gauge("rtp_ports", "RTP port pairs.");
-        for (state, count) in [("open", status.rtp.open), ("held", status.rtp.held), ("cut", status.rtp.cut)] {
-            text.sample("rtp_ports", &format!("state=\"{state}\""), count);
+        text.gauge(
+            "rtp_ports_left_out",
+            "RTP port pairs that no shard has: another process holds one, or too few files may be open.",
+        );
+        for (reason, count) in [("held", status.rtp.held), ("cut", status.rtp.cut)] {
+            text.sample("rtp_ports_left_out", &format!("reason=\"{reason}\""), count);
         }
     }
 
@@ -264,29 +271,74 @@ impl Metrics {
             }
         }
         let shards: Vec<&Figures> = figures.iter().flatten().collect();
-        for (index, counter) in Counter::ALL.iter().enumerate() {
-            let name = counter.name();
-            if Counter::ALL.iter().take(index).any(|earlier| earlier.name() == name) {
-                continue;
+        for (first, family) in families(Counter::ALL, Counter::name) {
+            text.raw_head(first.name(), "counter", first.help());
+            for counter in family {
+                shards.iter().for_each(|shard| text.shard_counter(shard, counter));
             }
-            text.raw_head(name, "counter", counter.help());
-            for counter in Counter::ALL.iter().filter(|counter| counter.name() == name) {
+        }
+        render_messages(text, &shards);
+        for (first, family) in families(Gauge::ALL, Gauge::name) {
+            text.raw_head(first.name(), "gauge", first.help());
+            for gauge in family {
                 for shard in &shards {
-                    text.raw_sample(name, &labels(shard, counter.labels()), shard.count(*counter));
+                    text.raw_sample(gauge.name(), &labels(shard, gauge.labels()), shard.gauge(gauge));
                 }
             }
         }
-        for (index, histogram) in Histogram::ALL.iter().enumerate() {
-            let name = histogram.name();
-            if Histogram::ALL.iter().take(index).any(|earlier| earlier.name() == name) {
-                continue;
+        for (first, family) in families(Histogram::ALL, Histogram::name) {
+            text.raw_head(first.name(), "histogram", first.help());
+            for histogram in family {
+                shards.iter().for_each(|shard| text.histogram(shard, histogram));
             }
-            text.raw_head(name, "histogram", histogram.help());
-            for histogram in Histogram::ALL.iter().filter(|histogram| histogram.name() == name) {
-                for shard in &shards {
-                    text.histogram(shard, *histogram);
-                }
+        }
+    }
+}
+
+/// Figures of one name together, with the first of them.
+fn families<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Vec<(T, Vec<T>)> {
+    let mut families: Vec<(T, Vec<T>)> = Vec::new();
+    for figure in all {
+        match families.iter_mut().find(|(first, _)| name(*first) == name(*figure)) {
+            Some((_, family)) => family.push(*figure),
+            None => families.push((*figure, vec![*figure])),
+        }
+    }
+    families
+}
+
+/// SIP messages by kind: those kinds alone that there were.
+fn render_messages(text: &mut Text, shards: &[&Figures]) {
+    let all: Vec<_> =
+        shards.iter().flat_map(|shard| shard.kinds().map(move |(key, count)| (*shard, key, count))).collect();
+    for (name, help, is_wanted) in [
+        ("sip_requests_total", "SIP requests read and sent.", true),
+        ("sip_responses_total", "SIP responses read and sent; the method is that of the request.", false),
+    ] {
+        text.counter(name, help);
+        for (shard, key, count) in &all {
+            let Some((way, kind)) = Kind::of_key(*key) else { continue };
+            if matches!(kind, Kind::Request { .. }) == is_wanted {
+                text.sample(name, &labels(shard, &message_labels(way, kind)), count);
             }
+        }
+    }
+}
+
+fn message_labels(way: Way, kind: Kind) -> String {
+    let direction = match way {
+        Way::In => "in",
+        Way::Out => "out",
+    };
+    let method = |method: Method| if method == Method::Other { "other" } else { method.name() };
+    match kind {
+        Kind::Request { method: of, transport } => {
+            format!("method=\"{}\",transport=\"{}\",direction=\"{direction}\"", method(of), transport.word())
+        }
+        Kind::Response { method: of, status } => {
+            let (code, class) =
+                if status < 10 { ("other".to_owned(), status) } else { (status.to_string(), status / 100) };
+            format!("method=\"{}\",code=\"{code}\",code_class=\"{class}xx\",direction=\"{direction}\"", method(of))
         }
     }
 }
@@ -329,6 +381,14 @@ impl Text {
         self.buckets(name, "", spread.bounds, &spread.counts, spread.sum as f64 / 1e6);
     }
 
+    fn shard_counter(&mut self, shard: &Figures, counter: Counter) {
+        let (name, labels, count) = (counter.name(), labels(shard, counter.labels()), shard.count(counter));
+        match name.ends_with("_seconds_total") {
+            true => self.raw_sample(name, &labels, count as f64 / 1e9),
+            false => self.raw_sample(name, &labels, count),
+        }
+    }
+
     fn histogram(&mut self, shard: &Figures, histogram: Histogram) {
         let (counts, sum) = shard.histogram(histogram);
         let labels = labels(shard, histogram.labels());
@@ -362,6 +422,7 @@ mod tests {
     use super::*;
     use crate::base::id::ShardId;
     use crate::shard::memory;
+    use crate::wire::sip::Transport;
 
     #[test]
     fn figures_of_shards_become_the_text_format() {
@@ -373,8 +434,29 @@ mod tests {
         let figures = Figures::open(&file, ShardId(2)).unwrap();
         figures.add(Counter::UdpReceived, 7);
         figures.observe(Histogram::TurnLateness, Duration::from_micros(60), 3);
+        figures.add(Counter::Busy, 1_500_000_000);
+        figures.set(Gauge::PortsInUse, 6);
+        let request = |method| Kind::Request { method, transport: Transport::Tcp };
+        let response = |method, status| Kind::Response { method, status };
+        for (kind, way, count) in [
+            (request(Method::Invite), Way::In, 3),
+            (request(Method::Other), Way::Out, 1),
+            (response(Method::Register, 401), Way::Out, 4),
+            (response(Method::Bye, 200), Way::In, 5),
+            (response(Method::Other, 6), Way::In, 2),
+        ] {
+            assert!(figures.add_kind(kind.key(way), 1, count));
+        }
         let text = metrics.render(&mirror);
         for line in [
+            "tipring_sip_requests_total{method=\"INVITE\",transport=\"tcp\",direction=\"in\",shard=\"2\"} 3",
+            "tipring_sip_requests_total{method=\"other\",transport=\"tcp\",direction=\"out\",shard=\"2\"} 1",
+            "tipring_sip_responses_total{method=\"REGISTER\",code=\"401\",code_class=\"4xx\",direction=\"out\",shard=\"2\"} 4",
+            "tipring_sip_responses_total{method=\"BYE\",code=\"200\",code_class=\"2xx\",direction=\"in\",shard=\"2\"} 5",
+            "tipring_sip_responses_total{method=\"other\",code=\"other\",code_class=\"6xx\",direction=\"in\",shard=\"2\"} 2",
+            "tipring_sip_parse_errors_total{reason=\"body\",shard=\"2\"} 0",
+            "tipring_shard_busy_seconds_total{shard=\"2\"} 1.5",
+            "tipring_rtp_ports{state=\"in_use\",shard=\"2\"} 6",
             "tipring_udp_datagrams_total{direction=\"in\",shard=\"2\"} 7",
             "tipring_shard_turn_lateness_seconds_bucket{shard=\"2\",le=\"0.00005\"} 0",
             "tipring_shard_turn_lateness_seconds_bucket{shard=\"2\",le=\"0.0001\"} 3",

@@ -24,6 +24,25 @@ pub enum Method {
 }
 
 impl Method {
+    /// In their order.
+    pub const ALL: [Self; 15] = [
+        Self::Invite,
+        Self::Ack,
+        Self::Bye,
+        Self::Cancel,
+        Self::Options,
+        Self::Register,
+        Self::Prack,
+        Self::Update,
+        Self::Info,
+        Self::Message,
+        Self::Subscribe,
+        Self::Notify,
+        Self::Publish,
+        Self::Refer,
+        Self::Other,
+    ];
+
     /// The method of this name, letter for letter.
     #[must_use]
     pub fn parse(name: &[u8]) -> Self {
