@@ -171,7 +171,11 @@ fn strangers_get_nothing_from_the_api() {
 
 #[test]
 fn metrics_are_well_formed_and_move() {
-    let mut server = Server::start(|_| {});
+    // Shards pass messages on: each counts once all the same.
+    let mut server = Server::start(|setup| {
+        setup.shards = 4;
+        setup.media_ports = "20000-20399";
+    });
     let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
     let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
     call.check_media();
