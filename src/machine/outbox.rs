@@ -26,6 +26,11 @@ pub enum Output {
         flow: Flow,
         bytes: Vec<u8>,
     },
+    /// The same over a connection of this shard for another one, which has decided it.
+    Write {
+        flow: Flow,
+        bytes: Vec<u8>,
+    },
     /// Whoever holds this connection may stop to treat it as a stranger's.
     Keep {
         flow: Flow,

@@ -1,5 +1,6 @@
 //! What an operator sees: the command line, signals, exit codes, health, metrics, the mirror.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::UdpSocket;
@@ -314,6 +315,38 @@ fn the_mirror_carries_every_message_of_a_call() {
     for start in ["INVITE", "ACK", "BYE", "SIP/2.0 180", "SIP/2.0 200"] {
         let count = starts.iter().filter(|line| line.starts_with(start)).count();
         assert!(count >= 2, "{start} of both legs: {starts:#?}");
+    }
+}
+
+/// Connections, so that nothing is sent twice but a 2xx whose ACK is late; four shards, so that most messages are read and sent by
+/// shards that do not know the call.
+#[test]
+fn the_mirror_carries_every_message_once_whichever_shards_it_passes() {
+    let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
+    collector.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let address = collector.local_addr().unwrap();
+    let mut server = Server::start(|setup| {
+        setup.shards = 4;
+        setup.more = format!("[hep]\naddress = \"{address}\"\n");
+    });
+    let (mut left, mut right) = (server.registered_tcp("1001"), server.registered_tcp("1002"));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.end_by_caller(&mut left, &mut right);
+    let id = server.cdr(&call.caller.call_id)["call"].as_str().unwrap().to_owned();
+    let mut packet = [0; 65_536];
+    let mut copies = BTreeMap::new();
+    while let Ok((len, _)) = collector.recv_from(&mut packet) {
+        let chunks = hep_chunks(&packet[..len]);
+        let find = |kind| chunks.iter().find(|chunk| chunk.0 == kind).map(|chunk| chunk.1);
+        let payload = String::from_utf8_lossy(find(15).expect("a payload")).into_owned();
+        let is_ours = find(17).is_some_and(|correlation| correlation == id.as_bytes());
+        let (copies, of_call) = copies.entry(payload).or_insert((0, false));
+        (*copies, *of_call) = (*copies + 1, *of_call | is_ours);
+    }
+    for (start, messages) in [("INVITE", 2), ("SIP/2.0 180", 2), ("ACK", 2), ("BYE", 2)] {
+        let of_call = copies.iter().filter(|(payload, (_, of_call))| *of_call && payload.starts_with(start));
+        let counts: Vec<u32> = of_call.map(|(_, (count, _))| *count).collect();
+        assert_eq!(counts, vec![1; messages], "{start}: {copies:#?}");
     }
 }
 

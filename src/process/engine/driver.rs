@@ -208,10 +208,10 @@ impl Driver {
                 (at_cause, is_counted) = (at_cause + 1, false);
             }
             let cause = causes.get(at_cause).filter(|(range, _)| range.contains(&index)).map(|(_, cause)| *cause);
-            let is_send = matches!(output, Output::Send { .. });
+            let is_send = matches!(output, Output::Send { .. } | Output::Write { .. });
             let cause = cause.filter(|_| !(is_send && is_counted));
             is_counted |= is_send && cause.is_some();
-            if let (Output::Send { flow, bytes }, Some(cause)) = (&output, cause)
+            if let (Output::Send { flow, bytes } | Output::Write { flow, bytes }, Some(cause)) = (&output, cause)
                 && self.leaves_here(*flow)
             {
                 let now = *clock.get_or_insert_with(clock::boottime);
@@ -239,7 +239,6 @@ impl Driver {
     }
 
     fn send(&mut self, flow: Flow, bytes: Vec<u8>, cause: Option<Cause>, effects: &mut impl Effects<Message>) {
-        self.copy(flow, false, &bytes);
         match flow.connection {
             None => {
                 self.own.sent(&bytes, flow.transport());
@@ -288,6 +287,14 @@ impl Driver {
         }
     }
 
+    /// A message that came is copied by the shard that handles it, which knows its call: not where it was passed on after `mark`.
+    fn copy_read(&mut self, flow: Flow, bytes: &[u8], mark: usize) {
+        let is_passed_on = |output: &Output| matches!(output, Output::Mesh { message: Mesh::Sip { .. }, .. });
+        if !self.out.after(mark).any(is_passed_on) {
+            self.copy(flow, true, bytes);
+        }
+    }
+
     /// For the capture server, if there is one.
     fn copy(&mut self, flow: Flow, is_incoming: bool, bytes: &[u8]) {
         let Some(listener) = self.settings.listeners.get(usize::from(flow.listener)) else { return };
@@ -324,7 +331,11 @@ impl Driver {
 
     fn apply(&mut self, output: Output, cause: Option<Cause>, effects: &mut impl Effects<Message>) {
         match output {
-            Output::Send { flow, bytes } => self.send(flow, bytes, cause, effects),
+            Output::Send { flow, bytes } => {
+                self.copy(flow, false, &bytes);
+                self.send(flow, bytes, cause, effects);
+            }
+            Output::Write { flow, bytes } => self.send(flow, bytes, cause, effects),
             Output::Keep { flow } => self.keep(flow, effects),
             Output::Mesh { to, message } => self.tell_shard(to, message, cause, effects),
             Output::Event { tenant, call, leg, body } => {
@@ -375,8 +386,9 @@ impl ShardMachine for Driver {
     fn on_sip(&mut self, flow: run::Flow, bytes: &[u8], now: Now) {
         let flow = self.flow(flow);
         let cause = Cause { method: figures::delay_of(bytes), arrived: now.instant };
+        let mark = self.out.len();
         self.caused_input(Input::Sip { flow, bytes }, Some(cause), now);
-        self.copy(flow, true, bytes);
+        self.copy_read(flow, bytes, mark);
     }
 
     fn on_closed(&mut self, connection: Handle, now: Now) {
@@ -390,12 +402,20 @@ impl ShardMachine for Driver {
         match (from, message) {
             (Member::Shard(_), Message::Mesh(Mesh::Write { flow, bytes }, cause)) => {
                 let mark = self.out.len();
-                self.out.send(flow, bytes);
+                self.out.push(Output::Write { flow, bytes });
                 self.causes.extend(cause.map(|cause| (mark..self.out.len(), cause)));
             }
             (Member::Shard(_), Message::Mesh(Mesh::Keep { flow }, _)) => self.out.push(Output::Keep { flow }),
             (Member::Shard(from), Message::Mesh(message, cause)) => {
+                let read = match &message {
+                    Mesh::Sip { flow, bytes } if self.is_captured => Some((*flow, bytes.clone())),
+                    _ => None,
+                };
+                let mark = self.out.len();
                 self.caused_input(Input::Mesh { from, message }, cause, now);
+                if let Some((flow, bytes)) = read {
+                    self.copy_read(flow, &bytes, mark);
+                }
             }
             (Member::Clerk, Message::ToShard(command)) => self.on_command(command, now),
             // Nobody sends these so.
