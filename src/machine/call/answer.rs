@@ -10,6 +10,7 @@ use crate::machine::call::bond::Agreement;
 use crate::machine::call::bond::Answer;
 use crate::machine::call::branch;
 use crate::machine::call::caller::Offer;
+use crate::machine::call::head::Verdict;
 use crate::machine::call::input::Context;
 use crate::machine::call::media;
 use crate::machine::call::media::Description;
@@ -128,7 +129,7 @@ impl Call {
     fn on_bad_answer(&mut self, index: usize, leg: u8, cseq: u32, cx: &mut Context<'_>, out: &mut Outbox) {
         let mut bond = self.bonds.remove(index);
         bond.callee.acknowledge(cseq, None, cx, out);
-        bond.callee.answer_reinvite(487, None, cx, out);
+        bond.callee.answer_reinvite(Verdict::refused(487), cx, out);
         bond.callee.hang_up(b"SIP ;cause=488 ;text=\"Not Acceptable Here\"", cx, out);
         self.strays.push(bond.callee);
         self.branch_failed(leg, 488, By::Callee, b"", cx, out);

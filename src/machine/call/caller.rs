@@ -15,8 +15,8 @@ use crate::machine::call::session_timer::Wish;
 use crate::machine::call::terms::MIN_SE;
 use crate::machine::call::terms::SDP;
 use crate::machine::dialog::Dialog;
-use crate::machine::dialog::MAX_FORWARDS;
 use crate::machine::dialog::Text;
+use crate::machine::dialog::hops_after;
 use crate::machine::outbox::Aor;
 use crate::machine::outbox::Bound;
 use crate::machine::outbox::Outbox;
@@ -118,7 +118,7 @@ impl Caller {
             wish,
             takes_199: message.has_tag(HeaderId::Supported, "199"),
             takes_update: message.tags(HeaderId::Allow).any(|method| method == b"UPDATE"),
-            hops: message.max_forwards().unwrap_or(MAX_FORWARDS).saturating_sub(1),
+            hops: hops_after(message),
             passing: passing.into(),
             bound: Box::new(invite.bound.clone().unwrap_or_else(|| bound_by_contact(invite))),
         };

@@ -27,6 +27,7 @@ use crate::machine::call::terms::BONDS_MAX;
 use crate::machine::call::trace::What;
 use crate::machine::dialog;
 use crate::machine::dialog::Dialog;
+use crate::machine::dialog::MAX_FORWARDS;
 use crate::machine::dialog::Text;
 use crate::machine::outbox::Outbox;
 use crate::machine::transaction::repeat::Pace;
@@ -266,13 +267,14 @@ impl Call {
             return;
         }
         bond.heard = Heard::UpTo { rseq };
-        self.send_prack(index, rseq, None, cx, out);
+        self.send_prack(index, rseq, MAX_FORWARDS, None, cx, out);
     }
 
     pub(super) fn send_prack(
         &mut self,
         index: usize,
         rseq: u32,
+        hops: u8,
         sdp: Option<&[u8]>,
         cx: &mut Context<'_>,
         out: &mut Outbox,
@@ -284,7 +286,7 @@ impl Call {
             writer.header(HeaderId::RAck, &rack);
             end(writer, sdp);
         };
-        bond.callee.send(Method::Prack, Purpose::Prack, finish, cx, out);
+        bond.callee.send(Method::Prack, Purpose::Prack, hops, finish, cx, out);
     }
 
     fn tell_progress(&mut self, leg: u8, status: u16, has_sdp: bool, out: &mut Outbox) {

@@ -8,6 +8,7 @@ use crate::machine::call::caller::Offer;
 use crate::machine::call::caller::Refusal;
 use crate::machine::call::cancel::refuse_waiting;
 use crate::machine::call::head::ServerRequest;
+use crate::machine::call::head::Verdict;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Presence;
 use crate::machine::call::party::Side;
@@ -152,8 +153,8 @@ impl Call {
         for bond in &mut self.bonds {
             // RFC 3261 §15.1.2: "The UAS MUST still respond to any pending requests received for that dialog. It is
             // RECOMMENDED that a 487 (Request Terminated) response be generated to those pending requests."
-            bond.caller.answer_reinvite(487, None, cx, out);
-            bond.callee.answer_reinvite(487, None, cx, out);
+            bond.caller.answer_reinvite(Verdict::refused(487), cx, out);
+            bond.callee.answer_reinvite(Verdict::refused(487), cx, out);
             refuse_waiting(bond, 487, out);
             bond.reliable.stop();
             bond.caller.hang_up(reason, cx, out);

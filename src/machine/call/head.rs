@@ -4,7 +4,9 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::random::Random;
+use crate::machine::call::terms::SDP;
 use crate::machine::dialog::Text;
+use crate::machine::dialog::hops_after;
 use crate::machine::flow::Flow;
 use crate::machine::lingering::Key;
 use crate::machine::outbox::Outbox;
@@ -55,11 +57,47 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, wanted)
 }
 
+/// What the final response to a request within a dialog says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict<'a> {
+    pub status: u16,
+    /// Content-Type and body.
+    pub body: Option<(&'a str, &'a [u8])>,
+    /// Values of Reason.
+    pub reason: &'a [u8],
+}
+
+impl<'a> Verdict<'a> {
+    pub(super) fn agreed(sdp: &'a [u8]) -> Self {
+        Self { status: 200, body: Some((SDP, sdp)), reason: b"" }
+    }
+
+    pub(super) fn refused(status: u16) -> Self {
+        Self { status, body: None, reason: b"" }
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    pub(super) fn end(&self, mut writer: Writer<'_>) {
+        if !self.reason.is_empty() {
+            writer.header(HeaderId::Reason, self.reason);
+        }
+        match self.body {
+            Some((content_type, body)) => writer.body(content_type, body),
+            None => writer.finish(),
+        }
+    }
+}
+
 /// A non-INVITE request that is not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ServerRequest {
     pub key: Key,
     pub method: Method,
+    /// Max-Forwards of what it goes on as.
+    pub hops: u8,
     flow: Flow,
     head: Head,
     /// Of ours, where the request had none.
@@ -72,7 +110,8 @@ impl ServerRequest {
     }
 
     pub(super) fn tagged(request: &Message<'_>, key: Key, flow: Flow, tag: &[u8]) -> Self {
-        Self { key, method: request.method(), flow, head: Head::of(request, flow), tag: tag.into() }
+        let (method, hops) = (request.method(), hops_after(request));
+        Self { key, method, hops, flow, head: Head::of(request, flow), tag: tag.into() }
     }
 
     /// RFC 3261 §14.2, RFC 3311 §5.2: with "a Retry-After header field with a randomly chosen value of between 0 and 10 seconds".
@@ -81,9 +120,8 @@ impl ServerRequest {
         self.answer_with(status, HeaderId::RetryAfter, &secs.to_string(), out);
     }
 
-    /// Sends the final response and leaves it for retransmissions of the request.
     pub(super) fn answer(&self, status: u16, more: impl FnOnce(&mut Writer<'_>), out: &mut Outbox) {
-        self.answer_with_body(status, more, None, out);
+        self.conclude(Verdict::refused(status), more, out);
     }
 
     /// With one header field more.
@@ -94,20 +132,12 @@ impl ServerRequest {
         self.answer(status, more, out);
     }
 
-    pub(super) fn answer_with_body(
-        &self,
-        status: u16,
-        more: impl FnOnce(&mut Writer<'_>),
-        body: Option<(&str, &[u8])>,
-        out: &mut Outbox,
-    ) {
+    /// Sends the final response and leaves it for retransmissions of the request.
+    pub(super) fn conclude(&self, verdict: Verdict<'_>, more: impl FnOnce(&mut Writer<'_>), out: &mut Outbox) {
         let mut bytes = Vec::with_capacity(512);
-        let mut writer = self.head.response(&mut bytes, status, &self.tag);
+        let mut writer = self.head.response(&mut bytes, verdict.status, &self.tag);
         more(&mut writer);
-        match body {
-            Some((content_type, body)) => writer.body(content_type, body),
-            None => writer.finish(),
-        }
+        verdict.end(writer);
         out.push(Output::Answer { key: self.key, flow: self.flow, bytes });
     }
 }

@@ -151,7 +151,8 @@ impl Call {
             }
             writer.end(body);
         };
-        other.send(Method::Info, Purpose::Relay(request), more, cx, out);
+        let hops = request.hops;
+        other.send(Method::Info, Purpose::Relay(request), hops, more, cx, out);
         let is_digit = |kind| is_media_type(kind, "application/dtmf-relay") || is_media_type(kind, "application/dtmf");
         if message.header(HeaderId::ContentType).is_some_and(is_digit) {
             let leg = self.bonds[index].party(side).leg;

@@ -16,6 +16,7 @@ use crate::machine::call::terms::SDP;
 use crate::machine::call::terms::SUPPORTED;
 use crate::machine::dialog;
 use crate::machine::dialog::Dialog;
+use crate::machine::dialog::MAX_FORWARDS;
 use crate::machine::dialog::Text;
 use crate::machine::outbox::Outbox;
 use crate::machine::transaction::T1_64;
@@ -188,13 +189,14 @@ impl Party {
         &mut self,
         method: Method,
         purpose: Purpose,
+        hops: u8,
         more: impl FnOnce(Writer<'_>),
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) {
         let branch = cx.identifier(self.leg);
         let mut bytes = Vec::with_capacity(1_024);
-        let writer = self.dialog.request(&mut bytes, method, &branch, cx.settings);
+        let writer = self.dialog.request(&mut bytes, method, &branch, hops, cx.settings);
         more(writer);
         let mark = out.len();
         let transaction = NonInviteClient::start(bytes, self.dialog.flow(), cx.now.instant, out);
@@ -217,13 +219,14 @@ impl Party {
     pub(super) fn reinvite(
         &mut self,
         purpose: InvitePurpose,
+        hops: u8,
         sdp: Option<&[u8]>,
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) {
         let branch = cx.identifier(self.leg);
         let mut bytes = Vec::with_capacity(2_048);
-        let mut writer = self.dialog.request(&mut bytes, Method::Invite, &branch, cx.settings);
+        let mut writer = self.dialog.request(&mut bytes, Method::Invite, &branch, hops, cx.settings);
         target_refresh(&mut writer, &self.dialog, cx);
         self.timer.emit_request(&mut writer);
         end(writer, sdp);
@@ -330,6 +333,7 @@ impl Party {
         self.send(
             Method::Bye,
             Purpose::Bye,
+            MAX_FORWARDS,
             |mut writer| {
                 if !reason.is_empty() {
                     writer.header(HeaderId::Reason, reason);

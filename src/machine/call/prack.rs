@@ -81,7 +81,7 @@ impl Call {
         let Some(bond) = self.bonds.get_mut(index) else { return };
         if let Heard::PrackDue { rseq } = bond.heard {
             bond.heard = Heard::UpTo { rseq };
-            self.send_prack(index, rseq, Some(&text), cx, out);
+            self.send_prack(index, rseq, request.hops, Some(&text), cx, out);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::machine::call::bond::Bond;
 use crate::machine::call::bond::Negotiation;
 use crate::machine::call::head::Head;
 use crate::machine::call::head::ServerRequest;
+use crate::machine::call::head::Verdict;
 use crate::machine::call::input::Context;
 use crate::machine::call::media;
 use crate::machine::call::media::NoMedia;
@@ -31,7 +32,9 @@ use crate::machine::call::session_timer::Wish;
 use crate::machine::call::terms::MIN_SE;
 use crate::machine::call::terms::SDP;
 use crate::machine::call::trace::What;
+use crate::machine::dialog::MAX_FORWARDS;
 use crate::machine::dialog::Text;
+use crate::machine::dialog::hops_after;
 use crate::machine::flow::Flow;
 use crate::machine::lingering::Key;
 use crate::machine::outbox::Outbox;
@@ -79,11 +82,11 @@ impl Call {
         let leg = party.leg;
         if let Some(status) = glare {
             self.step(cx, leg, What::Glare);
-            return self.bonds[index].party_mut(side).answer_reinvite(status, None, cx, out);
+            return self.bonds[index].party_mut(side).answer_reinvite(Verdict::refused(status), cx, out);
         }
         if let Err(status) = self.carry_reinvite(index, side, message, cx, out) {
             self.step(cx, leg, What::RequestRefused(Method::Invite, status));
-            self.bonds[index].party_mut(side).answer_reinvite(status, None, cx, out);
+            self.bonds[index].party_mut(side).answer_reinvite(Verdict::refused(status), cx, out);
         }
     }
 
@@ -117,7 +120,7 @@ impl Call {
         }
         let bond = &mut self.bonds[index];
         bond.negotiation = Negotiation::Invite { from: side, offered };
-        bond.party_mut(side.other()).reinvite(InvitePurpose::Carry, sdp.as_deref(), cx, out);
+        bond.party_mut(side.other()).reinvite(InvitePurpose::Carry, hops_after(message), sdp.as_deref(), cx, out);
         self.step(cx, leg, What::OfferCarried(Method::Invite));
         Ok(())
     }
@@ -282,7 +285,9 @@ impl Call {
                 }
                 self.bonds[index].party_mut(side).description.withdraw();
                 self.close_unused_ports(cx, out);
-                self.answer_offerer(index, negotiation, for_dialog(status), None, cx, out);
+                let reason = outcome.reason();
+                let verdict = Verdict { reason: &reason, ..Verdict::refused(for_dialog(status)) };
+                self.answer_offerer(index, negotiation, verdict, cx, out);
                 if matches!(status, 408 | 481) {
                     self.dialog_lost(side, status, cx, out);
                 }
@@ -326,11 +331,11 @@ impl Call {
                 let method = if invite { Method::Invite } else { Method::Update };
                 let body = Body::Renegotiated { method: method.name().to_owned(), by: by(side.other()) };
                 self.facts.event(Some(self.bonds[index].party(side.other()).leg), body, out);
-                self.answer_offerer(index, negotiation, 200, Some(&text), cx, out);
+                self.answer_offerer(index, negotiation, Verdict::agreed(&text), cx, out);
             }
             // A 2xx without the description that was due: nobody knows what they agreed on.
             (None, negotiation) => {
-                self.answer_offerer(index, negotiation, 488, None, cx, out);
+                self.answer_offerer(index, negotiation, Verdict::refused(488), cx, out);
                 self.end_with(488, by(side), cx, out);
             }
         }
@@ -355,25 +360,24 @@ impl Call {
         &mut self,
         index: usize,
         negotiation: Negotiation,
-        status: u16,
-        sdp: Option<&[u8]>,
+        verdict: Verdict<'_>,
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) {
         let Some(bond) = self.bonds.get_mut(index) else { return };
         match negotiation {
             Negotiation::Idle => {}
-            Negotiation::Invite { from, .. } => bond.party_mut(from).answer_reinvite(status, sdp, cx, out),
+            Negotiation::Invite { from, .. } => bond.party_mut(from).answer_reinvite(verdict, cx, out),
             Negotiation::Request { from, request, .. } => {
                 let party = bond.party(from);
-                let success = (200..300).contains(&status) && request.method == Method::Update;
+                let success = verdict.is_success() && request.method == Method::Update;
                 let more = |writer: &mut Writer<'_>| {
                     if success {
                         target_refresh(writer, &party.dialog, cx);
                         party.timer.emit_response(writer);
                     }
                 };
-                request.answer_with_body(status, more, sdp.map(|sdp| (SDP, sdp)), out);
+                request.conclude(verdict, more, out);
             }
         }
     }
@@ -446,12 +450,13 @@ impl Call {
         };
         self.permit(index, to, &offered, true, out);
         let bond = &mut self.bonds[index];
+        let hops = request.hops;
         bond.negotiation = Negotiation::Request { from: side, request, offered };
         let other = bond.party_mut(to);
         let method = if other.takes_update { Method::Update } else { Method::Invite };
         match method {
-            Method::Update => other.update(Purpose::Carry, Some(&text), cx, out),
-            _ => other.reinvite(InvitePurpose::Carry, Some(&text), cx, out),
+            Method::Update => other.update(Purpose::Carry, hops, Some(&text), cx, out),
+            _ => other.reinvite(InvitePurpose::Carry, hops, Some(&text), cx, out),
         }
         let leg = bond.party(side).leg;
         self.step(cx, leg, What::OfferCarried(method));
@@ -482,11 +487,11 @@ impl Call {
         let leg = party.leg;
         let method = if party.takes_update { Method::Update } else { Method::Invite };
         match method {
-            Method::Update => party.update(Purpose::Refresh, None, cx, out),
+            Method::Update => party.update(Purpose::Refresh, MAX_FORWARDS, None, cx, out),
             _ if busy => return party.timer.again(cx.random, cx.now.instant),
             _ => {
                 let sdp = party.description.sent().map(Text::from);
-                party.reinvite(InvitePurpose::Refresh, sdp.as_deref(), cx, out);
+                party.reinvite(InvitePurpose::Refresh, MAX_FORWARDS, sdp.as_deref(), cx, out);
             }
         }
         self.step(cx, leg, What::SessionRefresh(method));
@@ -522,14 +527,14 @@ impl Call {
 
 impl Party {
     /// The final response to its re-INVITE.
-    pub(super) fn answer_reinvite(&mut self, status: u16, sdp: Option<&[u8]>, cx: &mut Context<'_>, out: &mut Outbox) {
+    pub(super) fn answer_reinvite(&mut self, verdict: Verdict<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
         let Some(server) = &mut self.server else { return };
         if !server.transaction.is_proceeding() {
             return;
         }
         let mut bytes = Vec::with_capacity(1_024);
-        let mut writer = server.head.response(&mut bytes, status, b"");
-        match status {
+        let mut writer = server.head.response(&mut bytes, verdict.status, b"");
+        match verdict.status {
             200..300 => {
                 target_refresh(&mut writer, &self.dialog, cx);
                 self.timer.emit_response(&mut writer);
@@ -545,10 +550,10 @@ impl Party {
             }
             _ => {}
         }
-        end(writer, sdp);
+        verdict.end(writer);
         let cseq = server.cseq;
-        server.transaction.respond(status, bytes.clone(), cx.now.instant, out);
-        if (200..300).contains(&status) {
+        server.transaction.respond(verdict.status, bytes.clone(), cx.now.instant, out);
+        if verdict.is_success() {
             self.repeat_answer(cseq, bytes, cx.now.instant);
         }
     }
@@ -561,10 +566,10 @@ impl Party {
         self.timer.refreshed(message, cx.now.instant);
         self.acknowledge(cseq, None, cx, out);
         let sdp = self.description.sent().map(Text::from);
-        self.reinvite(InvitePurpose::Refresh, sdp.as_deref(), cx, out);
+        self.reinvite(InvitePurpose::Refresh, MAX_FORWARDS, sdp.as_deref(), cx, out);
     }
 
-    fn update(&mut self, purpose: Purpose, sdp: Option<&[u8]>, cx: &mut Context<'_>, out: &mut Outbox) {
+    fn update(&mut self, purpose: Purpose, hops: u8, sdp: Option<&[u8]>, cx: &mut Context<'_>, out: &mut Outbox) {
         let mut refresh = Vec::with_capacity(256);
         let mut lines = write::fragment(&mut refresh);
         target_refresh(&mut lines, &self.dialog, cx);
@@ -573,7 +578,7 @@ impl Party {
             writer.raw(&refresh);
             end(writer, sdp);
         };
-        self.send(Method::Update, purpose, more, cx, out);
+        self.send(Method::Update, purpose, hops, more, cx, out);
     }
 }
 

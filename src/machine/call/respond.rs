@@ -10,10 +10,12 @@ use crate::machine::call::branch::Branch;
 use crate::machine::call::caller::Offer;
 use crate::machine::call::caller::Refusal;
 use crate::machine::call::ending::reason_of;
+use crate::machine::call::head::Verdict;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Purpose;
 use crate::machine::call::party::Side;
 use crate::machine::call::trace::What;
+use crate::machine::dialog::Text;
 use crate::machine::outbox::Outbox;
 use crate::machine::transaction::invite_client;
 use crate::machine::transaction::non_invite_client;
@@ -195,8 +197,9 @@ impl Call {
             Purpose::Carry => self.on_carried(index, side, outcome, cx, out),
             Purpose::Refresh => self.on_refreshed(index, side, outcome, cx, out),
             Purpose::Relay(request) => {
-                let status = outcome.status();
-                request.answer_with_body(for_dialog(status), |_| {}, outcome.body(), out);
+                let (status, reason) = (outcome.status(), outcome.reason());
+                let verdict = Verdict { status: for_dialog(status), body: outcome.body(), reason: &reason };
+                request.conclude(verdict, |_| {}, out);
                 if status == 481 {
                     self.dialog_lost(side, status, cx, out);
                 }
@@ -230,6 +233,11 @@ impl<'a> Outcome<'a> {
             Self::Response(message) => Some(message),
             Self::Timeout | Self::Cancelled => None,
         }
+    }
+
+    /// Why the other side refused, if it says so (RFC 3326).
+    pub(super) fn reason(self) -> Text {
+        self.message().filter(|message| status_of(message) >= 300).map(reason_of).unwrap_or_default()
     }
 
     fn body(self) -> Option<(&'a str, &'a [u8])> {

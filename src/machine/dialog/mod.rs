@@ -164,26 +164,27 @@ impl Dialog {
         self.flow = flow;
     }
 
-    /// Begins a request with a new CSeq; the caller adds what it is for, and ends it.
+    /// Begins a request with a new CSeq and so many hops before it; the caller adds what it is for, and ends it.
     pub fn request<'o>(
         &mut self,
         out: &'o mut Vec<u8>,
         method: Method,
         branch: &str,
+        hops: u8,
         settings: &Settings,
     ) -> Writer<'o> {
         self.local_cseq += 1;
-        self.begin(out, method, self.local_cseq, branch, settings)
+        self.begin(out, method, self.local_cseq, branch, hops, settings)
     }
 
     /// Begins the ACK of a 2xx to our INVITE: a request of its own, with the INVITE's CSeq (RFC 3261 §13.2.2.4).
     pub fn ack<'o>(&self, out: &'o mut Vec<u8>, cseq: u32, branch: &str, settings: &Settings) -> Writer<'o> {
-        self.begin(out, Method::Ack, cseq, branch, settings)
+        self.begin(out, Method::Ack, cseq, branch, MAX_FORWARDS, settings)
     }
 
     /// Begins the CANCEL of an INVITE within the dialog (RFC 3261 §9.1): the INVITE's number and branch.
     pub fn cancel<'o>(&self, out: &'o mut Vec<u8>, cseq: u32, branch: &str, settings: &Settings) -> Writer<'o> {
-        self.begin(out, Method::Cancel, cseq, branch, settings)
+        self.begin(out, Method::Cancel, cseq, branch, MAX_FORWARDS, settings)
     }
 
     fn begin<'o>(
@@ -192,6 +193,7 @@ impl Dialog {
         method: Method,
         cseq: u32,
         branch: &str,
+        hops: u8,
         settings: &Settings,
     ) -> Writer<'o> {
         let strict = self.route_set.first().filter(|route| !is_loose(route));
@@ -206,7 +208,7 @@ impl Dialog {
             // Route header field as the last value."
             writer.parts(HeaderId::Route, &[b"<", &self.target, b">"]);
         }
-        writer.uint_header(HeaderId::MaxForwards, MAX_FORWARDS);
+        writer.uint_header(HeaderId::MaxForwards, hops);
         writer.header(HeaderId::From, &self.local).header(HeaderId::To, &self.remote);
         writer.header(HeaderId::CallId, &self.call_id);
         writer.display_header(HeaderId::CSeq, format_args!("{cseq} {}", method.name()));
@@ -219,6 +221,11 @@ pub fn identifier(locator: Locator, hash: &HashKey, random: &mut Random) -> Stri
     // The generator is no secret keeper; the key makes its next number unguessable.
     let secret = hash.hash(&[b"identifier", &random.next_u64().to_le_bytes()]);
     locator.emit(secret)
+}
+
+/// Max-Forwards of what a request goes on as (RFC 3261 §16.6 step 3: "decrement its value by one").
+pub fn hops_after(request: &Message<'_>) -> u8 {
+    request.max_forwards().unwrap_or(MAX_FORWARDS).saturating_sub(1)
 }
 
 /// Our Via: the only one of a request that we make.

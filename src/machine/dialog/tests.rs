@@ -32,7 +32,7 @@ fn settings() -> Settings {
 
 fn request(dialog: &mut Dialog, method: Method) -> String {
     let mut out = Vec::new();
-    dialog.request(&mut out, method, "b", &settings()).finish();
+    dialog.request(&mut out, method, "b", MAX_FORWARDS, &settings()).finish();
     String::from_utf8(out).unwrap()
 }
 

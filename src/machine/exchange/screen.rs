@@ -51,7 +51,22 @@ pub(super) fn check(message: &Message<'_>) -> Result<(), Refusal> {
 /// The same for a request within a dialog, whose method and target are the dialog's affair. A BYE is honoured whatever it asks for:
 /// a call that somebody wants to end is not to be kept up by a word.
 pub(super) fn check_in_dialog(message: &Message<'_>) -> Result<(), Refusal> {
-    if message.method() == Method::Bye { Ok(()) } else { check_extensions(message) }
+    if message.method() == Method::Bye {
+        return Ok(());
+    }
+    if message.max_forwards() == Some(0) && is_carried(message) {
+        return Err(Refusal::status(Status::TOO_MANY_HOPS));
+    }
+    check_extensions(message)
+}
+
+/// A request within a dialog that goes on to the other party. UPDATE and PRACK do with what they offer or answer; without, they end here.
+fn is_carried(message: &Message<'_>) -> bool {
+    match message.method() {
+        Method::Invite | Method::Info => true,
+        Method::Update | Method::Prack => !message.body().is_empty(),
+        _ => false,
+    }
 }
 
 fn check_extensions(message: &Message<'_>) -> Result<(), Refusal> {

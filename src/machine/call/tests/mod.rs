@@ -3,6 +3,7 @@
 mod basic;
 mod cancelled;
 mod census;
+mod carried;
 mod chaos;
 mod dialogs;
 mod ladder;
