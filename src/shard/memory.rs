@@ -206,6 +206,7 @@ figures! {
     RtpDroppedAnnouncement "tipring_rtp_dropped_total" "reason=\"announcement\"" "Packets not relayed";
     RtpAnnounced "tipring_rtp_announced_total" "" "Packets of announcements sent";
     EventsLost "tipring_events_lost_total" "" "Events that found neither room on the tape nor room to wait for it";
+    ContactsNotRung "tipring_contacts_not_rung_total" "" "Contacts that did not ring because one call rings no more at once";
 }
 
 figures! {

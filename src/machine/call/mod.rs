@@ -144,6 +144,11 @@ impl Call {
         self.trace.steps()
     }
 
+    /// It waits for the bindings of whom it calls.
+    pub fn is_locating(&self) -> bool {
+        matches!(self.state, State::Locating { .. })
+    }
+
     /// People still talk or wait: `false` from the moment that the end was decided.
     pub fn is_up(&self) -> bool {
         !self.is_ending()

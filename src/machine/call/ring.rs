@@ -26,19 +26,7 @@ use crate::wire::event::By;
 impl Call {
     /// Makes a call of an authenticated INVITE. Also a refused one is a call: it has a record.
     pub fn new(invite: Invite<'_>, cx: &mut Context<'_>, out: &mut Outbox) -> Self {
-        let (caller, refusal) = Caller::new(&invite, cx);
-        let mut call = Self {
-            facts: Facts::new(&invite, cx, out),
-            state: State::Locating { until: cx.instant() + LOCATE_MAX },
-            caller,
-            branches: Vec::new(),
-            bonds: Vec::new(),
-            strays: Vec::new(),
-            trace: Trace::default(),
-            bridged: 0,
-            reports_awaited: 0,
-            recording: Recording::new(invite.record.clone()),
-        };
+        let (mut call, refusal) = Self::begin(&invite, cx, out);
         call.caller.trying(cx.instant(), out);
         let refusal = match (&invite.destination, refusal) {
             (Destination::Refused { status }, _) => Some(Refusal::Status(*status)),
@@ -56,6 +44,31 @@ impl Call {
         call
     }
 
+    /// For an INVITE that finds no place: over at once, with a record. Nothing repeats its refusal, so no 100 may end the repeats
+    /// of the INVITE.
+    pub fn refused(invite: &Invite<'_>, status: u16, cx: &mut Context<'_>, out: &mut Outbox) -> Self {
+        let (mut call, _) = Self::begin(invite, cx, out);
+        call.refuse(Refusal::Status(status), cx, out);
+        call
+    }
+
+    fn begin(invite: &Invite<'_>, cx: &mut Context<'_>, out: &mut Outbox) -> (Self, Option<Refusal>) {
+        let (caller, refusal) = Caller::new(invite, cx);
+        let call = Self {
+            facts: Facts::new(invite, cx, out),
+            state: State::Locating { until: cx.instant() + LOCATE_MAX },
+            caller,
+            branches: Vec::new(),
+            bonds: Vec::new(),
+            strays: Vec::new(),
+            trace: Trace::default(),
+            bridged: 0,
+            reports_awaited: 0,
+            recording: Recording::new(invite.record.clone()),
+        };
+        (call, refusal)
+    }
+
     fn refuse(&mut self, refusal: Refusal, cx: &mut Context<'_>, out: &mut Outbox) {
         self.step(cx, 0, What::Refused { status: refusal.status() });
         self.caller.refuse(refusal, b"", cx.instant(), out);
@@ -66,8 +79,11 @@ impl Call {
         if !matches!(self.state, State::Locating { .. }) {
             return self.on_found(&targets, cx, out);
         }
-        let contacts = u8::try_from(targets.len()).unwrap_or(u8::MAX);
-        self.step(cx, 0, What::Located { contacts });
+        let count = |contacts: usize| u8::try_from(contacts).unwrap_or(u8::MAX);
+        self.step(cx, 0, What::Located { contacts: count(targets.len()) });
+        if targets.len() > BRANCHES_MAX {
+            self.step(cx, 0, What::NotRung { contacts: count(targets.len() - BRANCHES_MAX) });
+        }
         self.state = State::Ringing { until: cx.instant() + cx.settings.ring_max };
         if let Err(error) = self.open_caller_ports(cx, out) {
             self.step(cx, 0, What::NoPorts);

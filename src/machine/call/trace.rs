@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::base::limit::BRANCHES_MAX;
 use crate::base::limit::TRACE_STEPS_MAX;
 use crate::base::time::UnixTime;
 use crate::wire::link::TraceStep;
@@ -68,6 +69,7 @@ pub enum What {
     Ended { status: u16 },
     FeatureCode,
     Announced { played: bool },
+    NotRung { contacts: u8 },
 }
 
 impl Trace {
@@ -97,6 +99,9 @@ impl What {
             Self::Refused { status } => ("route", format!("refused with {status}")),
             Self::LocateTimeout => ("timer", "no answer about bindings".to_owned()),
             Self::Located { contacts } => ("route", format!("{contacts} contacts to ring")),
+            Self::NotRung { contacts } => {
+                ("route", format!("{contacts} contacts do not ring: a call rings {BRANCHES_MAX} at most"))
+            }
             Self::Invited => ("sip", "INVITE sent".to_owned()),
             Self::InviteAgainForInterval { secs } => {
                 ("sip", format!("INVITE again: the phone wants a session of {secs} s"))

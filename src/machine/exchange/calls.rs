@@ -34,6 +34,8 @@ use crate::wire::event::Cause;
 
 /// Calls woken in one turn.
 const WAKES_MAX: usize = 256;
+/// The place of a call that has none: what is sent there finds nobody.
+const NOWHERE: Handle = Handle { slot: u32::MAX, generation: u32::MAX };
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Calls {
@@ -178,6 +180,29 @@ impl Calls {
             }
         }
         true
+    }
+
+    /// A call for which there is no place: it leaves its record and its refusal.
+    pub(super) fn turn_away(
+        &mut self,
+        invite: &Invite<'_>,
+        status: u16,
+        mut around: Surroundings<'_>,
+        out: &mut Outbox,
+    ) {
+        let mark = out.len();
+        let refused =
+            catch_unwind(AssertUnwindSafe(|| Call::refused(invite, status, &mut around.context(NOWHERE), out)));
+        match refused {
+            Ok(call) => {
+                self.concerned = Some(call.id());
+                out.push(Output::Traced { call: call.id(), tenant: call.tenant().to_owned(), steps: call.trace() });
+            }
+            Err(_) => {
+                out.truncate(mark);
+                self.faults += 1;
+            }
+        }
     }
 
     pub(super) fn handle(&mut self, handle: Handle, input: CallInput<'_>, around: Surroundings<'_>, out: &mut Outbox) {

@@ -31,6 +31,8 @@ pub struct Counts {
     pub refused_calls: u64,
     /// Calls begun, answered or not.
     pub call_attempts: u64,
+    /// Contacts beyond those that one call rings.
+    pub contacts_not_rung: u64,
 }
 
 /// Why a message did not scan, in few words: see [`Fault`] and [`DropReason`].

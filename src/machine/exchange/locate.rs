@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::base::id::Handle;
 use crate::base::id::ShardId;
-use crate::base::limit::BRANCHES_MAX;
 use crate::base::time::Instant;
 use crate::machine::outbox::Target;
 
@@ -80,7 +79,6 @@ impl Locating {
         let Question { call, mut targets, .. } = self.questions.remove(&request)?;
         // First choice first (RFC 3261 §16.6: by q); a stable order whichever shard answered first.
         targets.sort_by(|a, b| (b.q, &a.aor, &a.contact).cmp(&(a.q, &b.aor, &b.contact)));
-        targets.truncate(BRANCHES_MAX);
         Some(Located { call, targets })
     }
 }

@@ -25,11 +25,13 @@ use serde::Serialize;
 use crate::base::id::CallId;
 use crate::base::id::Handle;
 use crate::base::id::ShardId;
+use crate::base::limit::BRANCHES_MAX;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::machine::Shared;
 use crate::machine::call::census::Census;
+use crate::machine::call::Call;
 use crate::machine::call::input::CallInput;
 use crate::machine::call::input::CallerIdentity;
 use crate::machine::call::input::Destination;
@@ -44,6 +46,7 @@ use crate::machine::exchange::gate::Gate;
 use crate::machine::exchange::history::History;
 use crate::machine::exchange::history::Reason;
 use crate::machine::exchange::history::Rule;
+use crate::machine::exchange::locate::Located;
 use crate::machine::exchange::locate::Locating;
 use crate::machine::exchange::messages::Kind;
 use crate::machine::exchange::who::Called;
@@ -223,7 +226,7 @@ impl Exchange {
             self.calls.handle_timeout(handle, around, out);
         }
         for located in self.locating.handle_timeout(now.instant) {
-            self.on_call(located.call, CallInput::Targets(located.targets), now, shared, out);
+            self.on_located(located, now, shared, out);
         }
         self.registrar.handle_timeout(now, shared.directory, out);
         self.lingering.handle_timeout(now.instant);
@@ -440,6 +443,10 @@ impl Exchange {
             self.on_call(handle, CallInput::Request { message, flow }, now, shared, out);
             return;
         }
+        let repeat = repeat_key(flow, message, shared);
+        if self.repeat_answer(repeat, flow, out) {
+            return;
+        }
         // RFC 3261 §8.2.2.2: "If the request has no tag in the To header field, the UAS core MUST check the request against
         // ongoing transactions. If the From tag, Call-ID, and CSeq exactly match those associated with an ongoing transaction,
         // but the request does not match that transaction […], the UAS core SHOULD generate a 482 (Loop Detected) response".
@@ -450,17 +457,15 @@ impl Exchange {
             return;
         }
         let Some(phone) = self.gate(now, shared).admit(message, reading, flow, out) else { return };
-        if self.calls.is_full() {
-            self.counts.refused_calls += 1;
-            self.answer(message, flow, Status::SERVICE_UNAVAILABLE, shared, out);
-            return;
-        }
         let aor = Aor { tenant: phone.tenant.clone(), user: phone.user.clone() };
         let bound = self.registrar.bound(&aor, &flow);
         let Some(mut invite) = invitation(message, flow, phone, bound, shared) else {
             self.answer(message, flow, Status::BAD_REQUEST, shared, out);
             return;
         };
+        if self.calls.is_full() {
+            return self.turn_away(&invite, repeat, now, shared, out);
+        }
         if self.is_draining {
             // Refused like a call to nobody: it has a record.
             self.counts.refused_calls += 1;
@@ -468,6 +473,27 @@ impl Exchange {
         }
         let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
         self.counts.call_attempts += u64::from(self.calls.begin(key, invite, around, out));
+    }
+
+    /// The call table is full: the refusal is kept for repeats of the INVITE, which make no second record.
+    fn turn_away(
+        &mut self,
+        invite: &Invite<'_>,
+        repeat: lingering::Key,
+        now: Now,
+        shared: Shared<'_>,
+        out: &mut Outbox,
+    ) {
+        self.counts.refused_calls += 1;
+        self.counts.call_attempts += 1;
+        let mark = out.len();
+        let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
+        self.calls.turn_away(invite, Status::SERVICE_UNAVAILABLE.code(), around, out);
+        for output in out.after(mark) {
+            if let Output::Send { flow, bytes } = output {
+                self.lingering.insert(repeat, flow, bytes, now.instant);
+            }
+        }
     }
 
     /// A new call would find a place, and ports for its two parties.
@@ -494,7 +520,7 @@ impl Exchange {
             }
             Mesh::Located { request, targets } => {
                 if let Some(located) = self.locating.answer(request, from, targets) {
-                    self.on_call(located.call, CallInput::Targets(located.targets), now, shared, out);
+                    self.on_located(located, now, shared, out);
                 }
             }
             Mesh::FlowClosed { flow } => self.on_flow_closed(flow, now, shared, out),
@@ -570,12 +596,20 @@ impl Exchange {
             if shard == self.shard {
                 let targets = self.registrar.locate(&aors);
                 if let Some(located) = self.locating.answer(request, shard, targets) {
-                    self.on_call(located.call, CallInput::Targets(located.targets), now, shared, out);
+                    self.on_located(located, now, shared, out);
                 }
             } else {
                 out.push(Output::Mesh { to: shard, message: Mesh::Locate { request, aors } });
             }
         }
+    }
+
+    fn on_located(&mut self, located: Located, now: Now, shared: Shared<'_>, out: &mut Outbox) {
+        let Located { call, targets } = located;
+        if self.calls.get(call).is_some_and(Call::is_locating) {
+            self.counts.contacts_not_rung += targets.len().saturating_sub(BRANCHES_MAX) as u64;
+        }
+        self.on_call(call, CallInput::Targets(targets), now, shared, out);
     }
 
     /// RFC 3261 §17.2.2: a retransmission gets the response that the request had.

@@ -203,29 +203,84 @@ fn who_watches_us_hears_that_no_call_would_find_room() {
     assert_eq!(ping(&mut used_up, ours), 200);
 }
 
-#[test]
-fn what_is_required_within_a_dialog_is_understood_or_refused() {
+/// Alice in her early dialog with Bob, whose phone rings.
+struct Early {
+    world: World,
+    alice: Caller,
+    to: String,
+    cseq: u32,
+}
+
+fn early() -> Early {
     let (mut world, alice, bob, _, sent) = calling();
     let offer = sent.iter().find(|(flow, _)| *flow == bob.flow).unwrap();
     let sent = world.receive(bob.flow, &fixture::response(&offer.1, 180, "b"));
     let ringing = &sent.iter().find(|(flow, _)| *flow == alice.flow).unwrap().1;
-    let to = ringing.lines().find(|line| line.starts_with("To: ")).unwrap();
-    let mut cseq = 90;
-    let mut ask = |method: &str, require: &str| {
-        cseq += 1;
+    let to = ringing.lines().find(|line| line.starts_with("To: ")).unwrap().to_owned();
+    Early { world, alice, to, cseq: 90 }
+}
+
+impl Early {
+    /// What Alice hears first after a request within the dialog; `more` are whole header lines.
+    fn ask(&mut self, method: &str, hops: u8, more: &str, body: &str) -> Option<String> {
+        self.cseq += 1;
+        let Self { alice, to, cseq, .. } = self;
+        let call_id = &alice.call_id;
         let text = format!(
-            "{method} sip:192.0.2.250 SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.1:5060;branch=z9hG4bK{method}{require};rport\r\n\
-             Max-Forwards: 70\r\nFrom: <sip:1000@acme.test>;tag={}\r\n{to}\r\nCall-ID: {}i\r\nCSeq: {cseq} {method}\r\n\
-             Require: {require}\r\nContent-Length: 0\r\n\r\n",
-            alice.call_id, alice.call_id
+            "{method} sip:192.0.2.250 SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.1:5060;branch=z9hG4bK{method}{cseq};rport\r\n\
+             Max-Forwards: {hops}\r\nFrom: <sip:1000@acme.test>;tag={call_id}\r\n{to}\r\nCall-ID: {call_id}i\r\n\
+             CSeq: {cseq} {method}\r\nContact: <sip:1000@198.51.100.1>\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            body.len()
         );
-        world.receive(alice.flow, &text).into_iter().find(|(flow, _)| *flow == alice.flow).unwrap().1
+        let sent = self.world.receive(self.alice.flow, &text);
+        sent.into_iter().find(|(flow, _)| *flow == self.alice.flow).map(|(_, text)| text)
+    }
+}
+
+#[test]
+fn what_would_go_on_within_a_dialog_without_a_hop_left_is_refused() {
+    let mut early = early();
+    let mut check = |method: &str, body: &str, expected: u16| {
+        let answer = early.ask(method, 0, "Content-Type: application/sdp\r\n", body);
+        assert_eq!(status(&answer), expected, "{method} {body}");
     };
+    check("INVITE", "v=0", 483);
+    check("INVITE", "", 483);
+    check("INFO", "", 483);
+    check("UPDATE", "v=0", 483);
+    check("PRACK", "v=0", 483);
+    // These end here.
+    check("PRACK", "", 481);
+    check("UPDATE", "", 200);
+    check("OPTIONS", "", 200);
+    check("ACK", "", 0);
+    check("BYE", "", 200);
+    assert_eq!(status(&early.ask("INFO", 1, "", "")), 481, "the BYE was honoured");
+}
+
+#[test]
+fn what_is_required_within_a_dialog_is_understood_or_refused() {
+    let mut early = early();
+    let mut ask = |method: &str, require: &str| early.ask(method, 70, &format!("Require: {require}\r\n"), "").unwrap();
     let refusal = ask("OPTIONS", "timer, foo");
     assert_eq!(status(&Some(refusal.clone())), 420);
     assert!(refusal.contains("Unsupported: foo\r\n"), "{refusal}");
     assert_eq!(status(&Some(ask("OPTIONS", "timer"))), 200);
     assert_eq!(status(&Some(ask("BYE", "foo"))), 200, "who hangs up is let go");
+}
+
+/// The final response to this INVITE is a 503, and a record is made; how many responses there were.
+fn is_refused_with_a_record(world: &mut World, alice: &Caller, invite: &str) -> usize {
+    let sent = world.receive(alice.flow, invite);
+    let refusal = &sent.last().unwrap().1;
+    assert_eq!(status(&Some(refusal.clone())), 503);
+    assert!(refusal.contains("Retry-After: "), "{refusal}");
+    let is_end = |event: &&Body| matches!(event, Body::CallEnded { cause, .. } if cause.sip == 503);
+    let is_begin = |event: &&Body| matches!(event, Body::CallStarted { .. });
+    let counts = (world.events.iter().filter(is_begin).count(), world.events.iter().filter(is_end).count());
+    assert_eq!(counts, (1, 1), "{:?}", world.events);
+    assert_eq!((world.exchange.counts().refused_calls, world.exchange.counts().call_attempts), (1, 1));
+    sent.len()
 }
 
 #[test]
@@ -234,17 +289,52 @@ fn a_call_that_is_refused_while_draining_has_a_record() {
     let mut alice = Caller::new("1000", "198.51.100.1:5060");
     let invite = invite(&mut world, &mut alice, "1001", "");
     world.exchange.is_draining = true;
-    let sent = world.receive(alice.flow, &invite);
-    let refusal = &sent.last().unwrap().1;
-    assert_eq!(status(&Some(refusal.clone())), 503);
-    assert!(refusal.contains("Retry-After: "), "{refusal}");
-    let ended = world.events.iter().find_map(|event| match event {
-        Body::CallEnded { cause, .. } => Some(cause.sip),
-        _ => None,
-    });
-    assert_eq!(ended, Some(503), "{:?}", world.events);
-    assert!(world.events.iter().any(|event| matches!(event, Body::CallStarted { .. })));
-    assert_eq!(world.exchange.counts().refused_calls, 1);
+    is_refused_with_a_record(&mut world, &alice, &invite);
     world.advance(Duration::from_secs(64));
     assert_eq!(world.exchange.calls_len(), 0);
+}
+
+#[test]
+fn a_call_that_finds_the_table_full_has_a_record() {
+    let mut world = world();
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    let invite = invite(&mut world, &mut alice, "1001", "");
+    world.exchange.calls = Calls::with_room(world.now.instant, 0);
+    // No 100 ends the repeats of the INVITE; they hear the same and make no other record.
+    assert_eq!(is_refused_with_a_record(&mut world, &alice, &invite), 1);
+    let again = world.receive(alice.flow, &invite);
+    assert!(again.len() == 1 && again[0].1.starts_with("SIP/2.0 503"), "{again:?}");
+    is_refused_once(&world);
+    // Its ACK leads nowhere.
+    let to = again[0].1.lines().find(|line| line.starts_with("To: ")).unwrap();
+    let ack = invite.replace("INVITE", "ACK").replacen("To: <sip:1001@acme.test>", to, 1);
+    assert_eq!(world.receive(alice.flow, &ack), []);
+    world.advance(Duration::from_secs(64));
+    assert_eq!((world.exchange.calls_len(), world.exchange.lingering()), (0, 0));
+}
+
+fn is_refused_once(world: &World) {
+    assert_eq!(world.exchange.counts().refused_calls, 1);
+    assert_eq!(world.events.iter().filter(|event| matches!(event, Body::CallStarted { .. })).count(), 1);
+}
+
+#[test]
+fn contacts_beyond_those_that_a_call_rings_are_counted() {
+    let mut world = world();
+    let mut phones = vec![fixture::phone("acme", "1001"), fixture::phone("acme", "1002")];
+    phones.iter_mut().for_each(|phone| phone.extension = "2000".into());
+    world.directory.apply(2, DirectoryPart { phones, ..DirectoryPart::default() });
+    for n in 1..=18 {
+        let mut phone = Caller::new(if n % 2 == 0 { "1001" } else { "1002" }, &format!("198.51.100.{}:5060", 10 + n));
+        phone.call_id = format!("call{n}");
+        world.advance(Duration::from_secs(1));
+        assert_eq!(world.register(&mut phone), 200, "phone {n}");
+    }
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    let invite = invite(&mut world, &mut alice, "2000", "");
+    let rung = world.receive(alice.flow, &invite).iter().filter(|(_, text)| text.starts_with("INVITE")).count();
+    assert_eq!((rung, world.exchange.counts().contacts_not_rung), (16, 2));
+    let Some(Body::LegInvited { .. }) = world.events.last() else { panic!("{:?}", world.events) };
+    let call = world.exchange.calls.iter().next().unwrap().1;
+    assert!(call.trace().iter().any(|step| step.reason.starts_with("2 contacts do not ring")), "{:?}", call.trace());
 }

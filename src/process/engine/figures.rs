@@ -218,6 +218,7 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::TapeShed, own.tape.shed),
         (Counter::TapeGaps, own.tape.gaps),
         (Counter::TapeEventsWaiting, own.events_waited),
+        (Counter::ContactsNotRung, counts.contacts_not_rung),
     ]);
     values
 }
