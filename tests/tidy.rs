@@ -348,6 +348,18 @@ fn no_file_speaks_of_one_machine() {
     assert!(faults.is_empty(), "paths of one machine:\n{faults}");
 }
 
+/// What is published has a line in the document that readers of events go by.
+#[test]
+fn every_event_is_described() {
+    let code = fs::read_to_string(root().join("src/wire/event.rs")).unwrap();
+    let described = fs::read_to_string(root().join("docs/events.md")).unwrap();
+    let names: Vec<_> = code.lines().filter_map(|line| line.split_once(" => \"")?.1.split('"').next()).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(described.contains(&format!("| `{name}` |")), "docs/events.md does not say what `{name}` is");
+    }
+}
+
 #[test]
 fn literals_and_comments_are_taken_out() {
     let code = blank("a // tokio::\nb \"glommio::\\\" x\" c r#\"un\"safe\"# 'x' '\\'' 'a: d /* e\nf */ g");

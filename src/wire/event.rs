@@ -177,6 +177,44 @@ pub enum Body {
         announce: String,
         played: bool,
     },
+    /// The phone's media comes from another address: the latch was taken anew.
+    MediaMoved {
+        stream: u8,
+        from: String,
+        to: String,
+    },
+    /// This leg is not heard, the other is.
+    MediaOneWay {
+        stream: u8,
+    },
+    /// It is heard again, or has nothing to send.
+    MediaOneWayOver {
+        stream: u8,
+    },
+    /// An offer met another and got 491. `by`: whose it was.
+    Glare {
+        method: String,
+        by: By,
+    },
+    /// The session timer of this leg begins anew. `by`: who refreshed it, `system` being us.
+    SessionRefreshed {
+        method: String,
+        by: By,
+        secs: u32,
+    },
+    /// The refresh was refused, or did not come: 408.
+    SessionRefreshFailed {
+        status: u16,
+        by: By,
+    },
+    /// The connection that the leg's phone is reached over ended.
+    FlowLost {
+        flow: String,
+    },
+    /// The phone of the leg is reached again.
+    FlowFound {
+        flow: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +253,14 @@ impl Body {
             Self::RecordingResumed { .. } => "recording.resumed",
             Self::RecordingStopped { .. } => "recording.stopped",
             Self::RecordingAnnounced { .. } => "recording.announced",
+            Self::MediaMoved { .. } => "media.moved",
+            Self::MediaOneWay { .. } => "media.one_way",
+            Self::MediaOneWayOver { .. } => "media.one_way_over",
+            Self::Glare { .. } => "call.glare",
+            Self::SessionRefreshed { .. } => "session.refreshed",
+            Self::SessionRefreshFailed { .. } => "session.refresh_failed",
+            Self::FlowLost { .. } => "leg.flow_lost",
+            Self::FlowFound { .. } => "leg.flow_found",
         }
     }
 }

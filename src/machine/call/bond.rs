@@ -13,6 +13,7 @@ use crate::machine::call::party::Side;
 use crate::machine::call::reliable::Reliable;
 use crate::machine::dialog::Text;
 use crate::wire::sdp::facts::Described;
+use crate::wire::sip::Method;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bond {
@@ -70,6 +71,15 @@ impl Negotiation {
             Self::Idle => None,
             Self::Invite { offered, .. } => offered.as_ref(),
             Self::Request { offered, .. } => Some(offered),
+        }
+    }
+
+    /// Of the request that brought the offer, or asks for one.
+    pub(super) fn method(&self) -> Option<Method> {
+        match self {
+            Self::Idle => None,
+            Self::Invite { .. } => Some(Method::Invite),
+            Self::Request { request, .. } => Some(request.method),
         }
     }
 }

@@ -98,13 +98,13 @@ impl Call {
     }
 
     pub(super) fn on_flow_gone(&mut self, flow: Flow, cx: &mut Context<'_>, out: &mut Outbox) {
-        self.on_connection_lost(flow, cx);
+        self.on_connection_lost(flow, cx, out);
         // An answered call outlives a connection: its phone makes a new one, or the media timeout ends it.
         if !matches!(self.state, State::Locating { .. } | State::Ringing { .. }) {
             return;
         }
         if self.caller.transaction.flow() == flow {
-            self.step(cx, 0, What::FlowGone);
+            self.on_leg_lost(0, flow, cx, out);
             let cause = Cause { sip: 487, q850: 27, text: "the caller's connection ended".to_owned(), by: By::System };
             self.end(cause, b"", cx, out);
             return;
@@ -112,7 +112,7 @@ impl Call {
         let legs: Vec<u8> =
             self.branches.iter().filter(|branch| branch.flow == flow).map(|branch| branch.leg).collect();
         for leg in legs {
-            self.step(cx, leg, What::FlowGone);
+            self.on_leg_lost(leg, flow, cx, out);
             if let Some(branch) = self.branch_mut(leg) {
                 branch.give_up();
             }

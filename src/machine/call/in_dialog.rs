@@ -91,6 +91,7 @@ impl Call {
         if before != flow {
             party.resume(flow, cx.now.instant, out);
             self.step(cx, leg, What::FlowMoved);
+            self.on_leg_found(leg, flow, out);
         }
         self.step(cx, leg, What::Request(message.method()));
         let gone = self.is_ending() || self.bonds[index].party(side).is_leaving();

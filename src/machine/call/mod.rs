@@ -17,6 +17,7 @@ mod bond;
 mod branch;
 mod caller;
 mod cancel;
+mod change;
 mod early;
 mod ending;
 mod facts;
@@ -46,6 +47,7 @@ use crate::base::time::Instant;
 use crate::machine::call::bond::Bond;
 use crate::machine::call::branch::Branch;
 use crate::machine::call::caller::Caller;
+use crate::machine::call::change::Changes;
 use crate::machine::call::facts::Facts;
 use crate::machine::call::input::CallInput;
 use crate::machine::call::input::Context;
@@ -74,6 +76,8 @@ pub struct Call {
     /// Reports of closed ports that have not come yet.
     reports_awaited: u8,
     recording: Recording,
+    /// Most calls have none.
+    changes: Option<Box<Changes>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use crate::machine::call::Call;
 use crate::machine::call::State;
+use crate::machine::call::change::Change;
 use crate::machine::call::input::Context;
 use crate::machine::call::trace::What;
 use crate::machine::media::command::MediaNotice;
@@ -22,8 +23,19 @@ impl Call {
                 self.step(cx, leg, What::MediaHeard { stream });
                 self.facts.event(Some(leg), Body::MediaStarted { stream }, out);
             }
-            Notice::Relatched { .. } => self.step(cx, leg, What::MediaMoved { stream }),
-            Notice::OneWay { .. } => self.step(cx, leg, What::MediaOneWay { stream }),
+            Notice::Relatched { from, to } => {
+                self.step(cx, leg, What::MediaMoved { stream });
+                let body = Body::MediaMoved { stream, from: from.to_string(), to: to.to_string() };
+                self.tell_change(leg, Change::MediaMoved { stream }, body, cx, out);
+            }
+            Notice::OneWay { .. } => {
+                self.step(cx, leg, What::MediaOneWay { stream });
+                self.tell_change(leg, Change::OneWay { stream }, Body::MediaOneWay { stream }, cx, out);
+            }
+            Notice::OneWayOver => {
+                self.step(cx, leg, What::MediaOneWayOver { stream });
+                self.tell_over(leg, Change::OneWay { stream }, Body::MediaOneWayOver { stream }, out);
+            }
             Notice::Silent { .. } => {
                 self.step(cx, leg, What::MediaSilent { stream });
                 self.on_silent(cx, out);

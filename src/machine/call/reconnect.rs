@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::base::time::Instant;
 use crate::machine::call::Call;
+use crate::machine::call::change::Change;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Acknowledgement;
 use crate::machine::call::party::Party;
@@ -22,6 +23,7 @@ use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::outbox::Target;
 use crate::machine::transaction::T1_64;
+use crate::wire::event::Body;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -110,7 +112,7 @@ impl Call {
         self.bonds.iter_mut().flat_map(|bond| [&mut bond.caller, &mut bond.callee]).chain(&mut self.strays)
     }
 
-    pub(super) fn on_connection_lost(&mut self, flow: Flow, cx: &Context<'_>) {
+    pub(super) fn on_connection_lost(&mut self, flow: Flow, cx: &Context<'_>, out: &mut Outbox) {
         let now = cx.now.instant;
         let mut legs = Vec::new();
         for party in self.parties_mut().filter(|party| party.dialog.flow() == flow && !party.is_away()) {
@@ -118,8 +120,18 @@ impl Call {
             legs.push(party.leg);
         }
         for leg in legs {
-            self.step(cx, leg, What::FlowGone);
+            self.on_leg_lost(leg, flow, cx, out);
         }
+    }
+
+    pub(super) fn on_leg_lost(&mut self, leg: u8, flow: Flow, cx: &Context<'_>, out: &mut Outbox) {
+        self.step(cx, leg, What::FlowGone);
+        self.tell_change(leg, Change::FlowLost, Body::FlowLost { flow: flow.to_string() }, cx, out);
+    }
+
+    /// The phone is reached over this flow, whether it spoke first or was looked for.
+    pub(super) fn on_leg_found(&mut self, leg: u8, flow: Flow, out: &mut Outbox) {
+        self.tell_over(leg, Change::FlowLost, Body::FlowFound { flow: flow.to_string() }, out);
     }
 
     /// The connections that any part of the call is on, each once.
@@ -152,6 +164,7 @@ impl Call {
             let Some(party) = self.parties_mut().find(lost) else { continue };
             party.resume(target.flow, cx.now.instant, out);
             self.step(cx, leg, What::FlowFound);
+            self.on_leg_found(leg, target.flow, out);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::machine::call::body::Content;
 use crate::machine::call::bond::Agreement;
 use crate::machine::call::bond::Bond;
 use crate::machine::call::bond::Negotiation;
+use crate::machine::call::change::Change;
 use crate::machine::call::head::Head;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::head::Verdict;
@@ -42,6 +43,7 @@ use crate::machine::transaction::invite_client;
 use crate::machine::transaction::invite_server::InviteServer;
 use crate::machine::transaction::key::server_key;
 use crate::wire::event::Body;
+use crate::wire::event::By;
 use crate::wire::link::CallState;
 use crate::wire::sdp::facts::Described;
 use crate::wire::sip::HeaderId;
@@ -82,12 +84,22 @@ impl Call {
         let leg = party.leg;
         if let Some(status) = glare {
             self.step(cx, leg, What::Glare);
+            if status == 491 {
+                self.tell_glare(index, side, Method::Invite, cx, out);
+            }
             return self.bonds[index].party_mut(side).answer_reinvite(Verdict::refused(status), cx, out);
         }
         if let Err(status) = self.carry_reinvite(index, side, message, cx, out) {
             self.step(cx, leg, What::RequestRefused(Method::Invite, status));
             self.bonds[index].party_mut(side).answer_reinvite(Verdict::refused(status), cx, out);
         }
+    }
+
+    /// An offer of `side` met another.
+    fn tell_glare(&mut self, index: usize, side: Side, method: Method, cx: &Context<'_>, out: &mut Outbox) {
+        let leg = self.bonds[index].party(side).leg;
+        let body = Body::Glare { method: method.name().to_owned(), by: by(side) };
+        self.tell_change(leg, Change::Glare, body, cx, out);
     }
 
     fn carry_reinvite(
@@ -277,6 +289,9 @@ impl Call {
         let leg = bond.party(side).leg;
         let negotiation = std::mem::replace(&mut bond.negotiation, Negotiation::Idle);
         self.step(cx, leg, What::OfferAnswered { status });
+        if let (491, Some(method)) = (status, negotiation.method()) {
+            self.tell_glare(index, side.other(), method, cx, out);
+        }
         match outcome.message().filter(|_| (200..300).contains(&status)) {
             Some(message) => self.on_carried_success(index, side, negotiation, message, cx, out),
             None => {
@@ -331,7 +346,11 @@ impl Call {
                 let method = if invite { Method::Invite } else { Method::Update };
                 let body = Body::Renegotiated { method: method.name().to_owned(), by: by(side.other()) };
                 self.facts.event(Some(self.bonds[index].party(side.other()).leg), body, out);
+                let asked = negotiation.method();
                 self.answer_offerer(index, negotiation, Verdict::agreed(&text), cx, out);
+                if let Some(method @ (Method::Invite | Method::Update)) = asked {
+                    self.on_refreshed_by(index, side.other(), method, cx, out);
+                }
             }
             // A 2xx without the description that was due: nobody knows what they agreed on.
             (None, negotiation) => {
@@ -403,6 +422,7 @@ impl Call {
             let leg = self.bonds[index].party(side).leg;
             self.step(cx, leg, What::Glare);
             return if status == 491 {
+                self.tell_glare(index, side, Method::Update, cx, out);
                 request.answer(491, |_| {}, out)
             } else {
                 request.refuse(status, cx.random, out)
@@ -420,7 +440,19 @@ impl Call {
                     party.timer.emit_response(writer);
                 };
                 request.answer(200, more, out);
+                self.on_refreshed_by(index, side, Method::Update, cx, out);
             }
+        }
+    }
+
+    /// A phone refreshed its session, if it has a timer.
+    fn on_refreshed_by(&mut self, index: usize, side: Side, method: Method, cx: &Context<'_>, out: &mut Outbox) {
+        let Some(party) = self.bonds.get(index).map(|bond| bond.party(side)) else { return };
+        let (leg, secs) = (party.leg, party.timer.secs());
+        if secs > 0 {
+            self.step(cx, leg, What::SessionRefreshedBy(method));
+            let body = Body::SessionRefreshed { method: method.name().to_owned(), by: by(side), secs };
+            self.tell_change(leg, Change::Refreshed, body, cx, out);
         }
     }
 
@@ -509,18 +541,25 @@ impl Call {
         let now = cx.instant();
         let Some(bond) = self.bonds.get_mut(index) else { return };
         let party = bond.party_mut(side);
-        match outcome.message() {
-            Some(message) if (200..300).contains(&status) => {
-                party.dialog.refresh_target(message);
-                party.timer.refreshed(message, now);
-                if message.method() == Method::Invite {
-                    let cseq = message.cseq().map_or(0, |cseq| cseq.number);
-                    party.acknowledge(cseq, None, cx, out);
-                }
+        let leg = party.leg;
+        if let Some(message) = outcome.message().filter(|_| (200..300).contains(&status)) {
+            party.dialog.refresh_target(message);
+            party.timer.refreshed(message, now);
+            let (method, secs) = (message.method(), party.timer.secs());
+            if method == Method::Invite {
+                let cseq = message.cseq().map_or(0, |cseq| cseq.number);
+                party.acknowledge(cseq, None, cx, out);
             }
-            // RFC 4028 §10: 408 and 481 end the session.
-            _ if matches!(status, 408 | 481) => self.dialog_lost(side, status, cx, out),
-            _ => party.timer.again(cx.random, now),
+            let body = Body::SessionRefreshed { method: method.name().to_owned(), by: By::System, secs };
+            return self.tell_change(leg, Change::Refreshed, body, cx, out);
+        }
+        party.timer.again(cx.random, now);
+        self.step(cx, leg, What::SessionRefreshFailed { status });
+        let body = Body::SessionRefreshFailed { status, by: By::System };
+        self.tell_change(leg, Change::RefreshFailed, body, cx, out);
+        // RFC 4028 §10: 408 and 481 end the session.
+        if matches!(status, 408 | 481) {
+            self.dialog_lost(side, status, cx, out);
         }
     }
 }

@@ -65,6 +65,7 @@ impl Call {
             bridged: 0,
             reports_awaited: 0,
             recording: Recording::new(invite.record.clone()),
+            changes: None,
         };
         (call, refusal)
     }

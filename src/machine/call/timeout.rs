@@ -3,9 +3,11 @@
 use crate::base::time::Instant;
 use crate::machine::call::Call;
 use crate::machine::call::State;
+use crate::machine::call::answer::by;
 use crate::machine::call::best_response::q850;
 use crate::machine::call::branch::Branch;
 use crate::machine::call::caller::Refusal;
+use crate::machine::call::change::Change;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::InvitePurpose;
 use crate::machine::call::party::Party;
@@ -17,6 +19,7 @@ use crate::machine::call::session_timer::Due;
 use crate::machine::call::trace::What;
 use crate::machine::outbox::Outbox;
 use crate::machine::transaction::repeat::Patience;
+use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::event::Cause;
 use crate::wire::sip::Method;
@@ -184,11 +187,14 @@ impl Call {
             return;
         }
         let leg = party.leg;
+        let ours = party.timer.is_ours();
         match party.timer.handle_timeout(now) {
             Due::Nothing => {}
             Due::Refresh => self.refresh(index, side, cx, out),
             Due::Expired => {
                 self.step(cx, leg, What::SessionExpired);
+                let body = Body::SessionRefreshFailed { status: 408, by: if ours { By::System } else { by(side) } };
+                self.tell_change(leg, Change::RefreshFailed, body, cx, out);
                 let cause = Cause { sip: 408, q850: 102, text: "session timer".to_owned(), by: By::Timer };
                 self.end(cause, b"SIP ;cause=408 ;text=\"session expired\"", cx, out);
             }

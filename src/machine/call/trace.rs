@@ -70,6 +70,9 @@ pub enum What {
     FeatureCode,
     Announced { played: bool },
     NotRung { contacts: u8 },
+    MediaOneWayOver { stream: u8 },
+    SessionRefreshedBy(Method),
+    SessionRefreshFailed { status: u16 },
 }
 
 impl Trace {
@@ -131,6 +134,8 @@ impl What {
             Self::LateAnswer => ("sip", "a 2xx to what was cancelled: ACK, and the old description again".to_owned()),
             Self::Glare => ("sip", "both sides offer at once".to_owned()),
             Self::SessionRefresh(method) => ("timer", format!("session refreshed with {}", method.name())),
+            Self::SessionRefreshedBy(method) => ("sip", format!("session refreshed by the phone's {}", method.name())),
+            Self::SessionRefreshFailed { status } => ("timer", format!("session not refreshed: {status}")),
             Self::SessionExpired => ("timer", "the session was not refreshed".to_owned()),
             Self::SessionTimer { secs, ours: true } => ("timer", format!("session of {secs} s, refreshed by us")),
             Self::SessionTimer { secs, ours: false } => {
@@ -143,6 +148,7 @@ impl What {
             Self::MediaMoved { stream } => ("media", format!("stream {stream} comes from another address")),
             Self::MediaSilent { stream } => ("media", format!("stream {stream} fell silent")),
             Self::MediaOneWay { stream } => ("media", format!("stream {stream} is not heard, the other side is")),
+            Self::MediaOneWayOver { stream } => ("media", format!("stream {stream} is heard again, or sends nothing")),
             Self::Bye => ("sip", "BYE sent".to_owned()),
             Self::Hangup => ("operator", "hung up on request".to_owned()),
             Self::TransactionTimeout(method) => ("timer", format!("no answer to {}", method.name())),

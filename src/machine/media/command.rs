@@ -200,6 +200,8 @@ pub enum Notice {
     OneWay {
         since: Instant,
     },
+    /// It is heard again, or has nothing to send.
+    OneWayOver,
     Closed {
         report: Box<Report>,
     },

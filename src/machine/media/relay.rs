@@ -593,7 +593,7 @@ impl Relay {
         }
         let pair = &self.pairs[id.0 as usize];
         if !pair.watched || !pair.sends {
-            return;
+            return self.tell_one_way_over(id);
         }
         let other = pair.bridged_to.and_then(|other| self.pairs.get(other.0 as usize));
         let other_heard_at = other.filter(|other| other.watched && other.sends).map(|other| other.stream.last_at);
@@ -612,9 +612,17 @@ impl Relay {
             self.pairs[id.0 as usize].told_one_way = true;
             self.pairs[id.0 as usize].was_one_way = true;
         }
-        let pair = &mut self.pairs[id.0 as usize];
-        pair.told_silent &= silent;
-        pair.told_one_way &= one_way;
+        self.pairs[id.0 as usize].told_silent &= silent;
+        // The other party's silence is no news of this one.
+        if now.since(one_way_since) < ONE_WAY_SILENCE {
+            self.tell_one_way_over(id);
+        }
+    }
+
+    fn tell_one_way_over(&mut self, id: PairId) {
+        if self.pairs[id.0 as usize].told_one_way && self.notify(id, Notice::OneWayOver) {
+            self.pairs[id.0 as usize].told_one_way = false;
+        }
     }
 
     fn notify(&mut self, id: PairId, notice: Notice) -> bool {

@@ -4,6 +4,7 @@ mod basic;
 mod cancelled;
 mod census;
 mod carried;
+mod changes;
 mod chaos;
 mod dialogs;
 mod ladder;

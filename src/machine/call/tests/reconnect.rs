@@ -10,6 +10,7 @@ use crate::machine::flow::Connection;
 use crate::machine::flow::Flow;
 use crate::machine::outbox::Aor;
 use crate::machine::outbox::Target;
+use crate::wire::event::Body;
 use crate::wire::event::By;
 
 fn tcp(host: u8, slot: u32) -> Flow {
@@ -134,4 +135,47 @@ fn a_2xx_that_comes_again_is_acknowledged_over_the_new_connection() {
     assert_eq!(ladder.located, ["1002"]);
     ladder.step(CallInput::Targets(vec![bob_at(new)]));
     assert_eq!(ladder.expect_over(new, "ACK").text, lost.text);
+}
+
+#[test]
+fn a_connection_that_is_lost_and_the_next_are_told() {
+    let found = |events: &[(Option<u8>, Body)]| -> Vec<(Option<u8>, &'static str, String)> {
+        let flows = events.iter().filter_map(|(leg, body)| match body {
+            Body::FlowLost { flow } | Body::FlowFound { flow } => Some((*leg, body.name(), flow.clone())),
+            _ => None,
+        });
+        flows.collect()
+    };
+    let told = |leg: u8, name: &'static str, flow: Flow| (Some(leg), name, flow.to_string());
+    // Bob is looked for, because something is to be said to him.
+    let Talk { mut ladder, mut alice, .. } = talk();
+    ladder.step(CallInput::FlowClosed(tcp(20, 2)));
+    ladder.receive_from(tcp(10, 1), &alice.request("INFO", "", ""));
+    ladder.step(CallInput::Targets(vec![bob_at(tcp(20, 7))]));
+    let both = [told(1, "leg.flow_lost", tcp(20, 2)), told(1, "leg.flow_found", tcp(20, 7))];
+    assert_eq!(found(&ladder.events), both);
+    // Again within the pause: neither.
+    ladder.step(CallInput::FlowClosed(tcp(20, 7)));
+    ladder.receive_from(tcp(10, 1), &alice.request("INFO", "", ""));
+    ladder.step(CallInput::Targets(vec![bob_at(tcp(20, 8))]));
+    assert_eq!(found(&ladder.events), both);
+    // Alice speaks first.
+    ladder.step(CallInput::FlowClosed(tcp(10, 1)));
+    ladder.receive_from(tcp(10, 9), &alice.request("OPTIONS", "", ""));
+    let hers = [told(0, "leg.flow_lost", tcp(10, 1)), told(0, "leg.flow_found", tcp(10, 9))];
+    assert_eq!(found(&ladder.events)[2..], hers);
+    // Who moves without having lost a connection is only traced.
+    ladder.receive_from(tcp(10, 11), &alice.request("OPTIONS", "", ""));
+    assert_eq!(found(&ladder.events).len(), 4);
+}
+
+#[test]
+fn a_connection_that_ends_while_it_rings_is_told_before_the_leg_ends() {
+    let (alice_flow, bob_flow) = (tcp(10, 1), tcp(20, 2));
+    let mut ladder = Ladder::between(&invite("", &sdp(10, "")), alice_flow, bob_flow);
+    let offer = ladder.expect_over(bob_flow, "INVITE");
+    ladder.receive_from(bob_flow, &offer.response(180, "b1", "", ""));
+    ladder.step(CallInput::FlowClosed(bob_flow));
+    let names: Vec<_> = ladder.events.iter().filter(|(leg, _)| *leg == Some(1)).map(|(_, body)| body.name()).collect();
+    assert_eq!(names, ["leg.invited", "leg.ringing", "leg.flow_lost", "leg.ended"]);
 }

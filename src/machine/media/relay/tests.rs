@@ -567,6 +567,26 @@ fn one_way_is_told_of_the_silent_party() {
     }
     assert_eq!(world.notices(), [(B, Notice::OneWay { since })]);
     assert!(world.relay.report(B).unwrap().one_way && !world.relay.report(A).unwrap().one_way);
+    // It is not over when Alice pauses, too, and is told once; it is when Bob is heard again.
+    world.wait(Duration::from_secs(8));
+    for sequence in 400..800 {
+        world.rtp(A, ALICE, 1, sequence);
+        world.wait(Duration::from_millis(20));
+    }
+    assert_eq!(world.notices(), []);
+    world.rtp(B, BOB, 2, 2);
+    world.wait(Duration::from_secs(1));
+    assert_eq!(world.notices(), [(B, Notice::OneWayOver)]);
+    assert!(world.relay.report(B).unwrap().one_way, "the report says that it was");
+    // And when he has nothing to send.
+    for sequence in 800..1_200 {
+        world.rtp(A, ALICE, 1, sequence);
+        world.wait(Duration::from_millis(20));
+    }
+    assert_eq!(world.notices().len(), 1);
+    world.expect(B, Expectation { sends: false, ..expectation(BOB) });
+    world.wait(Duration::from_secs(1));
+    assert_eq!(world.notices(), [(B, Notice::OneWayOver)]);
     // One who was not to send is no measure for the other.
     let mut world = World::talking();
     world.watch();

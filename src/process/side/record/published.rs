@@ -24,6 +24,7 @@ const SCHEMA: u8 = 1;
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Envelope {
     pub(crate) id: String,
+    /// What it is, such as `call.ended`; `docs/events.md` has them all. Readers ignore those that they do not know.
     pub(crate) r#type: String,
     pub(crate) v: u8,
     pub(crate) at: String,

@@ -16,6 +16,9 @@ use crate::process::side::tests::world::live_call;
 use crate::process::side::tests::world::registration;
 use crate::process::side::token;
 use crate::process::side::token::Role;
+use crate::wire::event::Body;
+use crate::wire::event::By;
+use crate::wire::event::Event;
 use crate::wire::link::FromEngine;
 use crate::wire::link::FromSide;
 use crate::wire::link::TraceStep;
@@ -208,4 +211,44 @@ async fn a_revoked_token_ends_its_stream() {
     let began = tokio::time::Instant::now();
     let _ = tokio::join!(events(&world, &reader, None, 1, Duration::from_secs(20)), revoke);
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn changes_in_the_course_of_a_call_are_events_like_any_other() {
+    let world = World::new().await;
+    let mut engine = world.ready_engine().await;
+    let mut calls = whole_call(1, 1);
+    let bodies = [
+        Body::MediaMoved { stream: 0, from: "192.0.2.1:4000".into(), to: "192.0.2.1:4002".into() },
+        Body::MediaOneWay { stream: 1 },
+        Body::MediaOneWayOver { stream: 1 },
+        Body::Glare { method: "INVITE".into(), by: By::Callee },
+        Body::SessionRefreshed { method: "UPDATE".into(), by: By::System, secs: 600 },
+        Body::SessionRefreshFailed { status: 500, by: By::System },
+        Body::FlowLost { flow: "tcp 192.0.2.1:5060".into() },
+        Body::FlowFound { flow: "tcp 192.0.2.1:5062".into() },
+    ];
+    let (ended, place) = (calls.pop().unwrap(), calls.len());
+    calls.extend(bodies.iter().chain([&ended.body]).enumerate().map(|(n, body)| Event {
+        seq: (place + n + 1) as u64,
+        leg: Some(1).filter(|_| *body != ended.body),
+        body: body.clone(),
+        ..ended.clone()
+    }));
+    let live = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        engine.events(BOOT, &calls).await;
+    };
+    let (seen, ()) = tokio::join!(events(&world, &world.admin, None, calls.len(), Duration::from_secs(5)), live);
+    let changes = &seen[place..place + bodies.len()];
+    let names: Vec<_> = changes.iter().map(|(name, event)| (name.as_str(), event["leg"].as_u64().unwrap())).collect();
+    assert_eq!(names, bodies.each_ref().map(|body| (body.name(), 1)));
+    assert_eq!(
+        changes[0].1["data"],
+        serde_json::json!({"stream": 0, "from": "192.0.2.1:4000", "to": "192.0.2.1:4002"})
+    );
+    assert_eq!(changes[4].1["data"], serde_json::json!({"method": "UPDATE", "by": "system", "secs": 600}));
+    world.until_items("/v1/cdrs", 1).await;
+    let record = world.get("/v1/cdrs").await.items().remove(0);
+    assert_eq!(record["legs"].as_array().unwrap().len(), 3, "no leg more for them: {record}");
 }
