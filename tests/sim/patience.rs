@@ -21,8 +21,9 @@ pub const RING_MAX: Duration = Duration::from_secs(60);
 /// Of the records' patience for the last figures of the media.
 const REPORTED_MAX: Duration = Duration::from_secs(1);
 const TIMER: Duration = Duration::from_millis(2);
-/// 64*T1 for a phone that answers as late as it may, and as long and T4 for the BYE that it gets.
-const AFTERLIFE_MAX: Duration = Duration::from_secs(32 + 32 + 5 + 1);
+/// 64*T1 for a phone that says nothing to its CANCEL, as long again in which it may answer all the same, and as long and T4 for
+/// the BYE that it gets.
+const AFTERLIFE_MAX: Duration = Duration::from_secs(32 + 32 + 32 + 5 + 1);
 
 /// What the events of the calls that are not forgotten yet said.
 #[derive(Debug, Default)]

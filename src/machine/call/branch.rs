@@ -162,7 +162,7 @@ impl Branch {
     pub(super) fn handle_response(&mut self, response: &Message<'_>, cx: &Context<'_>, out: &mut Outbox) -> Response {
         let status = response.response().map_or(0, |line| line.status.code());
         let to = response.header(HeaderId::To).unwrap_or_default();
-        let fails = status >= 300 && self.transaction.is_open();
+        let fails = status >= 300 && self.transaction.is_unanswered();
         let ack = if fails { self.ack(to, cx) } else { Vec::new() };
         self.transaction.handle_response(status, || ack, cx.now.instant, out)
     }
@@ -256,7 +256,8 @@ impl Branch {
         {
             // RFC 3261 §9.1: "If there is no final response for the original request in 64*T1 seconds …, the client SHOULD then
             // consider the original transaction cancelled and SHOULD destroy the client transaction handling the original request."
-            self.transaction.give_up();
+            // A 2xx that comes all the same makes a dialog (§13.2.2.4), which is to be acknowledged and ended: as long again.
+            self.transaction.abandon(now);
         }
         self.transaction.handle_timeout(now, out) == Patience::Over
     }

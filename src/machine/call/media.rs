@@ -19,6 +19,7 @@ use crate::machine::media::ports::Family;
 use crate::machine::media::ports::PortError;
 use crate::machine::media::rewrite::LocalDescription;
 use crate::machine::media::rewrite::LocalPorts;
+use crate::machine::media::rewrite::fitted;
 use crate::machine::media::rewrite::rewrite;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
@@ -224,6 +225,17 @@ impl Description {
         let bytes = rewrite(&session, ports.address(cx.settings), &local, &mut self.local);
         self.sent = bytes.into();
         Ok(self.sent.clone())
+    }
+}
+
+impl Description {
+    /// The answer to an offer that nobody waits for any more: streams that fit it stay as they were agreed, all others are
+    /// refused. What was agreed is to be offered again.
+    pub(super) fn answer_late(&mut self, offer: &[u8]) -> Option<Text> {
+        let (sent, offer) = (sdp::parse(&self.sent).ok()?, sdp::parse(offer).ok()?);
+        let answer = self.local.again(&fitted(&sent, &offer));
+        self.sent = self.local.again(&self.sent).into();
+        Some(answer.into())
     }
 }
 

@@ -98,6 +98,8 @@ pub(super) struct ClientInvite {
     pub branch: Box<str>,
     pub cseq: u32,
     pub purpose: InvitePurpose,
+    /// It had no description: its 2xx brings an offer.
+    pub asks_offer: bool,
     pub transaction: InviteClient,
     /// No final response by then: given up.
     pub until: Instant,
@@ -235,8 +237,15 @@ impl Party {
         self.hold_back(mark, out);
         let cseq = self.dialog.local_cseq();
         let until = cx.now.instant + RENEGOTIATION_MAX;
-        let withdrawal = Withdrawal::No;
-        self.client = Some(ClientInvite { branch: branch.into(), cseq, purpose, transaction, until, withdrawal });
+        self.client = Some(ClientInvite {
+            branch: branch.into(),
+            cseq,
+            purpose,
+            asks_offer: sdp.is_none(),
+            transaction,
+            until,
+            withdrawal: Withdrawal::No,
+        });
     }
 
     /// Cancels our re-INVITE, now or when a provisional response has come.

@@ -603,7 +603,10 @@ impl Party {
         self.dialog.refresh_target(message);
         self.learn(message);
         self.timer.refreshed(message, cx.now.instant);
-        self.acknowledge(cseq, None, cx, out);
+        // RFC 3261 §13.2.2.4: where the 2xx has an offer, "the UAC core MUST create an answer, and place it in the ACK".
+        let offer = Content::of(message).sdp().filter(|_| self.client.as_ref().is_some_and(|client| client.asks_offer));
+        let answer = offer.and_then(|offer| self.description.answer_late(offer));
+        self.acknowledge(cseq, answer.as_deref(), cx, out);
         let sdp = self.description.sent().map(Text::from);
         self.reinvite(InvitePurpose::Refresh, MAX_FORWARDS, sdp.as_deref(), cx, out);
     }

@@ -106,6 +106,19 @@ pub fn rewrite(
     out
 }
 
+/// A description of ours as an answer to `offer`: streams that fit stay as they are, all others are refused.
+pub fn fitted(ours: &Session<'_>, offer: &Session<'_>) -> Vec<u8> {
+    let (said, asked) = (Described::of(ours), Described::of(offer));
+    let fits = |index: usize| Some(said.media.get(index)?.fits(asked.media.get(index)?));
+    let media = offer.media.iter().enumerate().map(|(index, media)| match ours.media.get(index) {
+        Some(own) if fits(index) == Some(true) => own.clone(),
+        _ => Media { port: 0, port_count: None, lines: Vec::new(), ..media.clone() },
+    });
+    let mut out = Vec::with_capacity(1_024);
+    Session { head: ours.head.clone(), media: media.collect() }.emit(&mut out);
+    out
+}
+
 fn network(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => format!("IN IP4 {address}"),

@@ -180,7 +180,8 @@ impl InviteClient {
             State::Calling { request } => {
                 let patience = request.handle_timeout(now, self.flow, out);
                 if patience == Patience::Over {
-                    self.state = State::Terminated;
+                    // One who hears of it only now may answer yet, and RFC 3261 §13.2.2.4 wants an ACK for that.
+                    self.abandon(now);
                 }
                 return patience;
             }

@@ -190,6 +190,15 @@ impl MediaFacts {
         }
     }
 
+    /// It can stand as an answer to `offer` as it is: directions and formats by RFC 3264 §6.1, multiplexing by RFC 5761
+    /// §5.1.1. Keys are chosen for each answer.
+    pub fn fits(&self, offer: &Self) -> bool {
+        let same = self.kind == offer.kind && self.profile == offer.profile && !self.profile.is_secure();
+        let directions = (offer.receives() || !self.sends()) && (offer.sends() || !self.receives());
+        let formats = self.formats.iter().any(|format| offer.formats.contains(format));
+        self.relayable && offer.relayable && same && directions && formats && (offer.rtcp_mux || !self.rtcp_mux)
+    }
+
     /// The party may send RTP.
     pub fn sends(&self) -> bool {
         self.port != 0 && self.direction.sends()

@@ -216,3 +216,53 @@ fn a_refused_offer_is_forgotten() {
     assert_ne!(content(&refresh.body()), content(&offer.body()));
     assert_eq!(version(&refresh.body()), version(&offer.body()) + 1);
 }
+
+/// Alice asked Bob for an offer and cancelled that; his offer comes when it was given up. The ACK, and the next re-INVITE.
+fn late_offer(more: &str) -> (Ladder, Sent, Sent) {
+    let Talk { mut ladder, mut alice, .. } = talk("", "");
+    let asks = alice.request("INVITE", "", "");
+    ladder.receive(10, &asks);
+    ladder.expect(10, "SIP/2.0 100");
+    let asked = ladder.expect(20, "INVITE");
+    assert!(asked.body().is_empty());
+    ladder.receive(20, &asked.response(180, "b1", "", ""));
+    ladder.receive(10, &Phone::cancel(&asks, ""));
+    ladder.expect(10, "SIP/2.0 200");
+    let cancel = ladder.expect(20, "CANCEL");
+    ladder.receive(20, &cancel.response(200, "", "", ""));
+    ladder.advance(Duration::from_secs(33));
+    let refusal = ladder.expect(10, "SIP/2.0 487");
+    ladder.receive(10, &Phone::ack_failure(&asks, &refusal));
+    ladder.take_sent();
+    let answer = asked.response(200, "b1", "", &sdp(20, more));
+    ladder.receive(20, &answer);
+    let ack = ladder.expect(20, "ACK");
+    let restored = ladder.expect(20, "INVITE");
+    // The same to a 2xx that comes again.
+    ladder.receive(20, &answer);
+    assert_eq!(ladder.expect(20, "ACK"), ack);
+    ladder.receive(20, &restored.response(200, "b1", "", &sdp(20, "")));
+    ladder.expect(20, "ACK");
+    ladder.expect_nothing();
+    assert_eq!(ladder.call.live().state, CallState::Up);
+    (ladder, ack, restored)
+}
+
+#[test]
+fn a_late_offer_to_a_reinvite_is_answered_with_what_was_agreed() {
+    let (ladder, ack, restored) = late_offer("");
+    assert!(ack.body().contains("m=audio ") && ack.port() == restored.port() && ack.port() != 0);
+    assert_eq!(ack.body(), restored.body(), "the same description has the same version");
+    assert!(ladder.owners.keys().any(|pair| ladder.pool.pair(*pair).unwrap().rtp.port() == ack.port()));
+}
+
+#[test]
+fn what_does_not_fit_a_late_offer_is_refused_and_offered_again() {
+    let video = "m=video 40002 RTP/AVP 31\r\n";
+    let (_, ack, restored) = late_offer(video);
+    assert!(ack.port() != 0 && ack.body().contains("m=video 0 RTP/AVP 31\r\n"), "{}", ack.body());
+    assert!(!restored.body().contains("m=video"));
+    let (_, ack, restored) = late_offer("a=sendonly\r\n");
+    assert!(ack.port() == 0 && restored.port() != 0, "{}", ack.body());
+    assert_eq!(version(&restored.body()), version(&ack.body()) + 1);
+}

@@ -341,3 +341,64 @@ fn the_callee_learns_of_the_caller_what_the_directory_says() {
     check("Privacy: header;user;critical\r\n", true);
     check("Privacy: none\r\n", false);
 }
+
+/// Bob answers when his phone was given up for silent: it is let go.
+fn lets_go(ladder: &mut Ladder, offer: &Sent) {
+    let answer = offer.response(200, "b", "", &sdp(20, ""));
+    ladder.receive(20, &answer);
+    let ack = ladder.expect(20, "ACK");
+    let bye = ladder.expect(20, "BYE sip:b@192.0.2.20:5060");
+    ladder.receive(20, &answer);
+    assert_eq!(ladder.expect(20, "ACK"), ack);
+    ladder.receive(20, &bye.response(200, "", "", ""));
+    ladder.expect_nothing();
+    ladder.finish();
+}
+
+#[test]
+fn an_answer_long_after_the_cancel_is_acknowledged_and_hung_up() {
+    let ring = || {
+        let mut ladder = Ladder::new(&invite("", &sdp(10, "")), &[20]);
+        ladder.expect(10, "SIP/2.0 100");
+        let offer = ladder.expect(20, "INVITE");
+        ladder.receive(20, &offer.response(180, "b", "", ""));
+        ladder.receive(10, &cancel(""));
+        let heard = ladder.expect(20, "CANCEL");
+        ladder.receive(20, &heard.response(200, "", "", ""));
+        (ladder, offer)
+    };
+    for secs in [33, 63] {
+        let (mut ladder, offer) = ring();
+        ladder.advance(Duration::from_secs(secs));
+        ladder.take_sent();
+        assert!(!ladder.call.is_up() && !ladder.call.is_over(), "after {secs} s");
+        lets_go(&mut ladder, &offer);
+    }
+    // A failure gets its ACK, too.
+    let (mut ladder, offer) = ring();
+    ladder.advance(Duration::from_secs(40));
+    ladder.take_sent();
+    ladder.receive(20, &offer.response(487, "b", "", ""));
+    assert_eq!(ladder.expect(20, "ACK").header(HeaderId::Via), offer.header(HeaderId::Via));
+    ladder.expect_nothing();
+    // It is not waited for without end.
+    let (mut ladder, _) = ring();
+    ladder.advance(Duration::from_secs(65));
+    assert!(ladder.call.is_over());
+}
+
+#[test]
+fn an_answer_to_an_invite_that_nobody_seemed_to_hear_is_hung_up() {
+    // Cancelled before it said anything, so that no CANCEL was sent; or given up for silent.
+    for is_cancelled in [true, false] {
+        let mut ladder = Ladder::new(&invite("", &sdp(10, "")), &[20]);
+        let offer = ladder.expect(20, "INVITE");
+        if is_cancelled {
+            ladder.receive(10, &cancel(""));
+        }
+        ladder.advance(Duration::from_secs(40));
+        ladder.take_sent();
+        assert!(!ladder.call.is_up() && !ladder.call.is_over());
+        lets_go(&mut ladder, &offer);
+    }
+}
