@@ -35,6 +35,8 @@ pub const LINGERING_PER_SHARD_MAX: u32 = 1_000_000;
 pub const SOURCES_PER_SHARD_MAX: usize = 65_536;
 /// Kinds of SIP messages (a response's is its method and status) that a shard counts apart, of each direction.
 pub const MESSAGE_KINDS_MAX: usize = 200;
+/// Sources of garbage that one shard asks the others about in 10 s.
+pub const SOURCES_ASKED_MAX: usize = 1_024;
 /// Steps kept in a decision trace.
 pub const TRACE_STEPS_MAX: usize = 64;
 /// Decisions about all phones of a shard that are remembered: about a hundred bytes each.

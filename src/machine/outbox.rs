@@ -1,5 +1,6 @@
 //! Everything a machine may cause. The caller owns the outbox, empties it after each step, and applies it in order.
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use serde::Deserialize;
@@ -126,6 +127,14 @@ pub enum Mesh {
     Located {
         request: u64,
         targets: Vec<Target>,
+    },
+    /// Have you bindings of this source?
+    AskSource {
+        source: IpAddr,
+    },
+    /// The sender has.
+    SourceBound {
+        source: IpAddr,
     },
     /// A connection that the receiver holds is a phone's.
     Keep {

@@ -11,12 +11,14 @@ mod gate;
 mod history;
 mod locate;
 pub mod messages;
+mod neighbours;
 pub mod owner;
 mod screen;
 #[cfg(test)]
 mod tests;
 mod who;
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use serde::Deserialize;
@@ -30,8 +32,8 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::machine::Shared;
-use crate::machine::call::census::Census;
 use crate::machine::call::Call;
+use crate::machine::call::census::Census;
 use crate::machine::call::input::CallInput;
 use crate::machine::call::input::CallerIdentity;
 use crate::machine::call::input::Destination;
@@ -49,6 +51,7 @@ use crate::machine::exchange::history::Rule;
 use crate::machine::exchange::locate::Located;
 use crate::machine::exchange::locate::Locating;
 use crate::machine::exchange::messages::Kind;
+use crate::machine::exchange::neighbours::Neighbours;
 use crate::machine::exchange::who::Called;
 use crate::machine::flow::Flow;
 use crate::machine::lingering;
@@ -92,6 +95,7 @@ pub struct Exchange {
     shard: ShardId,
     random: Random,
     sources: SourceLimit,
+    neighbours: Neighbours,
     registrar: Registrar,
     lingering: Lingering,
     calls: Calls,
@@ -146,6 +150,7 @@ impl Exchange {
             shard,
             random,
             sources: SourceLimit::new(),
+            neighbours: Neighbours::default(),
             registrar: Registrar::new(settings.secrets.hash),
             lingering: Lingering::new(),
             calls: Calls::new(now.instant),
@@ -263,7 +268,7 @@ impl Exchange {
         // Whoever sends garbage may sit among phones that are registered: theirs is still read.
         if is_first_reader
             && self.sources.is_shut(flow.peer, now.instant, shared)
-            && self.registrar.bindings_of_source(flow.peer.ip()) == 0
+            && !self.has_phones(flow.peer.ip(), now, shared, out)
         {
             self.counts.shut_out += 1;
             return;
@@ -296,6 +301,22 @@ impl Exchange {
                 self.sources.garbage(flow.peer, now.instant, shared);
             }
         }
+    }
+
+    /// Phones are registered from this address, here or on another shard; the first question about one has no answer yet.
+    fn has_phones(&mut self, source: IpAddr, now: Now, shared: Shared<'_>, out: &mut Outbox) -> bool {
+        if self.registrar.bindings_of_source(source) > 0 {
+            return true;
+        }
+        if shared.settings.shards <= 1 {
+            return false;
+        }
+        let (has_phones, ask) = self.neighbours.look(source, now.instant);
+        if ask {
+            let others = (0..shared.settings.shards).map(ShardId).filter(|shard| *shard != self.shard);
+            others.for_each(|to| out.push(Output::Mesh { to, message: Mesh::AskSource { source } }));
+        }
+        has_phones
     }
 
     fn on_response(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
@@ -524,6 +545,12 @@ impl Exchange {
                 }
             }
             Mesh::FlowClosed { flow } => self.on_flow_closed(flow, now, shared, out),
+            Mesh::AskSource { source } => {
+                if self.registrar.bindings_of_source(source) > 0 {
+                    out.push(Output::Mesh { to: from, message: Mesh::SourceBound { source } });
+                }
+            }
+            Mesh::SourceBound { source } => self.neighbours.confirm(source),
             // Done by whoever drives this shard: it holds the connections.
             Mesh::Write { .. } | Mesh::Keep { .. } => {}
         }

@@ -1,5 +1,7 @@
 //! The exchange of one shard between phones: what no machine behind it can decide alone.
 
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use crate::machine::fixture::status;
 use crate::machine::flow::Flow;
 use crate::machine::media::ports::Family;
 use crate::machine::media::ports::Pair;
+use crate::machine::outbox::Mesh;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Interface;
@@ -26,6 +29,8 @@ use crate::machine::settings::Settings;
 use crate::machine::source_limit::SourceLimit;
 use crate::wire::event::Body;
 use crate::wire::link::DirectoryPart;
+
+const MEDIA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 250));
 
 struct World {
     exchange: Exchange,
@@ -38,17 +43,19 @@ struct World {
 /// Tenant `acme` with phones 1000, 1001 and 1002.
 fn world() -> World {
     let mut settings = fixture::settings();
-    let ip = "192.0.2.250".parse().unwrap();
-    let media = Some(MediaAddress { local: ip, advertise: ip });
+    let media = Some(MediaAddress { local: MEDIA, advertise: MEDIA });
     settings.interfaces = vec![Interface { name: "default".into(), ipv4: media, ipv6: None }];
     let mut directory = Directory::new();
     let phones = (1000..1003).map(|user| fixture::phone("acme", &user.to_string())).collect();
     directory.apply(1, DirectoryPart { tenants: vec![fixture::tenant("acme")], phones, ..DirectoryPart::default() });
-    let at = |port| SocketAddr::new(ip, port);
-    let pairs = (0..8).map(|n| Pair { interface: 0, rtp: at(20_000 + 2 * n), rtcp: at(20_001 + 2 * n) }).collect();
     let now = Now { instant: Instant::from_millis(1_000_000), unix: UnixTime::from_secs(1_800_000_000) };
-    let exchange = Exchange::new(ShardId(0), 1, pairs, &settings, now);
+    let exchange = Exchange::new(ShardId(0), 1, pairs(), &settings, now);
     World { exchange, settings, directory, now, events: Vec::new() }
+}
+
+fn pairs() -> Vec<Pair> {
+    let at = |port| SocketAddr::new(MEDIA, port);
+    (0..8).map(|n| Pair { interface: 0, rtp: at(20_000 + 2 * n), rtcp: at(20_001 + 2 * n) }).collect()
 }
 
 impl World {
@@ -161,12 +168,17 @@ fn a_copy_of_an_invite_that_came_another_way_is_refused() {
 
 /// An OPTIONS to us from this address.
 fn ping(world: &mut World, address: &str) -> u16 {
+    let (flow, text) = options(address);
+    world.answer(flow, &text).map_or(0, |answer| status(&Some(answer)))
+}
+
+fn options(address: &str) -> (Flow, String) {
     let flow = Flow::udp(0, address.parse().unwrap());
     let text = format!(
         "OPTIONS sip:192.0.2.250 SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bKping;rport\r\nMax-Forwards: 0\r\n\
          From: <sip:x@x.test>;tag=x\r\nTo: <sip:192.0.2.250>\r\nCall-ID: ping\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
     );
-    world.answer(flow, &text).map_or(0, |answer| status(&Some(answer)))
+    (flow, text)
 }
 
 #[test]
@@ -183,6 +195,81 @@ fn garbage_beside_a_registered_phone_does_not_shut_it_out() {
         }
         assert_eq!(ping(&mut world, &format!("{address}:5060")), expected, "{address}");
     }
+}
+
+/// Two shards; what one says to the other arrives at once.
+struct Node {
+    shards: [Exchange; 2],
+    settings: Settings,
+    directory: Directory,
+    now: Now,
+    /// Questions and answers about sources.
+    asked: usize,
+}
+
+impl Node {
+    fn new() -> Self {
+        let World { mut settings, directory, now, .. } = world();
+        settings.shards = 2;
+        let shards = [0, 1].map(|n| Exchange::new(ShardId(n), 1, pairs(), &settings, now));
+        Self { shards, settings, directory, now, asked: 0 }
+    }
+
+    /// What goes to `flow` when a shard reads this.
+    fn read(&mut self, shard: u8, flow: Flow, text: &str) -> Option<String> {
+        let shared = Shared { settings: &self.settings, directory: &self.directory };
+        let mut out = Outbox::new();
+        self.shards[usize::from(shard)].handle(Input::Sip { flow, bytes: text.as_bytes() }, self.now, shared, &mut out);
+        let (mut at, mut sent) = (ShardId(shard), None);
+        let mut left: Vec<Output> = out.drain().collect();
+        while let Some(output) = left.pop() {
+            match output {
+                Output::Send { bytes, .. } => sent = Some(String::from_utf8(bytes).unwrap()),
+                Output::Mesh { to, message } => {
+                    self.asked += usize::from(matches!(message, Mesh::AskSource { .. }));
+                    let from = std::mem::replace(&mut at, to);
+                    let input = Input::Mesh { from, message };
+                    self.shards[usize::from(to.0)].handle(input, self.now, shared, &mut out);
+                    left.extend(out.drain());
+                }
+                _ => {}
+            }
+        }
+        sent
+    }
+
+    /// The answer to an OPTIONS that a shard reads, 0 if none.
+    fn ping(&mut self, shard: u8, address: &str) -> u16 {
+        let (flow, text) = options(address);
+        status(&self.read(shard, flow, &text))
+    }
+}
+
+#[test]
+fn garbage_beside_a_phone_of_another_shard_does_not_shut_it_out() {
+    let mut node = Node::new();
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    let lines = alice.contact();
+    for _ in 0..2 {
+        let request = alice.request(&lines);
+        let answer = node.read(0, alice.flow, &request);
+        alice.learn(&answer);
+    }
+    let owner = u8::from(!node.shards[1].registrar().is_empty());
+    let reader = 1 - owner;
+    assert!(node.shards[usize::from(reader)].registrar().is_empty());
+    // Nothing that their phones had earned outlives a restart.
+    node.shards.iter_mut().for_each(|shard| shard.sources = SourceLimit::new());
+    for address in ["198.51.100.1", "198.51.100.9"] {
+        let noise = Flow::udp(0, format!("{address}:9").parse().unwrap());
+        for _ in 0..60 {
+            node.read(reader, noise, "garbage\r\n\r\n");
+        }
+    }
+    assert_eq!(node.asked, 2, "each address is asked about once");
+    assert_eq!(node.ping(reader, "198.51.100.1:5060"), 200);
+    assert_eq!(node.ping(reader, "198.51.100.9:5060"), 0);
+    assert_eq!(node.asked, 2);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 mod basic;
 mod cancelled;
-mod census;
 mod carried;
+mod census;
 mod changes;
 mod chaos;
 mod dialogs;
