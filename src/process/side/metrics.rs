@@ -1,7 +1,7 @@
-//! What this process counts, and the Prometheus text of it and of the engine's figures.
+//! What this process counts, and the text of it and of the engine's figures.
 
-use std::fmt::Display;
-use std::fmt::Write;
+pub(crate) mod text;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -12,17 +12,18 @@ use crate::base::time::UnixTime;
 use crate::machine::exchange::messages::Kind;
 use crate::machine::exchange::messages::Way;
 use crate::process::side::clock;
+use crate::process::side::metrics::text::Format;
+use crate::process::side::metrics::text::Text;
+use crate::process::side::metrics::text::of_shard;
 use crate::process::side::mirror::Mirror;
 use crate::process::side::mirror::Readiness;
 use crate::process::side::procfs;
 use crate::process::side::procfs::Usage;
 use crate::process::side::record::ingest::Committed;
-use crate::process::side::record::tally::Spread;
 use crate::process::side::record::tally::Tally;
 use crate::process::side::recording::finisher::Counts;
 use crate::process::side::recording::live::Live;
 use crate::process::side::recording::upload;
-use crate::shard::memory::BUCKET_BOUNDS_MICROS;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
 use crate::shard::memory::Gauge;
@@ -116,8 +117,8 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn render(&self, mirror: &Mirror) -> String {
-        let mut text = Text::default();
+    pub(crate) fn render(&self, mirror: &Mirror, format: Format) -> String {
+        let mut text = Text::new(format);
         text.gauge("build_info", "The version that runs.");
         let (version, commit, rustc) = (env!("CARGO_PKG_VERSION"), env!("TIPRING_COMMIT"), env!("TIPRING_RUSTC"));
         let build = format!("version=\"{version}\",commit=\"{commit}\",rustc=\"{rustc}\"");
@@ -130,7 +131,7 @@ impl Metrics {
         self.render_own(&mut text);
         self.render_calls(&mut text);
         self.render_shards(&mut text);
-        text.0
+        text.finish()
     }
 
     fn render_node(&self, text: &mut Text, mirror: &Mirror) {
@@ -282,14 +283,14 @@ impl Metrics {
             text.raw_head(first.name(), "gauge", first.help());
             for gauge in family {
                 for shard in &shards {
-                    text.raw_sample(gauge.name(), &labels(shard, gauge.labels()), shard.gauge(gauge));
+                    text.raw_sample(gauge.name(), &of_shard(shard, gauge.labels()), shard.gauge(gauge));
                 }
             }
         }
         for (first, family) in families(Histogram::ALL, Histogram::name) {
             text.raw_head(first.name(), "histogram", first.help());
             for histogram in family {
-                shards.iter().for_each(|shard| text.histogram(shard, histogram));
+                shards.iter().for_each(|shard| text.shard_histogram(shard, histogram));
             }
         }
     }
@@ -319,7 +320,7 @@ fn render_messages(text: &mut Text, shards: &[&Figures]) {
         for (shard, key, count) in &all {
             let Some((way, kind)) = Kind::of_key(*key) else { continue };
             if matches!(kind, Kind::Request { .. }) == is_wanted {
-                text.sample(name, &labels(shard, &message_labels(way, kind)), count);
+                text.sample(name, &of_shard(shard, &message_labels(way, kind)), count);
             }
         }
     }
@@ -343,78 +344,6 @@ fn message_labels(way: Way, kind: Kind) -> String {
     }
 }
 
-fn labels(shard: &Figures, further: &str) -> String {
-    let comma = if further.is_empty() { "" } else { "," };
-    format!("{further}{comma}shard=\"{}\"", shard.shard().0)
-}
-
-/// The text format.
-#[derive(Default)]
-struct Text(String);
-
-impl Text {
-    fn gauge(&mut self, name: &str, help: &str) {
-        self.raw_head(&format!("tipring_{name}"), "gauge", help);
-    }
-
-    fn counter(&mut self, name: &str, help: &str) {
-        self.raw_head(&format!("tipring_{name}"), "counter", help);
-    }
-
-    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
-        self.raw_sample(&format!("tipring_{name}"), labels, value);
-    }
-
-    fn raw_head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn raw_sample(&mut self, name: &str, labels: &str, value: impl Display) {
-        let _ = match labels {
-            "" => writeln!(self.0, "{name} {value}"),
-            labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
-        };
-    }
-
-    fn spread(&mut self, name: &str, help: &str, spread: &Spread) {
-        self.raw_head(name, "histogram", help);
-        self.buckets(name, "", spread.bounds, &spread.counts, spread.sum as f64 / 1e6);
-    }
-
-    fn shard_counter(&mut self, shard: &Figures, counter: Counter) {
-        let (name, labels, count) = (counter.name(), labels(shard, counter.labels()), shard.count(counter));
-        match name.ends_with("_seconds_total") {
-            true => self.raw_sample(name, &labels, count as f64 / 1e9),
-            false => self.raw_sample(name, &labels, count),
-        }
-    }
-
-    fn histogram(&mut self, shard: &Figures, histogram: Histogram) {
-        let (counts, sum) = shard.histogram(histogram);
-        let labels = labels(shard, histogram.labels());
-        self.buckets(histogram.name(), &labels, &BUCKET_BOUNDS_MICROS, &counts, sum.as_secs_f64());
-    }
-
-    /// `bounds` in millionths; one more count than bounds.
-    fn buckets(&mut self, name: &str, labels: &str, bounds: &[u64], counts: &[u64], sum: f64) {
-        let bounds = bounds.iter().map(|bound| seconds(*bound)).chain(["+Inf".to_owned()]);
-        let comma = if labels.is_empty() { "" } else { "," };
-        let mut below = 0;
-        for (bound, count) in bounds.zip(counts) {
-            below += count;
-            self.raw_sample(&format!("{name}_bucket"), &format!("{labels}{comma}le=\"{bound}\""), below);
-        }
-        self.raw_sample(&format!("{name}_sum"), labels, sum);
-        self.raw_sample(&format!("{name}_count"), labels, below);
-    }
-}
-
-/// Exact, without the noise of a division in binary.
-fn seconds(micros: u64) -> String {
-    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -429,7 +358,7 @@ mod tests {
         let file = memory::create_file("test", memory::STATE_OFFSET as u64).unwrap();
         let metrics = Metrics::new(vec![file.try_clone().unwrap()]);
         let mirror = Mirror::default();
-        assert!(!metrics.render(&mirror).contains("shard="));
+        assert!(!metrics.render(&mirror, Format::Prometheus).contains("shard="));
 
         let figures = Figures::open(&file, ShardId(2)).unwrap();
         figures.add(Counter::UdpReceived, 7);
@@ -447,7 +376,7 @@ mod tests {
         ] {
             assert!(figures.add_kind(kind.key(way), 1, count));
         }
-        let text = metrics.render(&mirror);
+        let text = metrics.render(&mirror, Format::Prometheus);
         for line in [
             "tipring_sip_requests_total{method=\"INVITE\",transport=\"tcp\",direction=\"in\",shard=\"2\"} 3",
             "tipring_sip_requests_total{method=\"other\",transport=\"tcp\",direction=\"out\",shard=\"2\"} 1",
@@ -470,5 +399,24 @@ mod tests {
         let heads: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let distinct: std::collections::BTreeSet<_> = heads.iter().collect();
         assert_eq!(heads.len(), distinct.len());
+    }
+
+    #[test]
+    fn openmetrics_has_families_without_total_and_an_end() {
+        let file = memory::create_file("test", memory::STATE_OFFSET as u64).unwrap();
+        let figures = Figures::open(&file, ShardId(0)).unwrap();
+        figures.add(Counter::UdpReceived, 7);
+        let metrics = Metrics::new(vec![file]);
+        let prometheus = metrics.render(&Mirror::default(), Format::Prometheus);
+        let open = metrics.render(&Mirror::default(), Format::OpenMetrics);
+        assert!(open.ends_with("\n# EOF\n") && !prometheus.contains("# EOF"));
+        assert!(open.contains("# TYPE tipring_udp_datagrams counter\n"));
+        assert!(open.contains("tipring_udp_datagrams_total{direction=\"in\",shard=\"0\"} 7\n"));
+        let samples =
+            |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(samples(&open), samples(&prometheus));
+        for head in prometheus.lines().filter(|line| line.starts_with("# TYPE")) {
+            assert_eq!(head.ends_with(" counter"), head.contains("_total "), "{head}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Is it alive, does it take calls, and what has it counted. Without a token: it listens on loopback unless told.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::http::StatusCode;
 use axum::http::header;
 use axum::response::IntoResponse;
@@ -8,6 +9,7 @@ use axum::response::IntoResponse;
 use crate::process::side::http::Api;
 use crate::process::side::http::page::NoParams;
 use crate::process::side::http::page::Params;
+use crate::process::side::metrics::text::Format;
 use crate::process::side::mirror::Readiness;
 
 /// The side process is alive.
@@ -29,9 +31,11 @@ pub(super) async fn ready(State(api): State<Api>, _: Params<NoParams>) -> (Statu
     }
 }
 
-/// Figures of engine and side in the Prometheus text format.
-#[utoipa::path(get, path = "/metrics", tag = "node", responses((status = 200, description = "Prometheus text")), security(()))]
-pub(super) async fn metrics(State(api): State<Api>, _: Params<NoParams>) -> impl IntoResponse {
-    let text = api.metrics.render(&api.mirror);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+/// Figures of engine and side in the Prometheus text format, or as OpenMetrics where `Accept` prefers that.
+#[utoipa::path(get, path = "/metrics", tag = "node", security(()), responses(
+    (status = 200, description = "Prometheus text, or OpenMetrics")))]
+pub(super) async fn metrics(State(api): State<Api>, _: Params<NoParams>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let format = Format::asked(accept);
+    ([(header::CONTENT_TYPE, format.content_type())], api.metrics.render(&api.mirror, format))
 }

@@ -9,6 +9,7 @@ use crate::base::id::CallId;
 use crate::base::id::ShardId;
 use crate::base::time::UnixTime;
 use crate::process::side::metrics::Metrics;
+use crate::process::side::metrics::text::Format;
 use crate::process::side::mirror::Mirror;
 use crate::process::side::record::cdr::Cdr;
 use crate::process::side::record::ingest::Batch;
@@ -191,7 +192,7 @@ async fn what_ended_is_in_the_figures_once() {
     busy.remove(6);
     busy.last_mut().unwrap().body = Body::CallEnded { cause: cause(486, By::Callee), legs: 3 };
     metrics.on_commit(&world.ingest.commit(&batch(&busy), Way::Tape).await.unwrap());
-    let text = metrics.render(&Mirror::default());
+    let text = metrics.render(&Mirror::default(), Format::Prometheus);
     for line in [
         "tipring_calls_ended_total{direction=\"internal\",reason=\"hung_up\"} 1",
         "tipring_calls_ended_total{direction=\"internal\",reason=\"busy\"} 1",
