@@ -226,9 +226,7 @@ impl Description {
         self.sent = bytes.into();
         Ok(self.sent.clone())
     }
-}
 
-impl Description {
     /// The answer to an offer that nobody waits for any more: streams that fit it stay as they were agreed, all others are
     /// refused. What was agreed is to be offered again.
     pub(super) fn answer_late(&mut self, offer: &[u8]) -> Option<Text> {
