@@ -59,6 +59,7 @@ impl Call {
         if self.strays.len() >= BONDS_MAX {
             return;
         }
+        let is_answered = self.branches.iter().any(|branch| branch.state == branch::State::Answered);
         let early = self.bonds.iter().filter(|bond| bond.branch == leg).map(|bond| bond.callee.dialog.local_cseq());
         let last_cseq = early.max().unwrap_or(0);
         let Some(branch) = self.branch_mut(leg) else { return };
@@ -68,7 +69,7 @@ impl Call {
         let mut stray = Party::new(leg, dialog, Description::new(0));
         stray.presence = Presence::Confirmed;
         stray.acknowledge(cseq, None, cx, out);
-        stray.hang_up(ELSEWHERE, cx, out);
+        stray.hang_up(if is_answered { ELSEWHERE } else { b"" }, cx, out);
         self.strays.push(stray);
         self.step(cx, leg, What::SecondAnswer);
     }

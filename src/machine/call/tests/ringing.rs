@@ -175,6 +175,7 @@ fn an_answer_that_crosses_our_cancel_is_hung_up() {
     ladder.receive(20, &offers[0].response(200, "b", "", &sdp(20, "")));
     ladder.expect(20, "ACK");
     let bye = ladder.expect(20, "BYE");
+    assert!(!bye.has(HeaderId::Reason), "nobody else answered");
     ladder.receive(20, &bye.response(200, "", "", ""));
     assert_eq!(ladder.finish().sip, 487);
 }
