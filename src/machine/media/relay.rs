@@ -104,8 +104,7 @@ impl DropReason {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayCounts {
-    /// Whatever became of them.
-    pub rtp_received: u64,
+    /// Whatever became of it.
     pub rtcp_received: u64,
     pub rtp_forwarded: u64,
     pub rtcp_forwarded: u64,
@@ -122,6 +121,14 @@ pub struct RelayCounts {
     pub misdirected: u64,
     /// Packets of announcements sent.
     pub announced: u64,
+}
+
+impl RelayCounts {
+    /// Whatever became of it: all that was forwarded or dropped, but the RTCP.
+    pub fn rtp_received(&self) -> u64 {
+        let all = self.rtp_forwarded + self.rtcp_forwarded + self.dropped.iter().sum::<u64>();
+        all - self.rtcp_received
+    }
 }
 
 /// Streams that two parties have with each other, by what is done with them beside relaying.
@@ -237,15 +244,18 @@ impl Relay {
         let id = PairId::of_slot(slot);
         let own_port = slot & 1 == 1;
         self.fork = None;
-        let pair = self.pairs.get(id.0 as usize).filter(|pair| pair.owner.is_some());
-        let is_open = pair.is_some();
-        let is_rtcp = own_port || pair.is_some_and(|pair| pair.takes_for_rtcp(packet));
-        let received = if is_rtcp { &mut self.counts.rtcp_received } else { &mut self.counts.rtp_received };
-        *received += 1;
-        let verdict = match (is_open, is_rtcp) {
-            (true, true) => self.on_rtcp(id, own_port, source, packet, now.instant),
-            (true, false) => self.on_rtp(id, source, packet, now.instant),
-            (false, _) => Err(DropReason::Closed),
+        let verdict = match self.pairs.get(id.0 as usize) {
+            Some(pair) if pair.owner.is_some() => {
+                if own_port || pair.takes_for_rtcp(packet) {
+                    self.on_rtcp(id, own_port, source, packet, now.instant)
+                } else {
+                    self.on_rtp(id, source, packet, now.instant)
+                }
+            }
+            _ => {
+                self.counts.rtcp_received += u64::from(own_port);
+                Err(DropReason::Closed)
+            }
         };
         match verdict {
             Ok((slot, peer)) => Verdict::Forward { slot, peer },
@@ -408,6 +418,7 @@ impl Relay {
         packet: &[u8],
         now: Instant,
     ) -> Result<(u32, SocketAddr), DropReason> {
+        self.counts.rtcp_received += 1;
         let first = rtcp::first(packet).map_err(|_| DropReason::Malformed)?;
         let forbidden = self.settings.forbids(source);
         let pair = &mut self.pairs[id.0 as usize];

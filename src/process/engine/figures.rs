@@ -200,7 +200,7 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::CallsRefused, counts.refused_calls),
         (Counter::CallAttempts, counts.call_attempts),
         (Counter::CallFaults, exchange.faults()),
-        (Counter::RtpReceived, relay.rtp_received),
+        (Counter::RtpReceived, relay.rtp_received()),
         (Counter::RtcpReceived, relay.rtcp_received),
         (Counter::RtpSent, relay.rtp_forwarded + relay.announced),
         (Counter::RtcpSent, relay.rtcp_forwarded),

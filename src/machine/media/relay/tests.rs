@@ -889,7 +889,7 @@ fn every_packet_that_came_is_counted() {
     world.rtcp(A, "192.0.2.10:4001", &sender_report(1, 1));
     world.rtcp(PairId(9), ALICE, &sender_report(1, 1));
     let counts = world.relay.counts();
-    assert_eq!((counts.rtp_received - before.rtp_received, counts.rtcp_received - before.rtcp_received), (3, 2));
+    assert_eq!((counts.rtp_received() - before.rtp_received(), counts.rtcp_received - before.rtcp_received), (3, 2));
 }
 
 #[test]
