@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use crate::calls::Call;
 use crate::http;
 use crate::phone::PATIENCE;
+use crate::phone::Phone;
 use crate::rtp::Stream;
 use crate::server::Server;
 use crate::server::eventually;
@@ -292,44 +293,16 @@ fn check_labels(server: &Server) {
     }
 }
 
-#[test]
-fn the_mirror_carries_every_message_of_a_call() {
-    let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
-    collector.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let address = collector.local_addr().unwrap();
-    let mut server = Server::start(|setup| setup.more = format!("[hep]\naddress = \"{address}\"\n"));
-    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
-    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
-    call.end_by_caller(&mut left, &mut right);
-    let id = server.cdr(&call.caller.call_id)["call"].as_str().unwrap().to_owned();
-    let mut packet = [0; 65_536];
-    let mut starts = Vec::new();
-    while let Ok((len, _)) = collector.recv_from(&mut packet) {
-        let chunks = hep_chunks(&packet[..len]);
-        let find = |kind| chunks.iter().find(|chunk| chunk.0 == kind).map(|chunk| chunk.1);
-        let payload = String::from_utf8_lossy(find(15).expect("a payload")).into_owned();
-        if find(17).is_some_and(|correlation| correlation == id.as_bytes()) {
-            starts.push(payload.lines().next().unwrap_or_default().to_owned());
-        }
-    }
-    for start in ["INVITE", "ACK", "BYE", "SIP/2.0 180", "SIP/2.0 200"] {
-        let count = starts.iter().filter(|line| line.starts_with(start)).count();
-        assert!(count >= 2, "{start} of both legs: {starts:#?}");
-    }
-}
-
-/// Connections, so that nothing is sent twice but a 2xx whose ACK is late; four shards, so that most messages are read and sent by
-/// shards that do not know the call.
-#[test]
-fn the_mirror_carries_every_message_once_whichever_shards_it_passes() {
+/// What the capture server got of two registrations and a call: how often each message, and whether as one of the call.
+fn mirrored(shards: u8, registered: fn(&mut Server, &str) -> Phone) -> BTreeMap<String, (u32, bool)> {
     let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
     collector.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let address = collector.local_addr().unwrap();
     let mut server = Server::start(|setup| {
-        setup.shards = 4;
+        setup.shards = shards;
         setup.more = format!("[hep]\naddress = \"{address}\"\n");
     });
-    let (mut left, mut right) = (server.registered_tcp("1001"), server.registered_tcp("1002"));
+    let (mut left, mut right) = (registered(&mut server, "1001"), registered(&mut server, "1002"));
     let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
     call.end_by_caller(&mut left, &mut right);
     let id = server.cdr(&call.caller.call_id)["call"].as_str().unwrap().to_owned();
@@ -343,10 +316,30 @@ fn the_mirror_carries_every_message_once_whichever_shards_it_passes() {
         let (copies, of_call) = copies.entry(payload).or_insert((0, false));
         (*copies, *of_call) = (*copies + 1, *of_call | is_ours);
     }
-    for (start, messages) in [("INVITE", 2), ("SIP/2.0 180", 2), ("ACK", 2), ("BYE", 2)] {
-        let of_call = copies.iter().filter(|(payload, (_, of_call))| *of_call && payload.starts_with(start));
-        let counts: Vec<u32> = of_call.map(|(_, (count, _))| *count).collect();
-        assert_eq!(counts, vec![1; messages], "{start}: {copies:#?}");
+    copies
+}
+
+/// How often each message of the call that begins so was copied.
+fn copies_of(start: &str, copies: &BTreeMap<String, (u32, bool)>) -> Vec<u32> {
+    let of_call = copies.iter().filter(|(payload, (_, of_call))| *of_call && payload.starts_with(start));
+    of_call.map(|(_, (count, _))| *count).collect()
+}
+
+#[test]
+fn the_mirror_carries_every_message_of_a_call() {
+    let copies = mirrored(1, Server::registered);
+    for start in ["INVITE", "ACK", "BYE", "SIP/2.0 180", "SIP/2.0 200"] {
+        assert!(copies_of(start, &copies).len() >= 2, "{start} of both legs: {copies:#?}");
+    }
+}
+
+/// Connections, so that nothing is sent twice but a 2xx whose ACK is late; four shards, so that most messages are read and sent by
+/// shards that do not know the call.
+#[test]
+fn the_mirror_carries_every_message_once_whichever_shards_it_passes() {
+    let copies = mirrored(4, Server::registered_tcp);
+    for start in ["INVITE", "SIP/2.0 180", "ACK", "BYE"] {
+        assert_eq!(copies_of(start, &copies), [1, 1], "{start}: {copies:#?}");
     }
 }
 
