@@ -103,6 +103,12 @@ fn glare_is_told_of_whose_offer_gets_491() {
     ladder.receive(20, &offer.response(491, "b1", "", ""));
     ladder.expect(10, "SIP/2.0 491");
     assert_eq!(ladder.told(), [(Some(0), Body::Glare { method: "INVITE".to_owned(), by: By::Caller })]);
+    // Two re-INVITEs.
+    let Talk { mut ladder, mut alice, mut bob } = talk("", "");
+    ladder.told();
+    ladder.receive(10, &alice.request("INVITE", "", &sdp(10, HOLD)));
+    ladder.receive(20, &bob.request("INVITE", "", &sdp(20, HOLD)));
+    assert_eq!(ladder.told(), [(Some(1), Body::Glare { method: "INVITE".to_owned(), by: By::Callee })]);
 }
 
 #[test]
