@@ -359,6 +359,32 @@ impl Phone {
 }
 
 impl Call {
+    /// No party is known, and nothing has been said or heard.
+    fn silent(token: String, now: Instant) -> Self {
+        Self {
+            caller: false,
+            call_id: String::new(),
+            local: String::new(),
+            remote: String::new(),
+            target: String::new(),
+            routes: Vec::new(),
+            cseq: 0,
+            remote_cseq: 0,
+            invite: None,
+            state: State::Calling,
+            media: None,
+            token,
+            remote_token: String::new(),
+            sends: true,
+            seq: 0,
+            next_frame: now,
+            sdp_version: 1,
+            accepted: None,
+            ack: None,
+            hang_up_when_up: false,
+        }
+    }
+
     fn local_tag(&self) -> String {
         text::param(&self.local, "tag").unwrap_or_default()
     }

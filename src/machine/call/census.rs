@@ -30,8 +30,8 @@ pub struct Census {
 
 impl Census {
     /// One call's part of the sum is another than before.
-    pub fn replace(&mut self, before: &Self, now: &Self) {
-        for ((sum, before), now) in self.fields().into_iter().zip(before.clone().fields()).zip(now.clone().fields()) {
+    pub fn replace(&mut self, mut before: Self, mut now: Self) {
+        for ((sum, before), now) in self.fields().into_iter().zip(before.fields()).zip(now.fields()) {
             *sum = *sum + *now - *before;
         }
     }

@@ -276,7 +276,7 @@ impl Calls {
             entry.connections = connections;
         }
         let census = entry.call.census();
-        self.census.replace(&entry.census, &census);
+        self.census.replace(entry.census, census);
         entry.census = census;
         entry.alarm.set(entry.call.next_deadline(), handle, &mut self.wheel);
         self.table.put_back(handle, entry);
@@ -291,7 +291,7 @@ impl Calls {
 
     fn remove(&mut self, handle: Handle, entry: &Entry, out: &mut Outbox) {
         let call = &entry.call;
-        self.census.replace(&entry.census, &Census::default());
+        self.census.replace(entry.census, Census::default());
         entry.connections.iter().for_each(|flow| _ = self.by_connection.remove(&(*flow, handle)));
         out.push(Output::Traced { call: call.id(), tenant: call.tenant().to_owned(), steps: call.trace() });
         self.table.remove(handle);

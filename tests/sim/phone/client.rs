@@ -59,21 +59,8 @@ impl Phone {
             local,
             remote,
             target: uri.clone(),
-            routes: Vec::new(),
             cseq: 1,
-            remote_cseq: 0,
-            invite: None,
-            state: State::Calling,
-            media: None,
-            token,
-            remote_token: String::new(),
-            sends: true,
-            seq: 0,
-            next_frame: now,
-            sdp_version: 1,
-            accepted: None,
-            ack: None,
-            hang_up_when_up: false,
+            ..Call::silent(token, now)
         });
         self.request("INVITE", branch, uri, request, now, out);
         self.mark_first();

@@ -75,16 +75,7 @@ impl Phone {
             remote_cseq: text.cseq().0,
             invite: Some(text.clone()),
             state,
-            media: None,
-            token,
-            remote_token: String::new(),
-            sends: true,
-            seq: 0,
-            next_frame: now,
-            sdp_version: 1,
-            accepted: None,
-            ack: None,
-            hang_up_when_up: false,
+            ..Call::silent(token, now)
         };
         self.call = Some(call);
         self.take_media(text);

@@ -42,6 +42,6 @@ fn dialogs_and_transactions_are_counted_as_they_come_and_go() {
 fn a_sum_follows_its_parts() {
     let mut sum = Census { dialogs: 7, trying: 1, ..Census::default() };
     let before = Census { dialogs: 2, trying: 1, ..Census::default() };
-    sum.replace(&before, &Census { dialogs: 1, completed: 3, ..Census::default() });
+    sum.replace(before, Census { dialogs: 1, completed: 3, ..Census::default() });
     assert_eq!(sum, Census { dialogs: 6, completed: 3, ..Census::default() });
 }
