@@ -1,7 +1,7 @@
 //! SIP messages: the only parser and writer of the engine (RFC 3261 and its extensions). Bytes to views and back, no decisions.
 //!
-//! [`scan`] reads a message once, without allocating, into a table of offsets ([`Message`]); views ([`Uri`], [`NameAddr`], [`Via`] …) read
-//! single values when asked and borrow from the same bytes. [`write`] appends messages to a buffer. [`Framer`] finds messages in a stream.
+//! [`scan`] reads a message once, without allocating, into a table of offsets ([`Message`]), with what everybody asks of one: Via, From, To,
+//! CSeq, Request-URI. Views ([`Uri`], [`NameAddr`], [`Via`] …) read other values when asked and borrow from the same bytes. [`write`] appends messages to a buffer. [`Framer`] finds messages in a stream.
 //! Unknown methods, schemes and headers are opaque bytes. Nothing here panics on any input.
 
 #![cfg_attr(
