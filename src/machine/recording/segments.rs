@@ -123,7 +123,8 @@ impl Segments {
                 self.pauses += 1;
                 self.close_where(|_| true);
             }
-            Mark::Begin { .. } | Mark::Resumed | Mark::Ended { .. } | Mark::Announced { .. } => {}
+            Mark::Begin { .. } | Mark::Resumed | Mark::Ended { .. } | Mark::Announced { .. } | Mark::Untaped { .. } => {
+            }
         }
     }
 

@@ -149,7 +149,7 @@ impl Timeline {
                 self.end_streams();
             }
             Mark::Resumed => self.end_pause(at),
-            Mark::Begin { .. } | Mark::Paused | Mark::Ended { .. } | Mark::Announced { .. } => {}
+            Mark::Begin { .. } | Mark::Paused | Mark::Ended { .. } | Mark::Announced { .. } | Mark::Untaped { .. } => {}
         }
     }
 

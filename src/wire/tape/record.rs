@@ -64,6 +64,27 @@ pub enum Mark {
         announce: String,
         played: bool,
     },
+    /// What reached the node for the recording and is not among its frames, since [`Mark::Begin`]; stands before [`Mark::Ended`].
+    Untaped {
+        untaped: Vec<Untaped>,
+    },
+}
+
+/// RTP packets of a leg's stream that were not given to the tape, by the reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untaped {
+    pub leg: u8,
+    pub stream: u8,
+    /// The negotiated direction did not let them through: a held party that went on speaking.
+    pub direction: u64,
+    /// From an address that was not taken for the party's.
+    pub strangers: u64,
+    /// Encrypted between the parties.
+    pub encrypted: u64,
+    /// Not RTP, or longer than a record holds.
+    pub malformed: u64,
+    /// Lost in our socket because nobody read it in time, as the kernel counts them; RTCP may be among them.
+    pub overrun: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -228,7 +228,7 @@ fn survey(store: &Chunks) -> io::Result<Survey> {
                     Mark::Announced { leg, announce, played } => {
                         survey.announced.push(Announced { leg, announce, played });
                     }
-                    Mark::Paused | Mark::Resumed => {}
+                    Mark::Paused | Mark::Resumed | Mark::Untaped { .. } => {}
                 }
                 at
             }
