@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::io::Write;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::net::UdpSocket;
@@ -29,6 +30,8 @@ const ALLOW: &str = "Allow: INVITE, ACK, BYE, CANCEL, OPTIONS, PRACK, UPDATE, IN
 
 enum Transport {
     Udp(UdpSocket),
+    /// Listens on the first, sends from the second.
+    Ports(UdpSocket, UdpSocket),
     Tcp(TcpStream, Vec<u8>),
 }
 
@@ -73,6 +76,13 @@ impl Phone {
         Self::new(user, local, server, Transport::Udp(socket))
     }
 
+    /// A phone that sends from another port than it listens on and does not know `rport`.
+    pub fn with_two_ports(user: &str, ip: IpAddr, server: SocketAddr) -> Self {
+        let [listens, sends] = [(); 2].map(|()| UdpSocket::bind((ip, 0)).unwrap());
+        let local = listens.local_addr().unwrap();
+        Self::new(user, local, server, Transport::Ports(listens, sends))
+    }
+
     pub fn tcp(user: &str, local: SocketAddr, server: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::TCP)).unwrap();
         socket.bind(&local.into()).unwrap();
@@ -111,10 +121,14 @@ impl Phone {
         matches!(self.transport, Transport::Tcp(..))
     }
 
+    fn rport(&self) -> &'static str {
+        if matches!(self.transport, Transport::Ports(..)) { "" } else { ";rport" }
+    }
+
     pub fn new_via(&self) -> (String, String) {
         let branch = format!("z9hG4bK-{}", unique());
         let transport = if self.is_tcp() { "TCP" } else { "UDP" };
-        (format!("Via: SIP/2.0/{transport} {};branch={branch};rport\r\n", self.local), branch)
+        (format!("Via: SIP/2.0/{transport} {};branch={branch}{}\r\n", self.local, self.rport()), branch)
     }
 
     pub fn send(&mut self, text: &str) {
@@ -124,7 +138,7 @@ impl Phone {
 
     pub fn send_bytes(&mut self, bytes: &[u8]) {
         match &mut self.transport {
-            Transport::Udp(socket) => {
+            Transport::Udp(socket) | Transport::Ports(_, socket) => {
                 socket.send_to(bytes, self.server).unwrap();
             }
             Transport::Tcp(stream, _) => stream.write_all(bytes).unwrap(),
@@ -156,7 +170,7 @@ impl Phone {
     fn read(&mut self, limit: Duration) -> Option<Message> {
         let mut bytes = [0; 65_536];
         match &mut self.transport {
-            Transport::Udp(socket) => {
+            Transport::Udp(socket) | Transport::Ports(socket, _) => {
                 socket.set_read_timeout(Some(limit)).unwrap();
                 let (len, _) = socket.recv_from(&mut bytes).ok()?;
                 Message::parse(&bytes[..len]).map(|(message, _)| message)
@@ -382,11 +396,12 @@ impl Phone {
     fn ack_on_branch(&mut self, dialog: &Dialog, response: &Message) {
         let transport = if self.is_tcp() { "TCP" } else { "UDP" };
         let ack = format!(
-            "ACK {} SIP/2.0\r\nVia: SIP/2.0/{transport} {};branch={};rport\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\n\
+            "ACK {} SIP/2.0\r\nVia: SIP/2.0/{transport} {};branch={}{}\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\n\
              Call-ID: {}\r\nCSeq: {} ACK\r\nContent-Length: 0\r\n\r\n",
             dialog.invite_uri,
             self.local,
             dialog.invite_branch,
+            self.rport(),
             dialog.local,
             response.must("To"),
             dialog.call_id,
@@ -405,9 +420,15 @@ impl Phone {
         let remote = dialog.remote.split(";tag=").next().unwrap_or_default().to_owned();
         let transport = if self.is_tcp() { "TCP" } else { "UDP" };
         format!(
-            "CANCEL {} SIP/2.0\r\nVia: SIP/2.0/{transport} {};branch={};rport\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {remote}\r\n\
+            "CANCEL {} SIP/2.0\r\nVia: SIP/2.0/{transport} {};branch={}{}\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {remote}\r\n\
              Call-ID: {}\r\nCSeq: {} CANCEL\r\nContent-Length: 0\r\n\r\n",
-            dialog.invite_uri, self.local, dialog.invite_branch, dialog.local, dialog.call_id, dialog.invite_cseq
+            dialog.invite_uri,
+            self.local,
+            dialog.invite_branch,
+            self.rport(),
+            dialog.local,
+            dialog.call_id,
+            dialog.invite_cseq
         )
     }
 

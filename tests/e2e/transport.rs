@@ -115,6 +115,28 @@ fn a_phone_behind_nat() {
     left.await_status(&mut caller, 486);
 }
 
+/// RFC 3261 §18.2.2: without `rport` and without NAT answers go to the port of the Via, and requests to that of the Contact.
+#[test]
+fn phones_that_listen_on_another_port_than_they_send_from() {
+    let mut server = Server::start(|setup| setup.shards = 2);
+    let mut left = Phone::with_two_ports("1001", server.fresh_ip(), server.sip());
+    let mut right = Phone::with_two_ports("1002", server.fresh_ip(), server.sip());
+    assert_eq!((left.register(600).status(), right.register(600).status()), (200, 200));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.check_media();
+    call.end_by_caller(&mut left, &mut right);
+    let mut call = Call::set_up(&mut right, &mut left, "1001", 3);
+    // The callee hangs up: its BYE is answered, and the caller hears one.
+    left.hang_up_with(&mut call.callee, &mut right);
+    // A CANCEL from there finds its INVITE.
+    let mut dialog = left.invite("1002", "", &Stream::open(left.local.ip(), 5).sdp("sendrecv"));
+    let invite = right.incoming("INVITE");
+    right.reply(&invite, 180, "", "");
+    left.await_status(&mut dialog, 180);
+    left.cancel(&mut dialog);
+    right.incoming("CANCEL");
+}
+
 #[test]
 fn calls_behind_one_address_spread_over_all_shards() {
     const PHONES: usize = 24;

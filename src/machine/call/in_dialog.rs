@@ -88,10 +88,11 @@ impl Call {
             self.step(cx, leg, What::RequestRefused(message.method(), 500));
             return request.refuse(500, cx.random, out);
         }
-        if before != flow {
-            party.resume(flow, cx.now.instant, out);
+        let flow_of_dialog = party.dialog.flow();
+        if before != flow_of_dialog {
+            party.resume(flow_of_dialog, cx.now.instant, out);
             self.step(cx, leg, What::FlowMoved);
-            self.on_leg_found(leg, flow, out);
+            self.on_leg_found(leg, flow_of_dialog, out);
         }
         self.step(cx, leg, What::Request(message.method()));
         let gone = self.is_ending() || self.bonds[index].party(side).is_leaving();

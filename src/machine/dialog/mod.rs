@@ -69,8 +69,8 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: invite.cseq().map_or(0, |cseq| cseq.number),
             route_set: invite.values(HeaderId::RecordRoute).map(Into::into).collect(),
+            flow: way_to(target_of(invite).as_deref(), invite, flow),
             target: target_of(invite).unwrap_or_default(),
-            flow,
         }
     }
 
@@ -155,7 +155,7 @@ impl Dialog {
             return Order::OutOfOrder;
         }
         self.remote_cseq = number;
-        self.flow = flow;
+        self.flow = way_to(Some(target_of(request).as_deref().unwrap_or(&self.target)), request, flow);
         Order::Next
     }
 
@@ -214,6 +214,11 @@ impl Dialog {
         writer.display_header(HeaderId::CSeq, format_args!("{cseq} {}", method.name()));
         writer
     }
+}
+
+/// How requests reach the target of whoever sent this one.
+fn way_to(target: Option<&[u8]>, request: &Message<'_>, flow: Flow) -> Flow {
+    target.and_then(|target| Uri::parse(target).ok()).map_or(flow, |target| flow.requests(request, target))
 }
 
 /// An identifier of ours: branch (without its cookie), tag or Call-ID.

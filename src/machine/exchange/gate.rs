@@ -74,7 +74,7 @@ impl<'s> Gate<'_, 's> {
         match answer {
             Some(bytes) => {
                 self.counts.challenges += 1;
-                out.send(flow, bytes);
+                out.send(flow.answer(request), bytes);
             }
             None => self.counts.unchallenged += 1,
         }
@@ -82,7 +82,7 @@ impl<'s> Gate<'_, 's> {
 
     fn refuse(&self, request: &Message<'_>, flow: Flow, status: Status, reason: &str, out: &mut Outbox) {
         if let Some(bytes) = answer::with_reason(request, flow, status, reason, self.shared) {
-            out.send(flow, bytes);
+            out.send(flow.answer(request), bytes);
         }
     }
 

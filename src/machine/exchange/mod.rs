@@ -83,6 +83,7 @@ use crate::wire::event::By;
 use crate::wire::link::Phone;
 use crate::wire::link::RecordWish;
 use crate::wire::link::TraceStep;
+use crate::wire::sip::Contact;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 use crate::wire::sip::Scan;
@@ -353,12 +354,14 @@ impl Exchange {
         }
         if is_first_reader && let Err(refusal) = screen::check(message) {
             let bytes = answer::refusal(message, flow, &refusal, "", shared);
-            self.send(flow, bytes, out);
+            self.send(message, flow, bytes, out);
             return;
         }
         match message.method() {
             // Failover watches OPTIONS: answered by whoever reads it, for anybody.
-            Method::Options => self.send(flow, answer::options(message, flow, self.takes_calls(), shared), out),
+            Method::Options => {
+                self.send(message, flow, answer::options(message, flow, self.takes_calls(), shared), out)
+            }
             Method::Register | Method::Invite => {
                 let reading = digest::read(message, flow.peer.ip(), now.unix, shared);
                 if is_first_reader && !self.gate(now, shared).screen(message, &reading, flow, out) {
@@ -394,16 +397,16 @@ impl Exchange {
             self.pass_on(place.shard, flow, message, out);
             return;
         }
-        if self.repeat_answer(repeat_key(flow, message, shared), flow, out) {
+        if self.repeat_answer(message, repeat_key(flow, message, shared), flow, out) {
             return;
         }
         if self.calls.get(place.call).is_none() {
             self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
         } else if let Err(refusal) = screen::check_in_dialog(message) {
             let bytes = answer::refusal(message, flow, &refusal, "", shared);
-            self.send(flow, bytes, out);
+            self.send(message, flow, bytes, out);
         } else {
-            self.on_call(place.call, CallInput::Request { message, flow }, now, shared, out);
+            self.on_call(place.call, CallInput::Request { message, flow: flow.answer(message) }, now, shared, out);
         }
     }
 
@@ -426,7 +429,7 @@ impl Exchange {
         out: &mut Outbox,
     ) {
         let key = repeat_key(flow, message, shared);
-        if self.repeat_answer(key, flow, out) {
+        if self.repeat_answer(message, key, flow, out) {
             return;
         }
         let mark = out.len();
@@ -437,7 +440,7 @@ impl Exchange {
             }
             let bytes = self.registrar.register(message, flow, phone, now, shared, &mut self.random, out);
             self.lingering.insert(key, &flow, &bytes, now.instant);
-            self.send(flow, Some(bytes), out);
+            self.send(message, flow, Some(bytes), out);
         }
         let secret = &shared.settings.secrets.hash;
         let subject = match admitted {
@@ -461,11 +464,11 @@ impl Exchange {
     ) {
         let key = server_key(&shared.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         if let Some(handle) = self.calls.find_invite(key) {
-            self.on_call(handle, CallInput::Request { message, flow }, now, shared, out);
+            self.on_call(handle, CallInput::Request { message, flow: flow.answer(message) }, now, shared, out);
             return;
         }
         let repeat = repeat_key(flow, message, shared);
-        if self.repeat_answer(repeat, flow, out) {
+        if self.repeat_answer(message, repeat, flow, out) {
             return;
         }
         // RFC 3261 §8.2.2.2: "If the request has no tag in the To header field, the UAS core MUST check the request against
@@ -479,8 +482,8 @@ impl Exchange {
         }
         let Some(phone) = self.gate(now, shared).admit(message, reading, flow, out) else { return };
         let aor = Aor { tenant: phone.tenant.clone(), user: phone.user.clone() };
-        let bound = self.registrar.bound(&aor, &flow);
-        let Some(mut invite) = invitation(message, flow, phone, bound, shared) else {
+        let bound = self.registrar.bound(&aor, &way_to_sender(message, flow));
+        let Some(mut invite) = invitation(message, flow.answer(message), phone, bound, shared) else {
             self.answer(message, flow, Status::BAD_REQUEST, shared, out);
             return;
         };
@@ -526,8 +529,10 @@ impl Exchange {
     fn on_cancel(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
         let key = server_key(&shared.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         match self.calls.find_invite(key) {
-            Some(handle) => self.on_call(handle, CallInput::Request { message, flow }, now, shared, out),
-            None if self.repeat_answer(repeat_key(flow, message, shared), flow, out) => {}
+            Some(handle) => {
+                self.on_call(handle, CallInput::Request { message, flow: flow.answer(message) }, now, shared, out)
+            }
+            None if self.repeat_answer(message, repeat_key(flow, message, shared), flow, out) => {}
             None => self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out),
         }
     }
@@ -640,21 +645,22 @@ impl Exchange {
     }
 
     /// RFC 3261 §17.2.2: a retransmission gets the response that the request had.
-    fn repeat_answer(&mut self, key: lingering::Key, flow: Flow, out: &mut Outbox) -> bool {
+    fn repeat_answer(&mut self, request: &Message<'_>, key: lingering::Key, flow: Flow, out: &mut Outbox) -> bool {
         let Some(bytes) = self.lingering.find(key) else { return false };
-        out.send(flow, bytes.to_vec());
+        out.send(flow.answer(request), bytes.to_vec());
         self.counts.retransmissions += 1;
         true
     }
 
     fn answer(&mut self, message: &Message<'_>, flow: Flow, status: Status, shared: Shared<'_>, out: &mut Outbox) {
         let bytes = answer::stateless(message, flow, status, shared);
-        self.send(flow, bytes, out);
+        self.send(message, flow, bytes, out);
     }
 
-    fn send(&mut self, flow: Flow, bytes: Option<Vec<u8>>, out: &mut Outbox) {
+    /// The answer to a request that came over `flow`.
+    fn send(&mut self, request: &Message<'_>, flow: Flow, bytes: Option<Vec<u8>>, out: &mut Outbox) {
         if let Some(bytes) = bytes {
-            out.send(flow, bytes);
+            out.send(flow.answer(request), bytes);
         }
     }
 
@@ -784,6 +790,14 @@ fn kind(message: &Message<'_>, transport: Transport) -> Kind {
     match message.response() {
         None => Kind::Request { method, transport },
         Some(response) => Kind::Response { method, status: response.status.code() },
+    }
+}
+
+/// How requests reach whoever sent this one.
+fn way_to_sender(request: &Message<'_>, flow: Flow) -> Flow {
+    match request.contacts().next() {
+        Some(Ok(Contact::Address(address))) => address.parse_uri().map_or(flow, |uri| flow.requests(request, uri)),
+        _ => flow.answer(request),
     }
 }
 

@@ -425,3 +425,46 @@ fn contacts_beyond_those_that_a_call_rings_are_counted() {
     let call = world.exchange.calls.iter().next().unwrap().1;
     assert!(call.trace().iter().any(|step| step.reason.starts_with("2 contacts do not ring")), "{:?}", call.trace());
 }
+
+/// A phone that sends from a port of its own and does not know `rport`, without NAT.
+#[test]
+fn a_phone_that_listens_on_another_port_registers_and_rings() {
+    let mut world = world();
+    let mut bob = Caller::new("1001", "198.51.100.2:40000");
+    bob.local = "198.51.100.2:5070".parse().unwrap();
+    let listens = Flow::udp(0, bob.local);
+    for expected in [401, 200] {
+        let contact = "Contact: <sip:1001@198.51.100.2:5080>\r\nExpires: 600\r\n";
+        let request = bob.request(contact).replace(";rport", "");
+        for _ in 0..2 {
+            let sent = world.receive(bob.flow, &request);
+            assert!(sent.len() == 1 && sent[0].0 == listens, "also a retransmission: {sent:?}");
+            assert_eq!(status(&Some(sent[0].1.clone())), expected);
+            assert!(!sent[0].1.contains("rport") && !sent[0].1.contains("received"), "{}", sent[0].1);
+            bob.learn(&Some(sent[0].1.clone()));
+        }
+    }
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    let invite = invite(&mut world, &mut alice, "1001", "");
+    let sent = world.receive(alice.flow, &invite);
+    let ring = sent.iter().find(|(_, text)| text.starts_with("INVITE")).unwrap();
+    assert_eq!(ring.0, Flow::udp(0, "198.51.100.2:5080".parse().unwrap()));
+    // Nothing has to be kept open where there is no NAT.
+    let sent = world.advance(Duration::from_secs(30));
+    assert!(sent.iter().all(|(_, text)| text != "\r\n\r\n"), "{sent:?}");
+}
+
+/// Garbage and challenges are counted where they come from, not where their answers go.
+#[test]
+fn the_port_of_an_answer_is_no_other_source() {
+    let mut world = world();
+    let mut answered = 0;
+    for n in 0..3_000 {
+        let mut caller = Caller::new("1001", "198.51.100.9:40000");
+        caller.call_id = format!("c{n}");
+        caller.local.set_port(10_000 + n);
+        let request = caller.request("").replace(";rport", "");
+        answered += world.receive(caller.flow, &request).len();
+    }
+    assert!(answered <= 1_100, "{answered}");
+}

@@ -76,6 +76,7 @@ enum Plan<'m> {
 
 /// What all bindings of one request have in common.
 struct Origin<'m> {
+    request: &'m Message<'m>,
     flow: Flow,
     call_id: u64,
     cseq: u32,
@@ -131,7 +132,7 @@ impl Registrar {
         answer
     }
 
-    fn origin<'m>(&self, request: &Message<'m>, flow: Flow) -> Result<Origin<'m>, Refusal> {
+    fn origin<'m>(&self, request: &'m Message<'m>, flow: Flow) -> Result<Origin<'m>, Refusal> {
         let cseq = request.cseq().map_err(|_| Refusal::Bad("Malformed CSeq"))?.number;
         let path: Vec<String> = request
             .values(HeaderId::Path)
@@ -145,7 +146,9 @@ impl Registrar {
             return Err(Refusal::PathUnsupported);
         }
         let user_agent = request.header(HeaderId::UserAgent).unwrap_or_default();
+        let flow = flow.answer(request);
         Ok(Origin {
+            request,
             flow,
             call_id: self.indexes.key.hash(&[request.call_id()]),
             cseq,
@@ -297,7 +300,7 @@ fn parts<'a>(change: &Change<'a>, origin: &'a Origin<'_>, granted: Duration, now
         instance: change.instance,
         user_agent: origin.user_agent,
         path: &origin.path,
-        flow: origin.flow,
+        flow: origin.flow.requests(origin.request, change.uri),
         call_id: origin.call_id,
         cseq: origin.cseq,
         reg_id: change.reg_id,
@@ -388,7 +391,7 @@ fn in_order(old: &Binding, origin: &Origin<'_>) -> Result<(), Refusal> {
 fn is_via_foreign(request: &Message<'_>, flow: &Flow) -> bool {
     let Ok(via) = request.top_via() else { return false };
     let source = flow.peer.ip().to_canonical();
-    via.host.ip().is_some_and(|ip| ip != source || via.port.unwrap_or(5060) != flow.peer.port())
+    via.host.ip().is_some_and(|ip| ip.to_canonical() != source || via.port.unwrap_or(5060) != flow.peer.port())
 }
 
 /// Only UDP mappings need us; what came through a proxy is the proxy's to keep open.
@@ -396,9 +399,10 @@ fn is_behind_nat(contact: Uri<'_>, origin: &Origin<'_>) -> bool {
     if origin.flow.is_reliable() || !origin.path.is_empty() {
         return false;
     }
-    let source = origin.flow.peer.ip().to_canonical();
+    let peer = origin.flow.requests(origin.request, contact).peer;
+    let source = peer.ip().to_canonical();
     let contact_is_foreign = contact.sip().is_some_and(|uri| {
-        uri.ip().is_some_and(|ip| ip != source || uri.port.unwrap_or(5060) != origin.flow.peer.port())
+        uri.ip().is_some_and(|ip| ip.to_canonical() != source || uri.port.unwrap_or(5060) != peer.port())
     });
     origin.via_is_foreign || contact_is_foreign
 }

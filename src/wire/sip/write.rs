@@ -228,7 +228,7 @@ fn push_via(out: &mut Vec<u8>, top: &[u8], via: Via<'_>, source: SocketAddr) {
         }
     }
     let address = source.ip().to_canonical();
-    if wants_rport || via.host.ip() != Some(address) {
+    if wants_rport || via.host.ip().map(|host| host.to_canonical()) != Some(address) {
         out.extend_from_slice(b";received=");
         push_address(out, address);
     }

@@ -77,6 +77,21 @@ fn the_flow_follows_the_phone() {
     assert_eq!(ladder.expect(10, "BYE").flow, moved);
 }
 
+/// A phone that sends from one port and listens on another, without NAT: its Contact says where.
+#[test]
+fn without_rport_requests_go_to_the_port_of_the_contact() {
+    let Talk { mut ladder, mut alice, mut bob } = talk("", "");
+    let from = Flow::udp(0, "192.0.2.10:40001".parse().unwrap());
+    let update = alice.request("UPDATE", "", "").replace(";rport", "");
+    ladder.receive_from(from, &update.replace("@192.0.2.10>", "@192.0.2.10:5080>"));
+    ladder.take_sent();
+    // What has no Contact leaves the target as it is.
+    ladder.receive_from(from, &alice.request("OPTIONS", "", "").replace(";rport", ""));
+    ladder.take_sent();
+    ladder.receive(20, &bob.request("BYE", "", ""));
+    assert_eq!(ladder.expect(10, "BYE").flow, Flow::udp(0, "192.0.2.10:5080".parse().unwrap()));
+}
+
 #[test]
 fn we_refresh_for_a_phone_that_asks_us() {
     let Talk { mut ladder, .. } = talk("", "Allow: UPDATE\r\nRequire: timer\r\nSession-Expires: 600;refresher=uac\r\n");

@@ -538,7 +538,7 @@ impl Phone {
         };
         with_body(
             format!(
-                "{method} {} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.{}:5060;branch=z9hG4bK{}x{}\r\nMax-Forwards: 70\r\n\
+                "{method} {} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.{}:5060;branch=z9hG4bK{}x{};rport\r\nMax-Forwards: 70\r\n\
                  From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\n{contact}{more}",
                 self.target, self.host, self.host, self.requests, self.local, self.remote, self.call_id
             ),
