@@ -307,7 +307,8 @@ impl Phone {
 
     /// Sends an INVITE to an extension of the own domain, or to a URI, through the challenge. Returns when it is sent.
     pub fn invite(&mut self, to: &str, headers: &str, body: &str) -> Dialog {
-        let uri = if to.starts_with("sip:") { to.to_owned() } else { format!("sip:{to}@{}", self.domain) };
+        let is_uri = to.starts_with("sip:") || to.starts_with("tel:");
+        let uri = if is_uri { to.to_owned() } else { format!("sip:{to}@{}", self.domain) };
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         let headers = format!("Contact: {}\r\n{ALLOW}{kind}{headers}", self.contact());
         let mut request = self.request("INVITE", &uri, &format!("<{uri}>"), &headers, body);

@@ -189,3 +189,50 @@ fn a_guesser_is_slowed_and_five_hundred_phones_behind_his_address_are_not() {
     assert!(start.elapsed() < Duration::from_secs(40));
     assert!(answered < PHONES, "{answered} guesses of {} were answered", 2 * PHONES);
 }
+
+/// RFC 3261 §19.1.4, RFC 3966: escapes, visual separators and parameters change no number.
+#[test]
+fn a_number_is_one_however_it_is_written() {
+    let phone = |user: &str, more: &str| {
+        format!("[[phone]]\ntenant = \"acme\"\nuser = \"{user}\"\npassword = \"secret-{user}\"\n{more}")
+    };
+    let directory = "[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\n".to_owned()
+        + &phone("1001", "")
+        + &phone("*21#", "numbers = [\"+49301000\"]\n");
+    let mut server = Server::start(|setup| {
+        setup.directory = Some(directory);
+        setup.shards = 3;
+    });
+    let mut left = server.registered("1001");
+    // It registers as `%2A21%23`, its digest says `*21#`.
+    let mut right = server.phone("*21#");
+    let contact = format!("Contact: <sip:x@{}>\r\nExpires: 600\r\n", right.local);
+    for to in ["<sip:%2A21%23@acme.test>", "<sip:*21%23@acme.test;user=phone>", "<sip:%2a2-1%23@acme.test;user=phone>"]
+    {
+        let request = right.request("REGISTER", "sip:acme.test", to, &contact, "");
+        assert_eq!(right.ask(&request).status(), 200, "{to}");
+    }
+    assert_eq!(server.registrations(2).iter().filter(|item| item["user"] == "*21#").count(), 1);
+    for (uri, number) in [
+        ("%2A21%23", "*21#"),
+        ("*21%23", "*21#"),
+        ("*21#", "*21#"),
+        ("sip:*2.1%23@acme.test;user=phone", "*21#"),
+        ("tel:*21%23;phone-context=acme.test", "*21#"),
+        ("tel:+49-30-1000", "+49301000"),
+        ("sip:1000;phone-context=%2B4930@acme.test;user=phone", "+49301000"),
+    ] {
+        let mut caller = left.invite(uri, "", "");
+        let invite = right.incoming("INVITE");
+        let escaped = number.replace('#', "%23");
+        assert!(invite.must("To").contains(&format!("<sip:{escaped}@acme.test>")), "{uri}: {invite:#?}");
+        right.reply(&invite, 486, "", "");
+        left.await_status(&mut caller, 486);
+        let cdr = server.cdr(&caller.call_id);
+        assert_eq!((cdr["dialled"].as_str(), cdr["to"].as_str()), (Some(number), Some(number)), "{uri}");
+    }
+    // The other way its own number stands in From.
+    let request = left.request("OPTIONS", "sip:acme.test", "<sip:acme.test>", "", "");
+    left.send(&request.replace("sip:acme.test SIP", "sip:1001@acme%2Etest SIP"));
+    assert_eq!(left.final_of(&request).status(), 400, "no escapes in a host");
+}

@@ -126,8 +126,7 @@ fn wants_privacy(invite: &Message<'_>) -> bool {
 }
 
 fn display_name(invite: &Invite<'_>) -> String {
-    let name = invite.message.from().map(NameAddr::display_text).unwrap_or_default();
-    String::from_utf8_lossy(name).into_owned()
+    invite.message.from().map(NameAddr::name).unwrap_or_default()
 }
 
 /// A name-addr of ours: what is no user character is escaped, quotes and backslashes of names are left out.
@@ -140,7 +139,7 @@ fn address(name: &str, user: &str, domain: &str) -> String {
     }
     text.push_str("<sip:");
     for byte in user.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte);
+        let plain = byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,?/".contains(&byte);
         let _ = if plain { write!(text, "{}", char::from(byte)) } else { write!(text, "%{byte:02X}") };
     }
     let _ = write!(text, "@{domain}>");

@@ -37,8 +37,23 @@ fn same_family(a: IpAddr, b: IpAddr) -> bool {
 
 /// From (REGISTER: To) must be the authenticated phone's own.
 pub fn is_own(shared: Shared<'_>, phone: &Phone, address: SipUri<'_>) -> bool {
-    let user_is_own = address.user.is_some_and(|user| uri::unescaped(user).eq(phone.user.bytes()));
+    let names_it = |user| uri::unescaped(user).eq(phone.user.bytes());
+    let user_is_own = address.user.is_some_and(names_it)
+        || address.subscriber().is_some_and(|subscriber| subscriber.number == phone.user);
     user_is_own && tenant_of_host(shared, address.host).is_some_and(|tenant| tenant.name == phone.tenant)
+}
+
+/// The user of a tenant's address: as it is written, or as the number that it is, whichever a phone has.
+pub fn user_of<'m>(shared: Shared<'_>, tenant: &Tenant, address: SipUri<'m>) -> Option<Cow<'m, str>> {
+    let literal = user_text(address.user?);
+    // Nearly every user is the same in both forms.
+    if literal.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        || shared.directory.phone(&tenant.name, &literal).is_some()
+    {
+        return Some(literal);
+    }
+    let number = address.subscriber().map(|subscriber| subscriber.number);
+    Some(number.filter(|number| shared.directory.phone(&tenant.name, number).is_some()).map_or(literal, Cow::Owned))
 }
 
 /// The user part as text, without escapes.
@@ -114,9 +129,21 @@ mod tests {
             ("sip:1001@acme.test", false),
             ("sip:acme.test", false),
             ("sip:10%251@192.0.2.250", false),
+            ("sip:10%251;x=y@acme.test", false),
         ] {
             let uri_of = Uri::parse(uri.as_bytes()).unwrap().sip().unwrap();
             assert_eq!(is_own(world.shared(), own, uri_of), expected, "{uri}");
+        }
+        let number = phone("acme", "+4930");
+        for (uri, expected) in [
+            ("sip:+4930@acme.test", true),
+            ("sip:%2b49%330@acme.test", true),
+            ("sip:+49-30@acme.test;user=phone", true),
+            ("sip:+49-30;isub=1@acme.test", true),
+            ("sip:4930@acme.test;user=phone", false),
+        ] {
+            let uri_of = Uri::parse(uri.as_bytes()).unwrap().sip().unwrap();
+            assert_eq!(is_own(world.shared(), &number, uri_of), expected, "{uri}");
         }
         assert_eq!(user_text(b"10%251"), "10%1");
         assert_eq!(user_text(b"1001"), "1001");

@@ -53,6 +53,7 @@ use crate::machine::exchange::locate::Locating;
 use crate::machine::exchange::messages::Kind;
 use crate::machine::exchange::neighbours::Neighbours;
 use crate::machine::exchange::who::Called;
+use crate::machine::exchange::who::Dialled;
 use crate::machine::flow::Flow;
 use crate::machine::lingering;
 use crate::machine::lingering::Lingering;
@@ -837,12 +838,12 @@ fn invitation<'a>(
         number: if phone.extension.is_empty() { phone.user.clone() } else { phone.extension.clone() },
         name: phone.name.clone(),
     };
-    let destination = match who::called(uri, phone, shared) {
+    let Dialled { number: dialled, called } = who::dialled(uri, phone, shared);
+    let destination = match called {
         Called::Phones(aors) => Destination::Phones(aors),
         Called::Nobody => Destination::Refused { status: Status::NOT_FOUND.code() },
         Called::Elsewhere => Destination::Refused { status: Status::FORBIDDEN.code() },
     };
-    let dialled = uri.user().map(|user| String::from_utf8_lossy(user).into_owned()).unwrap_or_default();
     let record = who::recorded(phone, tenant, &destination, shared);
     Some(Invite { message, flow, caller, dialled, destination, record, bound })
 }

@@ -85,6 +85,21 @@ impl<'a> NameAddr<'a> {
         }
     }
 
+    /// The display name as it is shown: RFC 3261 §25.1, quoted-pairs read.
+    #[must_use]
+    pub fn name(self) -> String {
+        let text = String::from_utf8_lossy(self.display_text());
+        if !self.display.starts_with(b"\"") || !text.contains('\\') {
+            return text.into_owned();
+        }
+        let mut name = String::with_capacity(text.len());
+        let mut letters = text.chars();
+        while let Some(letter) = letters.next() {
+            name.extend(if letter == '\\' { letters.next() } else { Some(letter) });
+        }
+        name
+    }
+
     /// The tag of a From or To; an empty one is none.
     #[must_use]
     pub fn tag(self) -> Option<&'a [u8]> {

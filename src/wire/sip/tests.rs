@@ -241,6 +241,14 @@ fn names_and_addresses_are_read() {
     check("Bob Lee <sip:a@b>", "Bob Lee", "sip:a@b", "");
     check("J\u{f6}rg<sip:a@b>", "J\u{f6}rg", "sip:a@b", "");
     check("\"a \\\" <b>\" <sip:a@b> ; z", "a \\\" <b>", "sip:a@b", "; z");
+    for (text, name) in [
+        ("\"a \\\" \\\\b\" <sip:a@b>", "a \" \\b"),
+        ("Bob Lee <sip:a@b>", "Bob Lee"),
+        ("\"J\u{f6}rg\" <sip:a@b>", "J\u{f6}rg"),
+        ("sip:a@b", ""),
+    ] {
+        assert_eq!(NameAddr::parse(text.as_bytes()).unwrap().name(), name, "{text}");
+    }
     for text in [
         "",
         "<>",

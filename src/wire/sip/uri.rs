@@ -37,7 +37,7 @@ pub struct SipUri<'a> {
 /// `tel:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TelUri<'a> {
-    /// With visual separators as they came.
+    /// With visual separators and escapes as they came; [`Uri::subscriber`] reads it.
     pub number: &'a [u8],
     pub params: Params<'a>,
 }
@@ -180,10 +180,9 @@ impl<'a> TelUri<'a> {
         let semicolon = memchr::memchr(b';', rest).unwrap_or(rest.len());
         let (number, params) = rest.split_at_checked(semicolon)?;
         let params = Params::new(params);
-        let is_number = number.iter().any(u8::is_ascii_alphanumeric)
-            && number
-                .iter()
-                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'+' | b'-' | b'.' | b'(' | b')' | b'*' | b'#'));
+        let is_legal =
+            |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b'+' | b'-' | b'.' | b'(' | b')' | b'*' | b'#');
+        let is_number = number.iter().any(u8::is_ascii_alphanumeric) && unescaped(number).all(is_legal);
         (is_number && are_uri_params(params)).then_some(Self { number, params })
     }
 }

@@ -414,9 +414,9 @@ fn is_domain(text: &str) -> bool {
     }
 }
 
-// RFC 3261 §25.1: user = 1*( unreserved / escaped / user-unreserved ), here without escapes.
+// RFC 3261 §25.1: user = 1*( unreserved / escaped / user-unreserved ), here without escapes; `#` is one that dial codes have.
 fn is_sip_user(text: &str) -> bool {
-    text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte))
+    text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/#".contains(&byte))
 }
 
 /// RFC 7616 §3.4.4: a user name in HA1 ends at the colon, so it cannot have one.
