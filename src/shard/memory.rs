@@ -207,6 +207,7 @@ figures! {
     RtpAnnounced "tipring_rtp_announced_total" "" "Packets of announcements sent";
     EventsLost "tipring_events_lost_total" "" "Events that found neither room on the tape nor room to wait for it";
     ContactsNotRung "tipring_contacts_not_rung_total" "" "Contacts that did not ring because one call rings no more at once";
+    ProvisionalsJoined "tipring_provisionals_joined_total" "" "Reliable provisional responses that went out as one with a later one, as the caller acknowledged none before";
 }
 
 figures! {

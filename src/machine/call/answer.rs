@@ -8,6 +8,7 @@ use crate::machine::call::State;
 use crate::machine::call::body::Content;
 use crate::machine::call::bond::Agreement;
 use crate::machine::call::bond::Answer;
+use crate::machine::call::bond::Heard;
 use crate::machine::call::branch;
 use crate::machine::call::caller::Offer;
 use crate::machine::call::head::Verdict;
@@ -25,6 +26,7 @@ use crate::machine::call::session_timer::SessionTimer;
 use crate::machine::call::terms::BONDS_MAX;
 use crate::machine::call::trace::What;
 use crate::machine::dialog::Dialog;
+use crate::machine::dialog::MAX_FORWARDS;
 use crate::machine::dialog::Text;
 use crate::machine::outbox::Outbox;
 use crate::machine::transaction::repeat::Pace;
@@ -90,8 +92,7 @@ impl Call {
         };
         self.step(cx, leg, What::Won);
         self.tell_timer(leg, timer, cx);
-        let late = self.bonds[index].agreement == Agreement::LateOffered;
-        if late {
+        if self.bonds[index].agreement == Agreement::LateOffered {
             self.bonds[index].callee.ack = Acknowledgement::Due { cseq };
         } else {
             self.bonds[index].callee.acknowledge(cseq, None, cx, out);
@@ -116,6 +117,8 @@ impl Call {
             (Agreement::Previewed, None) => bond.caller.description.sent().map(|sent| Some(sent.into())),
             (Agreement::Late, Some(sdp)) => self.take_offer(index, sdp, cx, out).map(Some),
             (Agreement::Agreed, _) => Some(None),
+            // The phone answered before our PRACK, which waits for the caller's answer: that goes there all the same.
+            (Agreement::LateOffered, _) if matches!(bond.heard, Heard::PrackDue { .. }) => Some(None),
             (Agreement::Offered | Agreement::Late, None) | (Agreement::LateOffered, _) => None,
         }
     }
@@ -169,6 +172,8 @@ impl Call {
             return;
         }
         bond.answer = Answer::Sent;
+        // RFC 3261 §13.3.1.4: the 2xx has the description that no reliable provisional response has brought.
+        let sdp = sdp.or_else(|| bond.reliable.unsent_description().cloned());
         bond.reliable.stop();
         let party = &mut bond.caller;
         party.presence = Presence::Confirmed;
@@ -240,7 +245,10 @@ impl Call {
             return self.end_with(488, by(side), cx, out);
         };
         self.close_unused_ports(cx, out);
-        self.bonds[index].party_mut(side.other()).acknowledge(cseq, Some(&text), cx, out);
+        let in_prack = side == Side::Caller && self.send_prack_due(index, MAX_FORWARDS, &text, cx, out);
+        if !in_prack {
+            self.bonds[index].party_mut(side.other()).acknowledge(cseq, Some(&text), cx, out);
+        }
     }
 }
 

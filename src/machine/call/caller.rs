@@ -1,5 +1,7 @@
 //! The caller's first INVITE: what is kept of it, and our responses to it.
 
+use std::collections::VecDeque;
+
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -12,6 +14,7 @@ use crate::machine::call::media;
 use crate::machine::call::media::Ports;
 use crate::machine::call::reliable::Rel100;
 use crate::machine::call::session_timer::Wish;
+use crate::machine::call::terms::BONDS_MAX;
 use crate::machine::call::terms::MIN_SE;
 use crate::machine::call::terms::SDP;
 use crate::machine::dialog::Dialog;
@@ -43,9 +46,13 @@ pub(super) struct Caller {
     pub tag: Text,
     pub tag_used: bool,
     /// What every early dialog towards the caller begins as.
-    pub dialog: Dialog,
+    pub dialog: Box<Dialog>,
     pub ports: Ports,
     pub offer: Offer,
+    /// The INVITE had an offer.
+    pub has_offered: bool,
+    /// Tag and RSeq of reliable provisional responses that no PRACK came for, in early dialogs that are over. Most have none.
+    unacknowledged: Option<Box<VecDeque<(Text, u32)>>>,
     pub rel100: Rel100,
     pub wish: Wish,
     pub takes_update: bool,
@@ -109,11 +116,13 @@ impl Caller {
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
             transaction: InviteServer::new(*flow),
             head: Head::of(message, *flow),
-            dialog: Dialog::of_server(message, &tag, *flow),
+            dialog: Box::new(Dialog::of_server(message, &tag, *flow)),
             tag: tag.as_bytes().into(),
             tag_used: false,
             ports: Ports::new(0, *flow, family, cx.settings),
+            has_offered: matches!(offer, Offer::Made { .. }),
             offer,
+            unacknowledged: None,
             rel100: Rel100::of(message),
             wish,
             takes_199: message.has_tag(HeaderId::Supported, "199"),
@@ -149,6 +158,21 @@ impl Caller {
         // Not the transaction's: a repeated INVITE is answered with how the ringing stands.
         out.send(self.transaction.flow(), bytes);
         true
+    }
+
+    /// RFC 3262 §3: the UAS "MUST be prepared to process PRACK requests for those outstanding responses".
+    pub(super) fn leave_unacknowledged(&mut self, tag: &[u8], rseq: u32) {
+        let left = self.unacknowledged.get_or_insert_default();
+        if left.len() >= BONDS_MAX {
+            left.pop_front();
+        }
+        left.push_back((tag.into(), rseq));
+    }
+
+    pub(super) fn take_unacknowledged(&mut self, tag: &[u8], rseq: u32) -> bool {
+        let Some(left) = &mut self.unacknowledged else { return false };
+        let found = left.iter().position(|(known, number)| **known == *tag && *number == rseq);
+        found.is_some_and(|at| left.remove(at).is_some())
     }
 
     /// A final response other than 2xx.

@@ -109,6 +109,9 @@ impl Call {
         self.bonds = kept;
         for mut bond in gone {
             self.forget_dialog(&bond);
+            if let Some(rseq) = bond.reliable.outstanding_rseq() {
+                self.caller.leave_unacknowledged(bond.caller.dialog.local_tag(), rseq);
+            }
             refuse_waiting(&mut bond, 481, out);
         }
     }

@@ -19,6 +19,7 @@ use crate::machine::call::party::Presence;
 use crate::machine::call::party::Purpose;
 use crate::machine::call::party::Side;
 use crate::machine::call::party::end;
+use crate::machine::call::reliable::Admission;
 use crate::machine::call::reliable::Provisional;
 use crate::machine::call::reliable::Reliable;
 use crate::machine::call::respond::status_of;
@@ -313,12 +314,15 @@ impl Call {
         if bond.caller.presence != Presence::Early || !caller.transaction.is_proceeding() {
             return;
         }
-        let rseq = match caller.rel100.is_known() {
-            true => match bond.reliable.admit(provisional) {
-                Some(rseq) => Some(rseq),
-                None => return,
-            },
-            false => None,
+        let rseq = match caller.rel100.is_known().then(|| bond.reliable.admit(provisional)) {
+            None => None,
+            Some(Admission::Now(rseq)) => Some(rseq),
+            Some(Admission::Waits) => return,
+            Some(Admission::Joined) => {
+                let leg = bond.branch;
+                self.provisionals_joined = self.provisionals_joined.saturating_add(1);
+                return self.step(cx, leg, What::ProvisionalJoined { status: provisional.status });
+            }
         };
         let Provisional { status, sdp } = provisional;
         let mut bytes = Vec::with_capacity(1_024);

@@ -98,6 +98,7 @@ impl Call {
         let gone = self.is_ending() || self.bonds[index].party(side).is_leaving();
         match message.method() {
             Method::Bye if gone => request.answer(200, |_| {}, out),
+            Method::Prack if gone => self.on_late_prack(&request, message, out),
             _ if gone => request.answer(481, |_| {}, out),
             Method::Bye => self.on_bye(index, side, &request, message, cx, out),
             Method::Invite => self.on_reinvite(index, side, message, flow, cx, out),
@@ -111,7 +112,10 @@ impl Call {
     }
 
     /// A request of a dialog that we are ending or that never was.
-    fn on_stray_request(&self, request: &ServerRequest, message: &Message<'_>, out: &mut Outbox) {
+    fn on_stray_request(&mut self, request: &ServerRequest, message: &Message<'_>, out: &mut Outbox) {
+        if message.method() == Method::Prack {
+            return self.on_late_prack(request, message, out);
+        }
         let stray = self.strays.iter().any(|stray| stray.dialog.owns_request(message));
         let status = if stray && message.method() == Method::Bye { 200 } else { 481 };
         request.answer(status, |_| {}, out);

@@ -76,6 +76,8 @@ pub struct Call {
     /// Reports of closed ports that have not come yet.
     reports_awaited: u8,
     recording: Recording,
+    /// Since they were last asked for.
+    provisionals_joined: u8,
     /// Most calls have none.
     changes: Option<Box<Changes>>,
 }
@@ -146,6 +148,11 @@ impl Call {
 
     pub fn trace(&self) -> Vec<TraceStep> {
         self.trace.steps()
+    }
+
+    /// Provisional responses that never went out by themselves, since this was asked last.
+    pub fn take_provisionals_joined(&mut self) -> u8 {
+        std::mem::take(&mut self.provisionals_joined)
     }
 
     /// It waits for the bindings of whom it calls.

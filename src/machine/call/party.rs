@@ -14,6 +14,7 @@ use crate::machine::call::terms::ALLOW;
 use crate::machine::call::terms::RENEGOTIATION_MAX;
 use crate::machine::call::terms::SDP;
 use crate::machine::call::terms::SUPPORTED;
+use crate::machine::call::terms::SUPPORTED_WITHOUT_100REL;
 use crate::machine::dialog;
 use crate::machine::dialog::Dialog;
 use crate::machine::dialog::MAX_FORWARDS;
@@ -229,7 +230,8 @@ impl Party {
         let branch = cx.identifier(self.leg);
         let mut bytes = Vec::with_capacity(2_048);
         let mut writer = self.dialog.request(&mut bytes, Method::Invite, &branch, hops, cx.settings);
-        target_refresh(&mut writer, &self.dialog, cx);
+        // No 100rel: a provisional response to it is for nobody, so nothing would acknowledge it.
+        about_us(&mut writer, &self.dialog, SUPPORTED_WITHOUT_100REL, cx);
         self.timer.emit_request(&mut writer);
         end(writer, sdp);
         let mark = out.len();
@@ -415,10 +417,14 @@ impl ClientInvite {
     }
 }
 
-/// What INVITE and UPDATE and their 2xx say about us.
+/// What UPDATE and 2xx to INVITE and UPDATE say about us.
 pub(super) fn target_refresh(writer: &mut Writer<'_>, dialog: &Dialog, cx: &Context<'_>) {
+    about_us(writer, dialog, SUPPORTED, cx);
+}
+
+fn about_us(writer: &mut Writer<'_>, dialog: &Dialog, supported: &str, cx: &Context<'_>) {
     dialog::contact(writer, dialog.local_tag(), dialog.flow(), cx.settings);
-    writer.header(HeaderId::Allow, ALLOW).header(HeaderId::Supported, SUPPORTED);
+    writer.header(HeaderId::Allow, ALLOW).header(HeaderId::Supported, supported);
 }
 
 /// The end of a message with or without a description.

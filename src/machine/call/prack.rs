@@ -7,6 +7,7 @@ use crate::machine::call::bond::Answer;
 use crate::machine::call::bond::Heard;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::input::Context;
+use crate::machine::call::party::Acknowledgement;
 use crate::machine::call::party::Side;
 use crate::machine::call::terms::SDP;
 use crate::machine::outbox::Outbox;
@@ -26,43 +27,52 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) {
-        if side == Side::Callee || !self.is_awaited(index, message) {
+        let rseq = self.acknowledged(message).filter(|_| side == Side::Caller);
+        let Some(bond) = self.bonds.get_mut(index) else { return };
+        if rseq.is_none_or(|rseq| !bond.reliable.is_outstanding(rseq)) {
             // RFC 3262 §3: "If a PRACK request is received by the UA core that does not match any unacknowledged reliable
             // provisional response, the UAS MUST respond to the PRACK with a 481 response."
             return request.answer(481, |_| {}, out);
         }
-        self.on_awaited_prack(index, request, message, cx, out);
-        self.go_on_after_prack(index, cx, out);
-    }
-
-    fn on_awaited_prack(
-        &mut self,
-        index: usize,
-        request: ServerRequest,
-        message: &Message<'_>,
-        cx: &mut Context<'_>,
-        out: &mut Outbox,
-    ) {
+        let had_sdp = bond.reliable.acknowledge();
+        let answers = had_sdp && bond.agreement == Agreement::LateOffered;
         match Content::of(message) {
             Content::Nothing => request.answer(200, |_| {}, out),
             Content::Unsupported => request.answer_with(415, HeaderId::Accept, SDP, out),
-            Content::Sdp(sdp) if self.answers_late_offer(index) => {
-                self.on_prack_answer(index, &request, sdp, cx, out);
-            }
+            Content::Sdp(sdp) if answers => self.on_prack_answer(index, &request, sdp, cx, out),
             Content::Sdp(sdp) => self.on_offer_request(index, Side::Caller, request, sdp, cx, out),
         }
+        self.go_on_after_prack(index, cx, out);
     }
 
-    fn is_awaited(&mut self, index: usize, message: &Message<'_>) -> bool {
-        let rack = message.header(HeaderId::RAck).and_then(|value| RAck::parse(value).ok());
-        let Some(rack) = rack else { return false };
+    /// PRACK in a dialog that is over: the response that it acknowledges was sent before the one that ended it.
+    pub(super) fn on_late_prack(&mut self, request: &ServerRequest, message: &Message<'_>, out: &mut Outbox) {
+        let rseq = self.acknowledged(message);
+        let tag = message.to().ok().and_then(|to| to.tag()).unwrap_or_default();
+        let is_outstanding = rseq.is_some_and(|rseq| self.take_outstanding(tag, rseq));
+        let status = match Content::of(message) {
+            _ if !is_outstanding => 481,
+            // The session that it would change is no more.
+            Content::Sdp(_) if self.caller.has_offered => 488,
+            Content::Nothing | Content::Sdp(_) | Content::Unsupported => 200,
+        };
+        request.answer(status, |_| {}, out);
+    }
+
+    fn take_outstanding(&mut self, tag: &[u8], rseq: u32) -> bool {
+        let mut bonds = self.bonds.iter_mut().filter(|bond| bond.caller.dialog.local_tag() == tag);
+        if let Some(bond) = bonds.find(|bond| bond.reliable.is_outstanding(rseq)) {
+            bond.reliable.acknowledge();
+            return true;
+        }
+        self.caller.take_unacknowledged(tag, rseq)
+    }
+
+    /// The RSeq of the response to the caller's INVITE that this PRACK acknowledges.
+    fn acknowledged(&self, message: &Message<'_>) -> Option<u32> {
+        let rack = message.header(HeaderId::RAck).and_then(|value| RAck::parse(value).ok())?;
         let ours = rack.cseq.method == Method::Invite && rack.cseq.number == self.caller.cseq;
-        let Some(bond) = self.bonds.get_mut(index) else { return false };
-        ours && bond.reliable.acknowledge(rack.rseq)
-    }
-
-    fn answers_late_offer(&self, index: usize) -> bool {
-        self.bonds.get(index).is_some_and(|bond| bond.agreement == Agreement::LateOffered)
+        ours.then_some(rack.rseq)
     }
 
     /// The caller's answer to the callee's offer goes on in our PRACK to the callee.
@@ -78,11 +88,29 @@ impl Call {
             return request.answer(488, |_| {}, out);
         };
         request.answer(200, |_| {}, out);
-        let Some(bond) = self.bonds.get_mut(index) else { return };
-        if let Heard::PrackDue { rseq } = bond.heard {
-            bond.heard = Heard::UpTo { rseq };
-            self.send_prack(index, rseq, request.hops, Some(&text), cx, out);
+        self.send_prack_due(index, request.hops, &text, cx, out);
+    }
+
+    /// The caller's answer goes on in the PRACK that waits for it; false if none does.
+    pub(super) fn send_prack_due(
+        &mut self,
+        index: usize,
+        hops: u8,
+        answer: &[u8],
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        let Some(bond) = self.bonds.get_mut(index) else { return false };
+        let Heard::PrackDue { rseq } = bond.heard else { return false };
+        bond.heard = Heard::UpTo { rseq };
+        self.send_prack(index, rseq, hops, Some(answer), cx, out);
+        // The callee may have answered before.
+        if let Some(bond) = self.bonds.get_mut(index)
+            && let Acknowledgement::Due { cseq } = bond.callee.ack
+        {
+            bond.callee.acknowledge(cseq, None, cx, out);
         }
+        true
     }
 
     fn go_on_after_prack(&mut self, index: usize, cx: &mut Context<'_>, out: &mut Outbox) {

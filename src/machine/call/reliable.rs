@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::time::Instant;
-use crate::machine::call::terms::PROVISIONALS_MAX;
 use crate::machine::dialog::Text;
 use crate::machine::transaction::repeat::Repeat;
 use crate::wire::sip::HeaderId;
@@ -41,14 +40,17 @@ pub(super) struct Reliable {
     /// Of the next one.
     rseq: u32,
     outstanding: Option<Outstanding>,
+    /// At most one of each status: see [`Reliable::admit`].
     waiting: VecDeque<Provisional>,
 }
 
+/// Sent, and not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Outstanding {
     rseq: u32,
     has_sdp: bool,
-    repeat: Repeat,
+    /// None once a final response was sent.
+    repeat: Option<Repeat>,
 }
 
 /// A provisional response to be sent.
@@ -58,29 +60,42 @@ pub(super) struct Provisional {
     pub sdp: Option<Text>,
 }
 
+/// What is to be done with a provisional response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// To be sent with this RSeq.
+    Now(u32),
+    Waits,
+    /// It waits together with an earlier one of its status.
+    Joined,
+}
+
 impl Reliable {
     /// RFC 3262 §3: "The initial value MUST be … chosen uniformly between 1 and 2**31 - 1"; a small one is as good and easier to read.
     pub(super) fn new(first: u32) -> Self {
         Self { rseq: first.clamp(1, 1 << 30), outstanding: None, waiting: VecDeque::new() }
     }
 
-    /// The RSeq to send with, or `None`: it waits.
-    ///
     /// RFC 3262 §3: "the UAS core MUST NOT send any other provisional responses reliably, until the first is acknowledged."
-    pub(super) fn admit(&mut self, provisional: &Provisional) -> Option<u32> {
+    ///
+    /// Of each status one waits, the last, with the last description of those that it stands for: no description is lost.
+    pub(super) fn admit(&mut self, provisional: &Provisional) -> Admission {
         if self.outstanding.is_none() {
             let rseq = self.rseq;
             self.rseq += 1;
-            return Some(rseq);
+            return Admission::Now(rseq);
         }
-        if self.waiting.len() < PROVISIONALS_MAX {
-            self.waiting.push_back(provisional.clone());
-        }
-        None
+        let mut newest = provisional.clone();
+        let known = self.waiting.iter().position(|waiting| waiting.status == newest.status);
+        let earlier = known.and_then(|at| self.waiting.remove(at));
+        let admission = if earlier.is_some() { Admission::Joined } else { Admission::Waits };
+        newest.sdp = newest.sdp.or_else(|| earlier.and_then(|earlier| earlier.sdp));
+        self.waiting.push_back(newest);
+        admission
     }
 
     pub(super) fn sent(&mut self, rseq: u32, has_sdp: bool, repeat: Repeat) {
-        self.outstanding = Some(Outstanding { rseq, has_sdp, repeat });
+        self.outstanding = Some(Outstanding { rseq, has_sdp, repeat: Some(repeat) });
     }
 
     /// RFC 3262 §3: a 2xx waits while "any of the unacknowledged reliable provisional responses contained a session description".
@@ -88,30 +103,43 @@ impl Reliable {
         self.outstanding.as_ref().is_some_and(|outstanding| outstanding.has_sdp)
     }
 
-    /// True if this is what was waited for.
-    pub(super) fn acknowledge(&mut self, rseq: u32) -> bool {
-        let matches = self.outstanding.as_ref().is_some_and(|outstanding| outstanding.rseq == rseq);
-        if matches {
-            self.outstanding = None;
-        }
-        matches
+    /// The last description that waits and was never sent.
+    pub(super) fn unsent_description(&self) -> Option<&Text> {
+        self.waiting.iter().rev().find_map(|waiting| waiting.sdp.as_ref())
+    }
+
+    pub(super) fn is_outstanding(&self, rseq: u32) -> bool {
+        self.outstanding_rseq() == Some(rseq)
+    }
+
+    pub(super) fn outstanding_rseq(&self) -> Option<u32> {
+        self.outstanding.as_ref().map(|outstanding| outstanding.rseq)
+    }
+
+    /// The PRACK came; whether what it acknowledges had a description.
+    pub(super) fn acknowledge(&mut self) -> bool {
+        self.outstanding.take().is_some_and(|outstanding| outstanding.has_sdp)
     }
 
     pub(super) fn next_waiting(&mut self) -> Option<Provisional> {
         self.waiting.pop_front()
     }
 
-    /// A final response was sent: no more repeats.
+    /// A final response was sent. RFC 3262 §3: "it SHOULD NOT continue to retransmit the unacknowledged reliable provisional
+    /// responses, but it MUST be prepared to process PRACK requests for those outstanding responses."
     pub(super) fn stop(&mut self) {
-        self.outstanding = None;
         self.waiting.clear();
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.repeat = None;
+        }
     }
 
     pub(super) fn outstanding_mut(&mut self) -> Option<&mut Repeat> {
-        self.outstanding.as_mut().map(|outstanding| &mut outstanding.repeat)
+        self.outstanding.as_mut().and_then(|outstanding| outstanding.repeat.as_mut())
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
-        self.outstanding.as_ref().map_or(Instant::NEVER, |outstanding| outstanding.repeat.next_deadline())
+        let repeat = self.outstanding.as_ref().and_then(|outstanding| outstanding.repeat.as_ref());
+        repeat.map_or(Instant::NEVER, Repeat::next_deadline)
     }
 }

@@ -64,6 +64,7 @@ impl Call {
             trace: Trace::default(),
             bridged: 0,
             reports_awaited: 0,
+            provisionals_joined: 0,
             recording: Recording::new(invite.record.clone()),
             changes: None,
         };

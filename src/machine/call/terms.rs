@@ -6,7 +6,7 @@ use std::time::Duration;
 pub(super) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO";
 /// Extensions that we do on each leg by ourselves.
 pub(super) const SUPPORTED: &str = "100rel, timer";
-/// As [`SUPPORTED`], where a reliable provisional response could bring an offer that nobody can answer.
+/// As [`SUPPORTED`], where nobody could answer the offer of a reliable provisional response, or would acknowledge one.
 pub(super) const SUPPORTED_WITHOUT_100REL: &str = "timer";
 pub(super) const SDP: &str = "application/sdp";
 
@@ -26,5 +26,3 @@ pub(super) const RENEGOTIATION_MAX: Duration = Duration::from_secs(180);
 pub(super) const BONDS_MAX: usize = 32;
 /// Requests in flight that one side of a call asked the other.
 pub(super) const REQUESTS_MAX: usize = 8;
-/// Reliable provisional responses that wait for the PRACK of one before.
-pub(super) const PROVISIONALS_MAX: usize = 4;

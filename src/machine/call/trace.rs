@@ -73,6 +73,7 @@ pub enum What {
     MediaOneWayOver { stream: u8 },
     SessionRefreshedBy(Method),
     SessionRefreshFailed { status: u16 },
+    ProvisionalJoined { status: u16 },
 }
 
 impl Trace {
@@ -117,6 +118,7 @@ impl What {
                 ("sip", format!("{status} sent to the caller, reliably"))
             }
             Self::ProvisionalPassed { status, reliable: false } => ("sip", format!("{status} sent to the caller")),
+            Self::ProvisionalJoined { status } => ("sip", format!("{status} joined with one that waits for a PRACK")),
             Self::ProvisionalUnpracked => ("timer", "no PRACK from the caller".to_owned()),
             Self::EarlyMedia => ("media", "early media of this branch goes to the caller".to_owned()),
             Self::Won => ("route", "first 2xx: this branch wins".to_owned()),

@@ -50,6 +50,7 @@ pub(super) struct Calls {
     wheel: Wheel<Handle>,
     /// Steps that panicked.
     pub(super) faults: u64,
+    pub(super) provisionals_joined: u64,
     /// The call of the last step.
     pub(super) concerned: Option<CallId>,
     /// Of all calls.
@@ -103,6 +104,7 @@ impl Calls {
             by_connection: BTreeSet::new(),
             wheel: Wheel::new(now),
             faults: 0,
+            provisionals_joined: 0,
             concerned: None,
             census: Census::default(),
         }
@@ -261,6 +263,7 @@ impl Calls {
                 return;
             }
         }
+        self.provisionals_joined += u64::from(entry.call.take_provisionals_joined());
         if entry.call.is_over() {
             self.remove(handle, &entry, out);
         } else {

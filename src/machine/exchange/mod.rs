@@ -716,6 +716,11 @@ impl Exchange {
         self.locating.len()
     }
 
+    /// Reliable provisional responses that went out as one with a later one of their status.
+    pub fn provisionals_joined(&self) -> u64 {
+        self.calls.provisionals_joined
+    }
+
     /// Steps of calls that panicked.
     pub fn faults(&self) -> u64 {
         self.calls.faults

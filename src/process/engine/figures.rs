@@ -219,6 +219,7 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::TapeGaps, own.tape.gaps),
         (Counter::TapeEventsWaiting, own.events_waited),
         (Counter::ContactsNotRung, counts.contacts_not_rung),
+        (Counter::ProvisionalsJoined, exchange.provisionals_joined()),
     ]);
     values
 }

@@ -12,6 +12,7 @@ mod offers;
 mod ports;
 mod reconnect;
 mod recording;
+mod reliable;
 mod ringing;
 mod transports;
 
