@@ -83,7 +83,6 @@ pub struct EngineSettings {
     pub interfaces: Vec<Interface>,
     pub hep: Hep,
     pub log: Log,
-    pub trace_retain: Duration,
     pub recording: RecordingSettings,
     pub tape: Tape,
 }
@@ -169,7 +168,6 @@ fn plan(config: &Config) -> Result<Plan, String> {
             interfaces: config.interfaces.clone(),
             hep: config.hep,
             log: config.log.clone(),
-            trace_retain: config.retain.trace,
             recording: config.recording.clone(),
             tape: config.tape,
         }),

@@ -29,6 +29,7 @@ mod phlem_options;
 mod phone;
 mod recording;
 mod register;
+mod reload;
 mod rtp;
 mod server;
 mod sipp;

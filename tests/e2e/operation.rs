@@ -410,7 +410,7 @@ fn the_mirror_carries_rtcp_reports_with_their_call() {
 }
 
 /// The chunks of the generic vendor: (type, content).
-fn hep_chunks(packet: &[u8]) -> Vec<(u16, &[u8])> {
+pub fn hep_chunks(packet: &[u8]) -> Vec<(u16, &[u8])> {
     assert_eq!(&packet[..4], b"HEP3");
     assert_eq!(usize::from(u16::from_be_bytes([packet[4], packet[5]])), packet.len());
     let mut rest = &packet[6..];

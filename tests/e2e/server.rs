@@ -310,6 +310,18 @@ impl Server {
         code.and_then(|status| status.code())
     }
 
+    /// The same of a node whose configuration file says otherwise by now: by its folder `run`.
+    pub fn command_at(&self, run: &str, arguments: &[&str]) -> (i32, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_tipring"))
+            .args(arguments)
+            .arg("--run")
+            .arg(self.path(run))
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// Runs another command of the binary against this server; (exit code, standard output).
     pub fn command(&self, arguments: &[&str]) -> (i32, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_tipring"))

@@ -162,6 +162,7 @@ impl Driver {
                 self.input(Input::DirectoryChanged, now);
             }
             ToShard::Settings(settings) => self.settings = settings,
+            ToShard::Captured(on) => self.is_captured = on,
             ToShard::Drain(on) => self.input(Input::Drain(on), now),
             ToShard::Hangup { request, call, by } => {
                 let found = self.exchange.is_up(call);

@@ -83,6 +83,8 @@ impl ToShard {
 pub enum ToShard {
     Directory(Arc<Directory>),
     Settings(Arc<Settings>),
+    /// Whether a capture server wants copies from now on.
+    Captured(bool),
     Drain(bool),
     Hangup {
         request: u64,

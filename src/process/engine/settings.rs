@@ -34,13 +34,15 @@ pub(super) fn build(
     first: Option<&ShardHandles>,
 ) -> Settings {
     let sockets = first.map(|shard| (shard.sip_udp.as_slice(), shard.sip_tcp.as_slice())).unwrap_or_default();
-    let listener = |is_reliable: bool| {
-        move |socket: &super::received::SipSocket| {
-            let advertise =
-                engine.interfaces.get(usize::from(socket.interface)).and_then(|interface| interface.advertise.clone());
-            Listener { reliable: is_reliable, local: socket.address, advertise, interface: socket.interface }
+    let listener = |reliable: bool| {
+        move |socket: &super::received::SipSocket| Listener {
+            reliable,
+            local: socket.address,
+            advertise: None,
+            interface: socket.interface,
         }
     };
+    let is_loopback = |interface: &config::Interface| interface.media.iter().any(|media| media.local.is_loopback());
     let listeners = sockets.0.iter().map(listener(false)).chain(sockets.1.iter().map(listener(true))).collect();
     let settings = Settings {
         node: start.node.clone(),
@@ -55,7 +57,8 @@ pub(super) fn build(
         registration: RegistrationBounds::default(),
         ring_max: RING_MAX,
         media_timeout: media_timeout(),
-        loopback_media: false,
+        // A node whose media is on loopback serves its own machine.
+        loopback_media: engine.interfaces.iter().any(is_loopback),
         recording: engine.recording.clone(),
     };
     renewed(&settings, engine)
@@ -67,9 +70,13 @@ pub(super) fn renewed(settings: &Settings, engine: &EngineSettings) -> Settings 
     settings.trusted = engine.interfaces.iter().flat_map(|interface| interface.trusted.iter().copied()).collect();
     settings.digest = engine.interfaces.first().map(|interface| interface.digest.clone()).unwrap_or_default();
     settings.recording = engine.recording.clone();
-    let is_loopback = |interface: &config::Interface| interface.media.iter().any(|media| media.local.is_loopback());
-    // A node whose media is on loopback serves its own machine.
-    settings.loopback_media = engine.interfaces.iter().any(is_loopback);
+    // Listeners and media are as at the start; an interface is found again by its name.
+    for listener in &mut settings.listeners {
+        let name = settings.interfaces.get(usize::from(listener.interface)).map(|interface| &interface.name);
+        if let Some(interface) = engine.interfaces.iter().find(|interface| Some(&interface.name) == name) {
+            listener.advertise.clone_from(&interface.advertise);
+        }
+    }
     settings
 }
 

@@ -169,7 +169,7 @@ impl Node {
 
     /// Takes what a reload may change.
     pub(crate) async fn reload(&self, retain: Retain, import: Option<&Path>) {
-        self.retain.send_replace(retain);
+        self.retain.send_if_modified(|kept| std::mem::replace(kept, retain) != retain);
         // Its faults are logged; what runs goes on.
         let _ = self.import(import).await;
     }

@@ -25,13 +25,16 @@ const DELETES: [&str; 6] = [
          (SELECT node, boot, shard, track, first FROM tape_gaps WHERE until < ?1 LIMIT ?2)",
 ];
 
-pub(crate) async fn run(store: Store, retain: tokio::sync::watch::Receiver<Retain>) {
+pub(crate) async fn run(store: Store, mut retain: tokio::sync::watch::Receiver<Retain>) {
     loop {
-        let kept = *retain.borrow();
+        let kept = *retain.borrow_and_update();
         if let Err(error) = sweep(&store, &kept).await {
             tracing::error!(event = "database.error", "{error}");
         }
-        tokio::time::sleep(EVERY).await;
+        // New settings are obeyed at once.
+        if let Ok(Err(_)) = tokio::time::timeout(EVERY, retain.changed()).await {
+            return;
+        }
     }
 }
 

@@ -81,6 +81,7 @@ pub struct Clerk {
     mirror: Mirror,
     questions: Questions,
     capture: Option<capture::Mirror>,
+    hep: Hep,
     tape: Teller,
     waiting: Waiting,
     /// Commands that a shard's queue had no room for, in order.
@@ -121,6 +122,7 @@ impl Clerk {
             mirror: Mirror::default(),
             questions: Questions::default(),
             capture: capture::Mirror::new(&hep)?,
+            hep,
             tape,
             waiting,
             unsent: Vec::new(),
@@ -376,6 +378,7 @@ impl Clerk {
                     let changed = super::settings::renewed(&self.settings, &settings);
                     self.settings = Arc::new(changed);
                     self.broadcast(&ToShard::Settings(Arc::clone(&self.settings)));
+                    self.renew_capture(settings.hep);
                 }
             }
             ToChild::ReopenLogs => log::reopen(),
@@ -383,6 +386,21 @@ impl Clerk {
             ToChild::Handles(_) | ToChild::Start(_) | ToChild::Status(_) => {}
         }
         Ok(())
+    }
+
+    /// What a new configuration says of the capture server.
+    fn renew_capture(&mut self, hep: Hep) {
+        if self.hep == hep {
+            return;
+        }
+        match capture::Mirror::new(&hep) {
+            Ok(capture) => {
+                self.capture = capture;
+                self.hep = hep;
+                self.broadcast(&ToShard::Captured(self.capture.is_some()));
+            }
+            Err(error) => tracing::error!(event = "hep.failed", "the capture server stays as it was: {error}"),
+        }
     }
 
     fn drain(&mut self, on: bool) {
