@@ -51,8 +51,8 @@ pub(super) struct Caller {
     pub offer: Offer,
     /// The INVITE had an offer.
     pub has_offered: bool,
-    /// Tag and RSeq of reliable provisional responses that no PRACK came for, in early dialogs that are over. Most have none.
-    unacknowledged: Option<Box<VecDeque<(Text, u32)>>>,
+    /// Tag and RSeq of reliable provisional responses that no PRACK came for, in early dialogs that are over.
+    unacknowledged: VecDeque<(Text, u32)>,
     pub rel100: Rel100,
     pub wish: Wish,
     pub takes_update: bool,
@@ -122,7 +122,7 @@ impl Caller {
             ports: Ports::new(0, *flow, family, cx.settings),
             has_offered: matches!(offer, Offer::Made { .. }),
             offer,
-            unacknowledged: None,
+            unacknowledged: VecDeque::new(),
             rel100: Rel100::of(message),
             wish,
             takes_199: message.has_tag(HeaderId::Supported, "199"),
@@ -162,7 +162,7 @@ impl Caller {
 
     /// RFC 3262 §3: the UAS "MUST be prepared to process PRACK requests for those outstanding responses".
     pub(super) fn leave_unacknowledged(&mut self, tag: &[u8], rseq: u32) {
-        let left = self.unacknowledged.get_or_insert_default();
+        let left = &mut self.unacknowledged;
         if left.len() >= BONDS_MAX {
             left.pop_front();
         }
@@ -170,7 +170,7 @@ impl Caller {
     }
 
     pub(super) fn take_unacknowledged(&mut self, tag: &[u8], rseq: u32) -> bool {
-        let Some(left) = &mut self.unacknowledged else { return false };
+        let left = &mut self.unacknowledged;
         let found = left.iter().position(|(known, number)| **known == *tag && *number == rseq);
         found.is_some_and(|at| left.remove(at).is_some())
     }

@@ -146,11 +146,12 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Option<Text> {
-        let described = media::read(sdp).ok()?;
         let bond = self.bonds.get_mut(index)?;
-        bond.callee.description.hear(described);
+        let offer = bond.caller.description.theirs().cloned()?;
+        let answer = media::read_answer(sdp, &offer).ok().filter(|answer| !answer.fits_nowhere)?;
+        bond.callee.description.hear(answer.described.clone());
         bond.agreement = Agreement::Previewed;
-        let text = bond.caller.description.answer(sdp, &self.caller.ports, cx).ok()?;
+        let text = bond.caller.description.answer(&answer, &self.caller.ports, cx);
         self.connect(index, cx, out);
         Some(text)
     }
@@ -179,14 +180,14 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Option<Text> {
-        let described = media::read(sdp).ok()?;
         let leg = self.bonds.get(index)?.branch;
         let branch = self.branches.iter_mut().find(|branch| branch.leg == leg)?;
         let bond = self.bonds.get_mut(index)?;
         let offered = bond.callee.description.theirs().cloned()?;
+        let answer = media::read_answer(sdp, &offered).ok().filter(|answer| !answer.fits_nowhere)?;
         branch.ports.fit(&offered, cx, out).ok()?;
-        bond.caller.description.hear(described);
-        let text = bond.callee.description.answer(sdp, &branch.ports, cx).ok()?;
+        bond.caller.description.hear(answer.described.clone());
+        let text = bond.callee.description.answer(&answer, &branch.ports, cx);
         bond.agreement = Agreement::Agreed;
         self.connect(index, cx, out);
         Some(text)

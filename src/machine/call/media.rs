@@ -19,12 +19,15 @@ use crate::machine::media::ports::Family;
 use crate::machine::media::ports::PortError;
 use crate::machine::media::rewrite::LocalDescription;
 use crate::machine::media::rewrite::LocalPorts;
+use crate::machine::media::rewrite::conformed;
 use crate::machine::media::rewrite::fitted;
+use crate::machine::media::rewrite::padded;
 use crate::machine::media::rewrite::rewrite;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Settings;
 use crate::wire::sdp;
+use crate::wire::sdp::Session;
 use crate::wire::sdp::facts::Described;
 use crate::wire::sdp::facts::Kind;
 use crate::wire::sdp::facts::MediaFacts;
@@ -210,6 +213,10 @@ impl Description {
     ) -> Result<Text, NoMedia> {
         let session = sdp::parse(other).map_err(|_| NoMedia::NotAcceptable)?;
         ports.fit(&Described::of(&session), cx, out)?;
+        let session = match sdp::parse(&self.sent) {
+            Ok(before) => padded(session, &before),
+            Err(_) => session,
+        };
         let bytes = rewrite(&session, ports.address(cx.settings), &ports.local(None, cx), &mut self.local);
         let before = std::mem::replace(&mut self.sent, bytes.into());
         if !before.is_empty() {
@@ -219,12 +226,11 @@ impl Description {
     }
 
     /// Writes the other party's answer for this one, whose offer was heard.
-    pub(super) fn answer(&mut self, other: &[u8], ports: &Ports, cx: &Context<'_>) -> Result<Text, NoMedia> {
-        let session = sdp::parse(other).map_err(|_| NoMedia::NotAcceptable)?;
+    pub(super) fn answer(&mut self, other: &Answer<'_>, ports: &Ports, cx: &Context<'_>) -> Text {
         let local = ports.local(self.theirs.as_ref(), cx);
-        let bytes = rewrite(&session, ports.address(cx.settings), &local, &mut self.local);
+        let bytes = rewrite(&other.session, ports.address(cx.settings), &local, &mut self.local);
         self.sent = bytes.into();
-        Ok(self.sent.clone())
+        self.sent.clone()
     }
 
     /// The answer to an offer that nobody waits for any more: streams that fit it stay as they were agreed, all others are
@@ -237,19 +243,36 @@ impl Description {
     }
 }
 
-/// Reads a description of a phone for the first time.
-pub(super) fn read(bytes: &[u8]) -> Result<Described, NoMedia> {
+fn read(bytes: &[u8]) -> Result<Described, NoMedia> {
     let session = sdp::parse(bytes).map_err(|_| NoMedia::NotAcceptable)?;
     Ok(Described::of(&session))
 }
 
-/// An offer must have something that we relay, unless it takes all streams out of use.
+/// An offer must have something that we relay, unless all its streams are out of use.
 pub(super) fn read_offer(bytes: &[u8]) -> Result<Described, NoMedia> {
     let described = read(bytes)?;
-    if described.relayable().next().is_none() && !described.media.is_empty() {
+    let is_used = described.media.iter().any(|media| media.port != 0);
+    if is_used && described.relayable().next().is_none() {
         return Err(NoMedia::NotAcceptable);
     }
     Ok(described)
+}
+
+/// An answer of a phone, with the m-lines of the offer.
+pub(super) struct Answer<'a> {
+    session: Session<'a>,
+    pub described: Described,
+    /// Streams that the phone wants, and none of them was offered so.
+    pub fits_nowhere: bool,
+}
+
+/// Reads the answer to an offer.
+pub(super) fn read_answer<'a>(bytes: &'a [u8], offer: &'a Described) -> Result<Answer<'a>, NoMedia> {
+    let said = sdp::parse(bytes).map_err(|_| NoMedia::NotAcceptable)?;
+    let session = conformed(&said, offer);
+    let in_use = |session: &Session<'_>| session.media.iter().any(|media| media.port != 0);
+    let fits_nowhere = in_use(&said) && !in_use(&session);
+    Ok(Answer { described: Described::of(&session), session, fits_nowhere })
 }
 
 pub(super) fn family_of(described: &Described) -> Option<Family> {

@@ -168,7 +168,6 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Option<Text> {
-        let answered = media::read(sdp).ok()?;
         let Self { bonds, branches, caller, .. } = self;
         let bond = bonds.get_mut(index)?;
         let ports: &mut Ports = match to {
@@ -177,16 +176,14 @@ impl Call {
                 branches.iter_mut().find(|branch| branch.leg == bond.branch).map(|branch| &mut branch.ports)?
             }
         };
-        if let Some(offered) = &offered {
-            ports.fit(offered, cx, out).ok()?;
-        }
+        let offered = offered.or_else(|| bond.party(to).description.theirs().cloned())?;
+        let answer = media::read_answer(sdp, &offered).ok()?;
+        ports.fit(&offered, cx, out).ok()?;
         let held = holds(bond);
-        if let Some(offered) = offered {
-            bond.party_mut(to).description.hear(offered);
-        }
-        bond.party_mut(to.other()).description.hear(answered);
+        bond.party_mut(to).description.hear(offered.clone());
+        bond.party_mut(to.other()).description.hear(answer.described.clone());
         bond.party_mut(to.other()).description.agree();
-        let text = bond.party_mut(to).description.answer(sdp, ports, cx).ok()?;
+        let text = bond.party_mut(to).description.answer(&answer, ports, cx);
         self.connect(index, cx, out);
         self.close_unused_ports(cx, out);
         self.watch_streams(out);

@@ -2,12 +2,11 @@
 //!
 //! What the parties negotiate passes: formats, maps, directions, keys, bandwidths, unknown attributes. What says where the
 //! media goes is ours: origin, connection, ports. Whatever would lead past us is left out: ICE (RFC 8839), BUNDLE
-//! (RFC 9143), DTLS (its handshake is no RTP), source filters, contact lines, and any line with an address of the party.
+//! (RFC 9143), DTLS (its handshake is no RTP), source filters, contact lines, any line with an address of the party, and sources that are named after one.
 //! An m-line that is not relayed stays with port 0, so that the indexes match.
 
 use std::net::IpAddr;
 
-use memchr::memmem;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -19,6 +18,7 @@ use crate::wire::sdp::Session;
 use crate::wire::sdp::facts::Described;
 use crate::wire::sdp::facts::Direction;
 use crate::wire::sdp::facts::MediaFacts;
+use crate::wire::sdp::facts::Profile;
 use crate::wire::sdp::token;
 
 /// Our end of one m-line.
@@ -119,6 +119,51 @@ pub fn fitted(ours: &Session<'_>, offer: &Session<'_>) -> Vec<u8> {
     out
 }
 
+/// An answer with exactly the m-lines of its offer, whatever was answered.
+///
+/// RFC 3264 §6: "For each "m=" line in the offer, there MUST be a corresponding "m=" line in the answer." Lines at their place
+/// count first; where a phone has changed the order, the next line of the same media. What is missing or of another transport
+/// is refused, what nobody offered is left out.
+pub fn conformed<'a>(answer: &Session<'a>, offer: &'a Described) -> Session<'a> {
+    let mut left: Vec<Option<&Media<'a>>> = answer.media.iter().map(Some).collect();
+    let is_kind =
+        |media: &Media<'_>, asked: &MediaFacts| asked.line.split(|byte| *byte == b' ').next() == Some(media.kind);
+    let mut found: Vec<Option<&Media<'a>>> = Vec::with_capacity(offer.media.len());
+    for (index, asked) in offer.media.iter().enumerate() {
+        let at_place = left.get_mut(index).and_then(|place| place.take_if(|media| is_kind(media, asked)));
+        found.push(at_place);
+    }
+    for (asked, place) in offer.media.iter().zip(&mut found).filter(|(_, place)| place.is_none()) {
+        *place = left.iter_mut().find_map(|other| other.take_if(|media| is_kind(media, asked)));
+    }
+    let media = offer.media.iter().zip(found).filter_map(|(asked, answered)| {
+        let refusal = Media::refused(&asked.line)?;
+        let Some(answered) = answered.filter(|answered| is_same_transport(answered, asked)) else {
+            return Some(refusal);
+        };
+        let port = if asked.port == 0 { 0 } else { answered.port };
+        Some(Media { port, protocol: refusal.protocol, ..answered.clone() })
+    });
+    Session { head: answer.head.clone(), media: media.collect() }
+}
+
+/// RTP with feedback and without (RFC 4585) are one: phones answer the one with the other, and hear each other.
+fn is_same_transport(answered: &Media<'_>, asked: &MediaFacts) -> bool {
+    let profile = Profile::parse(answered.protocol);
+    profile != Profile::Other && asked.profile != Profile::Other && profile.is_secure() == asked.profile.is_secure()
+}
+
+/// A later offer with at least as many m-lines as the description before.
+///
+/// RFC 3264 §8: "the number of "m=" lines in the new SDP MUST be equal to or greater than" that of the old one; what a phone has
+/// left out is out of use.
+pub fn padded<'a>(mut offer: Session<'a>, before: &Session<'a>) -> Session<'a> {
+    for media in before.media.iter().skip(offer.media.len()) {
+        offer.media.push(Media { port: 0, port_count: None, lines: Vec::new(), ..media.clone() });
+    }
+    offer
+}
+
 fn network(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => format!("IN IP4 {address}"),
@@ -127,7 +172,7 @@ fn network(address: IpAddr) -> String {
 }
 
 /// The lines after the origin, in the order of RFC 8866 §9; letters unknown to it are left out, as a reader may refuse them.
-fn rewrite_head(session: &Session<'_>, address: IpAddr, foreign: &Foreign<'_>, out: &mut Vec<u8>) {
+fn rewrite_head(session: &Session<'_>, address: IpAddr, foreign: &Foreign, out: &mut Vec<u8>) {
     let lines = |names: &'static [u8]| session.head.iter().filter(move |line| names.contains(&line.name));
     let passing = |names: &'static [u8]| lines(names).filter(|line| !foreign.is_in(line.value));
     out.extend_from_slice(b"s=-\r\n");
@@ -142,11 +187,13 @@ fn rewrite_head(session: &Session<'_>, address: IpAddr, foreign: &Foreign<'_>, o
     passing(b"a").filter(|line| passes(line)).for_each(|line| line.emit(out));
 }
 
-fn rewrite_media(media: &Media<'_>, facts: &MediaFacts, ports: LocalPorts, foreign: &Foreign<'_>, out: &mut Vec<u8>) {
+fn rewrite_media(media: &Media<'_>, facts: &MediaFacts, ports: LocalPorts, foreign: &Foreign, out: &mut Vec<u8>) {
     media.emit_line(ports.rtp, out);
+    let sources = telling_sources(media);
     for line in &media.lines {
         let known = matches!(line.name, b'i' | b'b' | b'k' | b'a');
-        if known && passes(line) && !foreign.is_in(line.value) && !is_replaced(line, facts, ports) {
+        let hides = foreign.is_in(line.value) || is_about(line, &sources);
+        if known && passes(line) && !hides && !is_replaced(line, facts, ports) {
             line.emit(out);
         }
     }
@@ -182,31 +229,75 @@ fn passes(line: &Line<'_>) -> bool {
     }
 }
 
-/// The party's own addresses as written: no line with one of them passes.
-struct Foreign<'a>(Vec<&'a [u8]>);
+/// The party's own addresses: no line with one of them passes, in whatever notation.
+///
+/// Names of hosts are not looked for: they are words like any other.
+struct Foreign(Vec<IpAddr>);
 
-impl<'a> Foreign<'a> {
-    fn of(session: &Session<'a>) -> Self {
-        let mut addresses = Vec::with_capacity(2);
+impl Foreign {
+    fn of(session: &Session<'_>) -> Self {
+        let mut found = Vec::with_capacity(4);
         let media = session.media.iter().flat_map(|media| &media.lines);
         for line in session.head.iter().chain(media) {
-            let written = match line.name {
-                b'c' => nth_token(line.value, 2),
-                b'o' => nth_token(line.value, 5),
-                _ => line.attribute().filter(|(field, _)| *field == b"rtcp").and_then(|(_, value)| nth_token(value, 3)),
+            let place = match (line.name, line.attribute()) {
+                (b'c', _) => nth_token(line.value, 2),
+                (b'o', _) => nth_token(line.value, 5),
+                (_, Some((b"rtcp", value))) => nth_token(value, 3),
+                (_, Some((b"candidate" | b"remote-candidates" | b"source-filter" | b"altc" | b"ccap", value))) => {
+                    Some(value)
+                }
+                _ => None,
             };
-            let address = written.and_then(|written| written.split(|&byte| byte == b'/').next());
-            // Shorter words than an address or a name would hit by chance.
-            if let Some(address) = address.filter(|text| text.len() > 3 && !addresses.contains(text)) {
-                addresses.push(address);
+            for address in place.into_iter().flat_map(addresses).filter(|address| !address.is_unspecified()) {
+                if !found.contains(&address) {
+                    found.push(address);
+                }
             }
         }
-        Self(addresses)
+        Self(found)
     }
 
     fn is_in(&self, value: &[u8]) -> bool {
-        self.0.iter().any(|address| memmem::find(value, address).is_some())
+        addresses(value).any(|address| self.0.contains(&address))
     }
+}
+
+/// The IP addresses that stand in a text, with or without brackets, ports, zones and prefix lengths.
+fn addresses(text: &[u8]) -> impl Iterator<Item = IpAddr> + '_ {
+    let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
+    text.split(move |byte| !is_part(byte)).filter(|word| word.len() > 1).filter_map(address_in)
+}
+
+/// `2001:db8::1`, `192.0.2.1`, `192.0.2.1:5004`, or either with a colon or a full stop at an end.
+fn address_in(word: &[u8]) -> Option<IpAddr> {
+    let parse = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<IpAddr>().ok();
+    let bare = word.strip_suffix(b".").unwrap_or(word);
+    let found = parse(bare)
+        .or_else(|| parse(bare.strip_suffix(b":")?))
+        .or_else(|| parse(bare.strip_prefix(b":")?))
+        .or_else(|| bare.split(|byte| *byte == b':').find_map(parse));
+    found.map(|address| address.to_canonical())
+}
+
+/// The SSRCs of an m-line whose CNAME says who and where (RFC 3550 §6.5.1, `user@host`): nothing about them passes.
+///
+/// RFC 5576 §4.1 lets `a=ssrc` describe sources; nobody needs it to be heard.
+fn telling_sources<'a>(media: &Media<'a>) -> Vec<&'a [u8]> {
+    let tells = |cname: &[u8]| cname.contains(&b'@') || addresses(cname).next().is_some();
+    let source = |(field, value): (&'a [u8], &'a [u8])| {
+        let (ssrc, rest) = token(value).filter(|_| field == b"ssrc")?;
+        let cname = rest.trim_ascii().strip_prefix(b"cname:")?;
+        tells(cname).then_some(ssrc)
+    };
+    media.attributes().filter_map(source).collect()
+}
+
+/// RFC 5576 §4.1 and §4.2: `ssrc:ID …` and `ssrc-group:SEMANTICS ID …`.
+fn is_about(line: &Line<'_>, sources: &[&[u8]]) -> bool {
+    let Some((field @ (b"ssrc" | b"ssrc-group"), value)) = line.attribute() else { return false };
+    let words = value.split(u8::is_ascii_whitespace);
+    let mut ids = words.skip(usize::from(field == b"ssrc-group")).take(if field == b"ssrc" { 1 } else { usize::MAX });
+    !sources.is_empty() && ids.any(|id| sources.contains(&id))
 }
 
 fn nth_token(text: &[u8], index: usize) -> Option<&[u8]> {

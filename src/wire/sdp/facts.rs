@@ -28,6 +28,8 @@ pub struct Described {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediaFacts {
+    /// As [`Media::line`] has it.
+    pub line: Box<[u8]>,
     pub kind: Kind,
     pub profile: Profile,
     /// 0: refused, or out of use.
@@ -177,6 +179,7 @@ impl MediaFacts {
         let address = connection.address().filter(|_| in_use);
         let rtp = address.map(|ip| SocketAddr::new(ip, media.port));
         Self {
+            line: media.line(),
             kind: kind(media.kind),
             profile,
             port: media.port,

@@ -1,8 +1,8 @@
 //! Session descriptions as lines (RFC 8866): every line is kept in its order, also those nobody here understands.
 //!
 //! A checked view over the received bytes: `name=value` lines, split at the m-lines. What the lines mean for a relay is in
-//! [`facts`]; what we send instead of them is decided by `machine::media`. Line ends of LF alone and missing `o=`, `s=`,
-//! `t=` lines are tolerated, since we write our own.
+//! [`facts`]; what we send instead of them is decided by `machine::media`. Line ends of LF or CR alone, blanks at the end of a
+//! line, blanks and NULs at the end of all, and missing `o=`, `s=`, `t=` lines are tolerated, since we write our own.
 
 pub mod facts;
 
@@ -85,6 +85,19 @@ impl<'a> Media<'a> {
         self.lines.iter().filter_map(Line::attribute)
     }
 
+    /// The m-line without its port: media, protocol and formats.
+    pub fn line(&self) -> Box<[u8]> {
+        let formats = self.formats().map(|format| [b" ", format].concat()).collect::<Vec<_>>().concat();
+        [self.kind, b" ", self.protocol, &formats].concat().into()
+    }
+
+    /// An m-line out of use; `line` as [`Media::line`] writes it.
+    pub fn refused(line: &'a [u8]) -> Option<Self> {
+        let (kind, rest) = token(line)?;
+        let (protocol, rest) = token(rest)?;
+        Some(Self { kind, port: 0, port_count: None, protocol, formats: rest.trim_ascii(), lines: Vec::new() })
+    }
+
     /// The m-line alone, with another port and no port count.
     pub fn emit_line(&self, port: u16, out: &mut Vec<u8>) {
         self.emit_head(port, None, out);
@@ -140,8 +153,10 @@ pub fn parse(bytes: &[u8]) -> Result<Session<'_>, BadSdp> {
     }
     let mut session = Session { head: Vec::with_capacity(12), media: Vec::with_capacity(2) };
     let mut count = 0;
-    for raw in bytes.split(|&byte| byte == b'\n') {
-        let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
+    let end = bytes.iter().rposition(|byte| *byte != 0 && !byte.is_ascii_whitespace()).map_or(0, |last| last + 1);
+    let text = bytes.get(..end).unwrap_or_default();
+    // RFC 8866 §5: a line ends with CRLF, and parsers "SHOULD be tolerant and also accept" LF alone. Some write CR alone.
+    for raw in text.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii_end) {
         if raw.is_empty() {
             continue;
         }
@@ -169,7 +184,7 @@ pub fn parse(bytes: &[u8]) -> Result<Session<'_>, BadSdp> {
 
 fn parse_line(raw: &[u8]) -> Result<Line<'_>, BadSdp> {
     let [name, b'=', value @ ..] = raw else { return Err(BadSdp::Line) };
-    if !name.is_ascii_lowercase() || value.iter().any(|&byte| byte == 0 || byte == b'\r') {
+    if !name.is_ascii_lowercase() || value.contains(&0) {
         return Err(BadSdp::Line);
     }
     Ok(Line { name: *name, value })

@@ -95,6 +95,22 @@ fn holding() {
 }
 
 #[test]
+fn ends_of_lines_and_of_all_are_read_as_meant() {
+    let lines =
+        ["v=0", "o=- 1 1 IN IP4 192.0.2.1", "s= ", "c=IN IP4 192.0.2.1", "m=audio 4000 RTP/AVP 0 ", "a=sendonly"];
+    let expected = described(&(lines.join("\r\n") + "\r\n"));
+    assert_eq!(expected.media[0].direction, Direction::SendOnly);
+    for end in ["\r\n", "\n", "\r", " \r\n", "\t\n", "\r\n\r\n", "\r\r\n"] {
+        for last in ["", "\r\n", "\n", "\r", "\0", "\r\n\0", "\r\n \0\0 ", "\r\n\r\n  \r\n", " ", "\r\n\t\t"] {
+            assert_eq!(described(&(lines.join(end) + last)), expected, "{end:?} {last:?}");
+        }
+    }
+    for bad in ["v=0\r\na=x\0y\r\n", "v=0\r\n\0\r\na=x\r\n", "\0", " ", ""] {
+        assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
 fn rtcp_addresses() {
     let check = |media: &str, rtcp: Option<&str>| {
         let facts = described(&format!("v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\n{media}"));

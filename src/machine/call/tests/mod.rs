@@ -1,5 +1,6 @@
 //! Ladders: raw SIP of scripted phones against one call, on a virtual clock.
 
+mod answers;
 mod basic;
 mod cancelled;
 mod carried;

@@ -81,7 +81,7 @@ fn a_200_waits_for_the_prack_of_a_description_and_repeats_nothing_meanwhile() {
 #[test]
 fn what_waits_for_a_prack_is_joined_by_status_and_no_answer_is_lost() {
     let (mut ladder, offers) = ring(&sdp(10, ""), &[20]);
-    let mut say = |ladder: &mut Ladder, status: u16, body: &str| {
+    let say = |ladder: &mut Ladder, status: u16, body: &str| {
         ladder.receive(20, &offers[0].response(status, "b", "", body));
     };
     let (first, second) = (sdp(20, ""), sdp(20, "").replace("RTP/AVP 0 101", "RTP/AVP 0"));

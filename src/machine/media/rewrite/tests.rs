@@ -91,6 +91,124 @@ fn what_leads_past_us_is_left_out() {
     }
 }
 
+/// A name of a host is a word like any other: only what is an address is looked for.
+#[test]
+fn a_host_name_takes_no_line_with_it() {
+    let lines = "a=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=tool:phone 1\r\na=sendonly\r\na=x:192.0.2.100\r\n";
+    for name in ["phone", "PCMU", "send", "telephone-event", "8000", "a", "PCMU/8000", "192.0.2.10.example"] {
+        let text = format!(
+            "v=0\r\no=PCMU 1 2 IN IP4 {name}\r\ns=x\r\nc=IN IP4 {name}\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 101\r\n\
+             a=rtcp:4001 IN IP4 {name}\r\n{lines}"
+        );
+        let out = sent(&text, &[ports(0)], &mut LocalDescription::new(10));
+        assert!(out.ends_with(&format!("m=audio 20000 RTP/AVP 0 101\r\n{lines}")), "{name}: {out}");
+    }
+    // A user of o= that is an address is no address of the party's, and does not pass anyway.
+    let text = "v=0\r\no=192.0.2.100 1 2 IN IP4 192.0.2.10\r\nc=IN IP4 192.0.2.10\r\nm=audio 4 RTP/AVP 0\r\na=x:192.0.2.100\r\n";
+    let out = sent(text, &[ports(0)], &mut LocalDescription::new(10));
+    assert!(out.contains("o=- 5 1 IN") && out.ends_with("a=x:192.0.2.100\r\n"), "{out}");
+}
+
+#[test]
+fn an_address_of_the_party_is_found_in_any_notation() {
+    let check = |address: &str, media: &str, hidden: &[&str], shown: &[&str]| {
+        let family = if address.contains(':') { "IP6" } else { "IP4" };
+        let lines = |lines: &[&str]| lines.iter().map(|line| format!("{line}\r\n")).collect::<String>();
+        let text = format!(
+            "v=0\r\no=- 1 1 IN {family} {address}\r\nc=IN {family} {address}\r\nm=audio 4 RTP/AVP 0\r\n{media}{}{}",
+            lines(hidden),
+            lines(shown)
+        );
+        let out = sent(&text, &[ports(0)], &mut LocalDescription::new(10));
+        assert!(out.ends_with(&format!("m=audio 20000 RTP/AVP 0\r\n{}", lines(shown))), "{out}");
+    };
+    check(
+        "2001:db8:0:0:0:0:0:1",
+        "",
+        &[
+            "a=x:2001:DB8::1",
+            "a=x via [2001:db8::1]:5004",
+            "a=x:2001:db8::0.0.0.1",
+            "i=at 2001:db8::1%eth0.",
+            "a=2001:db8::1",
+        ],
+        &["a=x:2001:db8::10", "a=y:8000 db8", "a=z:00:11:22"],
+    );
+    check(
+        "192.0.2.1/127",
+        "",
+        &["a=x:192.0.2.1:5004", "a=x:udp 192.0.2.1.", "a=x ::ffff:192.0.2.1", "a=x:(192.0.2.1)", "i=192.0.2.1"],
+        &["a=x:192.0.2.11", "a=x:1192.0.2.1", "a=v:1.192.0.2.1"],
+    );
+    // Addresses of candidates and of RTCP are the party's too, though their own lines do not pass.
+    check(
+        "203.0.113.7",
+        "a=candidate:1 1 UDP 2130706431 10.0.1.1 8998 typ host\r\na=rtcp:9 IN IP4 10.0.1.2\r\na=remote-candidates:1 10.0.1.3 9\r\n",
+        &["a=x:10.0.1.1", "a=x:10.0.1.2", "a=x:10.0.1.3"],
+        &["a=x:10.0.1.4"],
+    );
+    // The older way to hold says nothing about where the party is.
+    let text = "v=0\r\nc=IN IP4 0.0.0.0\r\nm=audio 4 RTP/AVP 0\r\na=x:0.0.0.0\r\n";
+    assert!(sent(text, &[ports(0)], &mut LocalDescription::new(10)).contains("a=x:0.0.0.0\r\n"));
+}
+
+#[test]
+fn a_source_named_after_a_person_and_a_place_does_not_pass() {
+    for cname in ["alice@192.168.1.5", "alice@laptop.lan", "@x", "192.168.1.5", "fe80::1"] {
+        let lines = format!("a=ssrc:5 cname:{cname}\r\na=ssrc:5 msid:a b\r\na=ssrc-group:FID 6 5\r\n");
+        check(
+            "",
+            &format!("{lines}a=ssrc:6 cname:x7Kq/w\r\na=ptime:20\r\n"),
+            "",
+            "a=ssrc:6 cname:x7Kq/w\r\na=ptime:20\r\n",
+        );
+    }
+    let fine = "a=ssrc:5 cname:Zr2+x\r\na=ssrc:5 label:alice@home\r\na=ssrc-group:FID 5 6\r\n";
+    check("", fine, "", fine);
+}
+
+/// The m-lines of an answer, written for its reader who offered `offer`.
+fn answered(offer: &str, answer: &str) -> Vec<String> {
+    let head = "v=0\r\nc=IN IP4 192.0.2.1\r\n";
+    let texts = [format!("{head}{offer}"), format!("{head}{answer}")];
+    let (offer, answer) = (sdp::parse(texts[0].as_bytes()).unwrap(), sdp::parse(texts[1].as_bytes()).unwrap());
+    let described = Described::of(&offer);
+    let session = conformed(&answer, &described);
+    let all: Vec<_> = (0..8).map(ports).collect();
+    let out = rewrite(&session, OURS.parse().unwrap(), &all, &mut LocalDescription::new(1));
+    let read = sdp::parse(&out).unwrap();
+    assert!(Described::of(&read).answers(&described), "{read:?}");
+    let out = String::from_utf8(out).unwrap();
+    out.lines().filter(|line| line.starts_with("m=")).map(|line| line["m=".len()..].to_owned()).collect()
+}
+
+/// RFC 3264 §6.
+#[test]
+fn an_answer_has_the_m_lines_of_its_offer_whatever_is_answered() {
+    let (audio, video, off) = ("m=audio 4 RTP/AVP 0 8\r\n", "m=video 6 RTP/AVP 96\r\n", "m=video 0 RTP/AVP 96\r\n");
+    let both = format!("{audio}{video}");
+    let check =
+        |offer: &str, answer: &str, expected: &[&str]| assert_eq!(answered(offer, answer), expected, "{offer}{answer}");
+    check(&both, audio, &["audio 20000 RTP/AVP 0 8", "video 0 RTP/AVP 96"]);
+    check(&both, video, &["audio 0 RTP/AVP 0 8", "video 20002 RTP/AVP 96"]);
+    check(&both, "", &["audio 0 RTP/AVP 0 8", "video 0 RTP/AVP 96"]);
+    check(audio, &both, &["audio 20000 RTP/AVP 0 8"]);
+    check(&both, &format!("{video}{audio}"), &["audio 20000 RTP/AVP 0 8", "video 20002 RTP/AVP 96"]);
+    check(&format!("{audio}{off}"), &both, &["audio 20000 RTP/AVP 0 8", "video 0 RTP/AVP 96"]);
+    check(&format!("{audio}{audio}"), "m=audio 9 RTP/AVP 8\r\n", &["audio 20000 RTP/AVP 8", "audio 0 RTP/AVP 0 8"]);
+    // Transports: feedback is no other one, keys are.
+    check("m=audio 4 RTP/AVPF 0\r\n", "m=audio 9 RTP/AVP 0\r\n", &["audio 20000 RTP/AVPF 0"]);
+    check("m=audio 4 RTP/SAVPF 0\r\n", "m=audio 9 RTP/SAVP 0\r\n", &["audio 20000 RTP/SAVPF 0"]);
+    check(audio, "m=audio 9 RTP/SAVP 0\r\n", &["audio 0 RTP/AVP 0 8"]);
+    check("m=audio 4 RTP/SAVP 0\r\n", "m=audio 9 RTP/AVP 0\r\n", &["audio 0 RTP/SAVP 0"]);
+    check(audio, "m=image 9 udptl t38\r\n", &["audio 0 RTP/AVP 0 8"]);
+    check(
+        &format!("m=image 9 udptl t38\r\nm=x-y 7 Z w\r\n{audio}"),
+        &format!("m=image 9 UDPTL t38\r\n{audio}"),
+        &["image 0 udptl t38", "x-y 0 Z w", "audio 20004 RTP/AVP 0 8"],
+    );
+}
+
 #[test]
 fn lines_stand_in_the_order_of_the_grammar() {
     let out = sent(
