@@ -20,6 +20,7 @@ use crate::machine::call::terms::SDP;
 use crate::machine::dialog::Dialog;
 use crate::machine::dialog::Text;
 use crate::machine::dialog::hops_after;
+use crate::machine::dialog::target_of;
 use crate::machine::outbox::Aor;
 use crate::machine::outbox::Bound;
 use crate::machine::outbox::Outbox;
@@ -85,6 +86,8 @@ pub(super) enum Refusal {
     Interval,
     /// 415 with Accept.
     MediaType,
+    /// 400: no request could be sent to its Contact.
+    Contact,
 }
 
 /// Say nothing about networks or passwords, and do nothing on the callee's side by themselves.
@@ -100,6 +103,7 @@ impl Caller {
             Err(refusal) => (Offer::Late, Some(refusal)),
         };
         let wish = Wish::of(message);
+        let refusal = target_of(message).is_none().then_some(Refusal::Contact).or(refusal);
         let refusal = refusal.or_else(|| (!takes_sdp(message)).then_some(Refusal::Status(406)));
         let refusal = refusal.or_else(|| wish.is_too_small().then_some(Refusal::Interval));
         let mut passing = Vec::new();
@@ -187,6 +191,9 @@ impl Caller {
             Refusal::MediaType => {
                 writer.header(HeaderId::Accept, SDP);
             }
+            Refusal::Contact => {
+                writer.header(HeaderId::Warning, "399 tipring \"Contact must have a SIP or SIPS URI\"");
+            }
             Refusal::Status(488) => {
                 // RFC 3261 §20.43: 304, "One or more media types contained in the session description are not available."
                 writer.header(HeaderId::Warning, "304 tipring \"no RTP stream that could be relayed\"");
@@ -210,6 +217,7 @@ impl Refusal {
             Self::Status(status) => status,
             Self::Interval => 422,
             Self::MediaType => 415,
+            Self::Contact => 400,
         }
     }
 }

@@ -36,6 +36,7 @@ use crate::machine::call::trace::What;
 use crate::machine::dialog::MAX_FORWARDS;
 use crate::machine::dialog::Text;
 use crate::machine::dialog::hops_after;
+use crate::machine::dialog::misses_target;
 use crate::machine::flow::Flow;
 use crate::machine::lingering::Key;
 use crate::machine::outbox::Outbox;
@@ -110,6 +111,9 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Result<(), u16> {
+        if misses_target(message) {
+            return Err(400);
+        }
         if Wish::of(message).is_too_small() {
             return Err(422);
         }
@@ -408,6 +412,9 @@ impl Call {
         out: &mut Outbox,
     ) {
         let now = cx.instant();
+        if misses_target(message) {
+            return request.answer(400, |_| {}, out);
+        }
         if Wish::of(message).is_too_small() {
             return request.answer_with(422, HeaderId::MinSe, &MIN_SE.to_string(), out);
         }

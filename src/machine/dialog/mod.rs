@@ -22,6 +22,7 @@ use crate::wire::sip::Method;
 use crate::wire::sip::NameAddr;
 use crate::wire::sip::Uri;
 use crate::wire::sip::Writer;
+use crate::wire::sip::uri::remote_target;
 use crate::wire::sip::write;
 
 /// RFC 3261 §8.1.1.6: "Max-Forwards … SHOULD be 70".
@@ -75,6 +76,9 @@ impl Dialog {
     }
 
     /// Of a response to our request (RFC 3261 §12.1.2), `cseq` being that of the request.
+    ///
+    /// A response cannot be refused: without a Contact that a request could be sent to, the dialog goes to `target`, which the
+    /// request went to.
     pub fn of_client(response: &Message<'_>, cseq: u32, target: &[u8], flow: Flow) -> Self {
         let mut route_set: Vec<Text> = response.values(HeaderId::RecordRoute).map(Into::into).collect();
         route_set.reverse();
@@ -87,7 +91,8 @@ impl Dialog {
             local_cseq: cseq,
             remote_cseq: 0,
             route_set,
-            target: target_of(response).unwrap_or_else(|| target.into()),
+            target: target_of(response)
+                .unwrap_or_else(|| remote_target(target).map_or_else(|| target.into(), Into::into)),
             flow,
         }
     }
@@ -127,7 +132,8 @@ impl Dialog {
         self.refresh_target(response);
     }
 
-    /// RFC 3261 §12.2.1.2, §12.2.2: INVITE and UPDATE, and 2xx to them, may bring a new remote target.
+    /// RFC 3261 §12.2.1.2, §12.2.2: INVITE and UPDATE, and 2xx to them, may bring a new remote target. Without a usable Contact
+    /// the old one stays.
     pub fn refresh_target(&mut self, message: &Message<'_>) {
         if let Some(target) = target_of(message) {
             self.target = target;
@@ -251,11 +257,18 @@ fn sent_by(flow: Flow, settings: &Settings) -> String {
     settings.listeners.get(usize::from(flow.listener)).map(Listener::sent_by).unwrap_or_default()
 }
 
-fn target_of(message: &Message<'_>) -> Option<Text> {
-    match message.contacts().next()?.ok()? {
-        Contact::Address(address) => Some(address.uri.into()),
-        Contact::Star => None,
-    }
+/// RFC 3261 §8.1.1.8: "The Contact header field MUST be present and contain exactly one SIP or SIPS URI in any request that can
+/// result in the establishment of a dialog." Of several the first that is one.
+pub fn target_of(message: &Message<'_>) -> Option<Text> {
+    message.contacts().find_map(|contact| match contact {
+        Ok(Contact::Address(address)) => remote_target(address.uri).map(Into::into),
+        Ok(Contact::Star) | Err(_) => None,
+    })
+}
+
+/// There is a Contact, and no request could be sent to it.
+pub fn misses_target(message: &Message<'_>) -> bool {
+    message.has(HeaderId::Contact) && target_of(message).is_none()
 }
 
 fn tag_of(address: Option<NameAddr<'_>>) -> Text {

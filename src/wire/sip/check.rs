@@ -127,10 +127,10 @@ fn faulty_header(message: &Message<'_>) -> Result<(), Fault> {
     }
     faulty_cseq(message)?;
     faulty_number(message, HeaderId::MaxForwards, 255)?;
-    faulty_contacts(message)?;
     faulty_routes(message, HeaderId::Route)?;
     faulty_routes(message, HeaderId::RecordRoute)?;
-    if message.is_request() { faulty_date(message) } else { Ok(()) }
+    // A response cannot be refused: what it need not have for its request to end is read by whoever asks for it.
+    if message.is_request() { faulty_contacts(message).and_then(|()| faulty_date(message)) } else { Ok(()) }
 }
 
 fn required<'a>(message: &Message<'a>, id: HeaderId) -> Result<&'a [u8], Fault> {

@@ -90,8 +90,10 @@ impl Framer {
     }
 }
 
-/// The one Content-Length of a complete head; `None` when it is missing, repeated, folded into nonsense or no number.
+/// The one Content-Length of a complete head, of a response the first; `None` when it is missing, repeated, folded into nonsense
+/// or no number.
 fn content_length(head: &[u8]) -> Option<usize> {
+    let is_response = head.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"));
     let mut length = None;
     let mut rest = head;
     while let Some(at) = memchr::memchr(b'\n', rest) {
@@ -104,7 +106,7 @@ fn content_length(head: &[u8]) -> Option<usize> {
             continue;
         }
         if length.is_some() {
-            return None;
+            return length.filter(|_| is_response);
         }
         length = Some(length_value(rest.get(name.len()..)?)?);
     }

@@ -153,6 +153,12 @@ impl HeaderId {
         matches!(self.shape(), Shape::Single)
     }
 
+    /// It says something about the sender or its message that changes nothing: which of two counts is no matter.
+    #[must_use]
+    pub const fn is_remark(self) -> bool {
+        matches!(self, Self::UserAgent | Self::Server | Self::Organization | Self::Timestamp | Self::MimeVersion)
+    }
+
     /// A comma separates values of this header.
     #[must_use]
     pub const fn is_list(self) -> bool {

@@ -126,7 +126,10 @@ fn read_fields(lines: &mut Lines<'_>, message: &mut Message<'_>) {
             Next::Field(span) => {
                 let bit = span.id.bit();
                 if span.id.is_single() && message.present & bit != 0 {
-                    lines.blame(Fault::Repeated(span.id));
+                    // Of a response the first counts, whoever reads it; a request that is ambiguous is refused.
+                    if message.is_request() && !span.id.is_remark() {
+                        lines.blame(Fault::Repeated(span.id));
+                    }
                     continue;
                 }
                 if message.spans.try_push(span).is_err() {

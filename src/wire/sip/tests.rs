@@ -217,6 +217,91 @@ fn what_is_no_uri_is_refused() {
 }
 
 #[test]
+fn a_remote_target_has_neither_headers_nor_method() {
+    for (contact, target) in [
+        ("sip:a@b", Some("sip:a@b")),
+        ("sips:a:pw@[2001:db8::1]:5061;ob", Some("sips:a:pw@[2001:db8::1]:5061;ob")),
+        (
+            "sip:a@b;transport=tcp;method=REGISTER;ob?Replaces=x%3Bto-tag%3Dy&Subject=z",
+            Some("sip:a@b;transport=tcp;ob"),
+        ),
+        ("sip:a@b;Method=BYE", Some("sip:a@b")),
+        ("sip:a;day=tues?x@b?Subject=z", Some("sip:a;day=tues?x@b")),
+        ("sip:b?a=b", Some("sip:b")),
+        ("sip:a@b;methods=x;x=method", Some("sip:a@b;methods=x;x=method")),
+        ("tel:+15551234", None),
+        ("urn:service:sos", None),
+        ("http://a.test/", None),
+        ("*", None),
+        ("", None),
+    ] {
+        let found = uri::remote_target(contact.as_bytes());
+        assert_eq!(found.as_deref(), target.map(str::as_bytes), "{contact}");
+    }
+}
+
+/// RFC 3261 §7.3.1 lets nobody repeat them, but some do; a response has nobody to complain to.
+#[test]
+fn a_response_with_a_doubled_header_counts_by_the_first() {
+    let head = "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\nTo: <sip:b@h>;tag=2\r\n\
+                Call-ID: x\r\nCSeq: 1 INVITE\r\nRSeq: 7\r\nServer: a\r\nContact: <sip:c@h>\r\n";
+    let body = "v=0\r\n";
+    for doubled in [
+        "Server: b",
+        "User-Agent: a\r\nUser-Agent: b",
+        "From: <sip:z@h>;tag=9",
+        "To: <sip:z@h>;tag=9",
+        "t: <sip:z@h>;tag=9",
+        "Call-ID: y",
+        "CSeq: 2 BYE",
+        "RSeq: 8",
+        "Content-Type: x/y",
+        "Session-Expires: 90\r\nSession-Expires: 91",
+        "Via: SIP/2.0/UDP other;branch=z9hG4bK9",
+        "l: 0",
+        "Content-Length: 99",
+        // One that nobody needs may be unreadable.
+        "Contact: <<",
+        "Date: yesterday",
+    ] {
+        let text = format!("{head}Content-Type: application/sdp\r\nContent-Length: 5\r\n{doubled}\r\n\r\n{body}");
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let Scan::Ok(message) = scan(text.as_bytes(), transport) else { panic!("{doubled}") };
+            let tags = [message.from().unwrap().tag(), message.to().unwrap().tag()];
+            assert_eq!(tags, [Some(&b"1"[..]), Some(b"2")], "{doubled}");
+            let cseq = message.cseq().unwrap();
+            assert_eq!((message.call_id(), cseq.number, cseq.method), (&b"x"[..], 1, Method::Invite), "{doubled}");
+            assert_eq!(message.top_via().unwrap().branch(), Some(&b"z9hG4bK1"[..]), "{doubled}");
+            assert_eq!((message.uint(HeaderId::RSeq), message.header(HeaderId::Server)), (Some(7), Some(&b"a"[..])));
+            assert_eq!(
+                (message.header(HeaderId::ContentType), message.body()),
+                (Some(&b"application/sdp"[..]), body.as_bytes())
+            );
+        }
+        assert_eq!(Framer::default().next(text.as_bytes()), Frame::Message { len: text.len() }, "{doubled}");
+    }
+}
+
+/// A request that two readers could read in two ways is refused; remarks of its sender are no such thing.
+#[test]
+fn a_request_with_a_doubled_header_is_refused_where_it_matters() {
+    for (doubled, is_fine) in [
+        ("User-Agent: a\r\nUser-Agent: b\r\n", true),
+        ("Server: a\r\nServer: b\r\nOrganization: a\r\nOrganization: b\r\nTimestamp: 1\r\nTimestamp: 2\r\n", true),
+        ("Call-ID: other\r\n", false),
+        ("CSeq: 9 REGISTER\r\n", false),
+        ("From: <sip:z@h>;tag=9\r\n", false),
+        ("Max-Forwards: 1\r\nMax-Forwards: 2\r\n", false),
+        ("Content-Length: 0\r\nContent-Length: 0\r\n", false),
+        ("Expires: 1\r\nExpires: 2\r\n", false),
+        ("Subject: 1\r\nSubject: 2\r\n", false),
+    ] {
+        let bytes = with(doubled);
+        assert_eq!(matches!(scan(&bytes, Transport::Udp), Scan::Ok(_)), is_fine, "{doubled}");
+    }
+}
+
+#[test]
 fn users_compare_without_escapes() {
     assert!(uri::same_user(b"%61lice", b"alice") && uri::same_user(b"a%20b", b"a%20b"));
     assert!(!uri::same_user(b"Alice", b"alice") && !uri::same_user(b"a%00", b"a"));

@@ -125,6 +125,27 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// The Request-URI of requests to whom a Contact names; `None` for what is no SIP or SIPS URI.
+///
+/// RFC 3261 §19.1.5: "The method parameter MUST NOT be placed in the Request-URI.", and neither are headers. §19.1.1, table 1: a
+/// Contact in a dialog has neither.
+#[must_use]
+pub fn remote_target(bytes: &[u8]) -> Option<Vec<u8>> {
+    let uri = Uri::parse(bytes).ok()?.sip()?;
+    let headers = uri.headers.map_or(0, |headers| headers.len().saturating_add(1));
+    let head = bytes.len().checked_sub(headers)?.checked_sub(uri.params.raw().len())?;
+    let mut target = bytes.get(..head)?.to_vec();
+    for param in uri.params.iter().filter(|param| !param.name.eq_ignore_ascii_case(b"method")) {
+        target.push(b';');
+        target.extend_from_slice(param.name);
+        if let Some(value) = param.value {
+            target.push(b'=');
+            target.extend_from_slice(value);
+        }
+    }
+    Some(target)
+}
+
 impl<'a> SipUri<'a> {
     /// `[user[:password]@]host[:port][;params][?headers]`
     fn read(rest: &'a [u8], secure: bool) -> Option<Self> {

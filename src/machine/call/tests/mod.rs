@@ -15,6 +15,7 @@ mod reconnect;
 mod recording;
 mod reliable;
 mod ringing;
+mod targets;
 mod transports;
 
 pub(crate) use ladder::settings;
