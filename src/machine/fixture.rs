@@ -277,6 +277,18 @@ impl Caller {
         )
     }
 
+    /// A request of another kind, outside any dialog, with what is known; `more` are whole header lines.
+    pub(crate) fn request_to(&mut self, method: &str, uri: &str, more: &str) -> String {
+        self.cseq += 1;
+        let authorization = self.authorization(method, uri);
+        let Self { user, domain, local, call_id, cseq, .. } = self;
+        format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{call_id}{cseq};rport\r\nMax-Forwards: 70\r\n\
+             From: <sip:{user}@{domain}>;tag={call_id}\r\nTo: <{uri}>\r\nCall-ID: {call_id}o\r\nCSeq: {cseq} {method}\r\n\
+             {more}{authorization}Content-Length: 0\r\n\r\n"
+        )
+    }
+
     fn authorization(&mut self, method: &str, uri: &str) -> String {
         let Some(nonce) = self.nonce.clone() else { return String::new() };
         self.nc += 1;

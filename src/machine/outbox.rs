@@ -157,7 +157,7 @@ pub struct Aor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     pub aor: Aor,
-    /// The request URI: the Contact as registered.
+    /// The request URI: the Contact as registered, without what a request may not have of it.
     pub contact: String,
     /// Where the request really goes.
     pub flow: Flow,

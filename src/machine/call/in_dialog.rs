@@ -106,7 +106,7 @@ impl Call {
             Method::Prack => self.on_prack(index, side, request, message, cx, out),
             Method::Info => self.on_info(index, side, request, message, cx, out),
             Method::Options => request.answer(200, capabilities, out),
-            Method::Subscribe => request.answer(489, |_| {}, out),
+            Method::Subscribe => request.answer_with(489, HeaderId::AllowEvents, "", out),
             _ => request.answer_with(405, HeaderId::Allow, ALLOW, out),
         }
     }

@@ -90,7 +90,7 @@ fn verdicts() {
     check(&|text| text.replace(", cnonce=\"c0\"", ""), 400, false);
     check(&|text| text.replace("realm=\"acme.test\", ", ""), 400, false);
     // Hashed for one resource, sent for another.
-    check(&|text| text.replace("REGISTER sip:acme.test ", "REGISTER sip:192.0.2.1 "), 200, false);
+    check(&|text| text.replace("REGISTER sip:acme.test ", "REGISTER sip:192.0.2.250 "), 200, false);
     check(&|text| text.replace("REGISTER sip:acme.test ", "REGISTER sip:ACME.test:5060;transport=udp "), 200, false);
 }
 

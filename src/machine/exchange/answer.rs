@@ -52,6 +52,10 @@ pub(super) fn refusal(
         Status::BAD_EXTENSION => {
             writer.header(HeaderId::Unsupported, &refusal.unsupported);
         }
+        // RFC 6665 §8.2: a 489 names the packages that are understood: there is none.
+        Status::BAD_EVENT => {
+            writer.header(HeaderId::AllowEvents, "");
+        }
         // RFC 3261 §21.5.4: a caller is told when to try again.
         Status::SERVICE_UNAVAILABLE => {
             writer.header(HeaderId::RetryAfter, "30");

@@ -359,10 +359,7 @@ impl Exchange {
             return;
         }
         match message.method() {
-            // Failover watches OPTIONS: answered by whoever reads it, for anybody.
-            Method::Options => {
-                self.send(message, flow, answer::options(message, flow, self.takes_calls(), shared), out)
-            }
+            Method::Options => self.on_options(flow, message, is_first_reader, now, shared, out),
             Method::Register | Method::Invite => {
                 let reading = digest::read(message, flow.peer.ip(), now.unix, shared);
                 if is_first_reader && !self.gate(now, shared).screen(message, &reading, flow, out) {
@@ -452,6 +449,41 @@ impl Exchange {
             let answer = out.status_line_after(mark).unwrap_or("silence: the source is over its limit");
             self.history.step(subject, Rule::Register, Reason::answered(flow, answer), now.unix);
         }
+    }
+
+    /// Failover watches OPTIONS: answered by whoever reads it, for anybody. Who shows a credential is told of a user what an INVITE would be
+    /// (RFC 3261 §11.2); nobody else learns who is there.
+    fn on_options(
+        &mut self,
+        flow: Flow,
+        message: &Message<'_>,
+        is_first_reader: bool,
+        now: Now,
+        shared: Shared<'_>,
+        out: &mut Outbox,
+    ) {
+        let about = message.request_uri().ok().filter(|uri| uri.user().is_some());
+        let reading = digest::read(message, flow.peer.ip(), now.unix, shared);
+        let (Some(uri), Reading::Claim(_), true) = (about, &reading, self.takes_calls()) else {
+            return self.send(message, flow, answer::options(message, flow, self.takes_calls(), shared), out);
+        };
+        if is_first_reader && !self.gate(now, shared).screen(message, &reading, flow, out) {
+            return;
+        }
+        let key = repeat_key(flow, message, shared);
+        if self.pass_to_owner(flow, message, shared, out) || self.repeat_answer(message, key, flow, out) {
+            return;
+        }
+        let Some(phone) = self.gate(now, shared).admit(message, &reading, flow, out) else { return };
+        let bytes = match who::dialled(uri, phone, shared).called {
+            Called::Phones(_) => answer::options(message, flow, true, shared),
+            Called::Nobody => answer::stateless(message, flow, Status::NOT_FOUND, shared),
+            Called::Elsewhere => answer::stateless(message, flow, Status::FORBIDDEN, shared),
+        };
+        if let Some(bytes) = &bytes {
+            self.lingering.insert(key, &flow, bytes, now.instant);
+        }
+        self.send(message, flow, bytes, out);
     }
 
     fn on_invite(

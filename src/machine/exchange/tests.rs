@@ -468,3 +468,55 @@ fn the_port_of_an_answer_is_no_other_source() {
     }
     assert!(answered <= 1_100, "{answered}");
 }
+
+/// An OPTIONS about a user, with the nonce of the registration before it if `shows_credentials`.
+fn options_about(world: &mut World, caller: &mut Caller, uri: &str, shows_credentials: bool) -> Option<String> {
+    let nonce = if shows_credentials { None } else { caller.nonce.take() };
+    let text = caller.request_to("OPTIONS", uri, "Timestamp: 54.2\r\n");
+    caller.nonce = nonce.or(caller.nonce.take());
+    let answer = world.answer(caller.flow, &text);
+    assert_eq!(
+        world.answer(caller.flow, &text).as_ref().map(|text| &text[..11]),
+        answer.as_ref().map(|text| &text[..11])
+    );
+    answer
+}
+
+#[test]
+fn options_about_a_user_is_told_to_who_shows_a_credential() {
+    let mut world = world();
+    world.directory.apply(2, DirectoryPart { tenants: vec![fixture::tenant("globex")], ..DirectoryPart::default() });
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    assert_eq!(world.register(&mut alice), 200);
+    for (uri, expected) in [
+        ("sip:1001@acme.test", 200),
+        ("sip:9999@acme.test", 404),
+        ("sip:1001@nobody.test", 404),
+        ("sip:1001@globex.test", 403),
+        ("sip:acme.test", 200),
+    ] {
+        let answer = options_about(&mut world, &mut alice, uri, true);
+        assert_eq!(status(&answer), expected, "{uri}: {answer:?}");
+        assert!(answer.unwrap().contains("\r\nTimestamp: 54.2\r\n"));
+        let plain = options_about(&mut world, &mut alice, uri, false);
+        assert_eq!(status(&plain), 200, "{uri}: {plain:?}");
+    }
+    // Who guesses learns nothing, and is counted.
+    alice.password = "wrong".into();
+    assert_eq!(status(&options_about(&mut world, &mut alice, "sip:9999@acme.test", true)), 401);
+    assert!(world.events.iter().any(|event| matches!(event, Body::AuthenticationFailed { .. })));
+    world.exchange.is_draining = true;
+    assert_eq!(status(&options_about(&mut world, &mut alice, "sip:9999@acme.test", true)), 503);
+}
+
+/// RFC 6665 §8.2: a 489 has Allow-Events.
+#[test]
+fn an_unknown_event_package_is_refused_with_those_that_are_known() {
+    let mut world = world();
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    let answer = world.answer(alice.flow, &alice.request_to("SUBSCRIBE", "sip:1001@acme.test", "Event: dialog\r\n"));
+    assert_eq!(status(&answer), 489);
+    assert!(answer.unwrap().contains("\r\nAllow-Events: "));
+    let answer = early().ask("SUBSCRIBE", 70, "Event: dialog\r\n", "").unwrap();
+    assert!(answer.starts_with("SIP/2.0 489") && answer.contains("\r\nAllow-Events: "), "{answer}");
+}

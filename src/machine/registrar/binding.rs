@@ -9,6 +9,7 @@ use crate::machine::flow::Flow;
 use crate::machine::outbox::Aor;
 use crate::machine::outbox::Target;
 use crate::wire::link::Registration;
+use crate::wire::sip::uri::for_request;
 
 /// Within a registrar; never used twice while it matters.
 pub(super) type BindingId = u32;
@@ -91,6 +92,11 @@ impl Binding {
         self.text.fields().next().unwrap_or_default()
     }
 
+    /// What requests to it name.
+    pub(super) fn request_uri(&self) -> String {
+        for_request(self.contact()).into_owned()
+    }
+
     pub(super) fn instance(&self) -> &str {
         self.text.fields().nth(1).unwrap_or_default()
     }
@@ -106,7 +112,7 @@ impl Binding {
     pub(super) fn target(&self, aor: Aor) -> Target {
         Target {
             aor,
-            contact: self.contact().to_owned(),
+            contact: self.request_uri(),
             flow: self.flow,
             path: self.path().map(str::to_owned).collect(),
             q: self.q,

@@ -130,7 +130,7 @@ impl Registrar {
     pub fn bound(&self, aor: &Aor, flow: &Flow) -> Option<Bound> {
         let phone = self.phones.get(&self.phone_key(&aor.tenant, &aor.user))?;
         let binding = phone.bindings.iter().find(|binding| binding.flow == *flow)?;
-        Some(Bound { aor: aor.clone(), contact: binding.contact().to_owned(), instance: binding.instance().to_owned() })
+        Some(Bound { aor: aor.clone(), contact: binding.request_uri(), instance: binding.instance().to_owned() })
     }
 
     /// Records that a phone used a nonce with the right digest.

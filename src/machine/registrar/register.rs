@@ -11,6 +11,8 @@ use crate::base::limit::CONTACT_BYTES_MAX;
 use crate::base::random::Random;
 use crate::base::time::Now;
 use crate::machine::Shared;
+use crate::machine::directory::address::is_ours;
+use crate::machine::directory::address::tenant_of_host;
 use crate::machine::flow::Flow;
 use crate::machine::outbox::Live;
 use crate::machine::outbox::Outbox;
@@ -48,6 +50,10 @@ const BRIEF_BELOW: Duration = Duration::from_secs(3600);
 enum Refusal {
     /// 400 with this reason phrase.
     Bad(&'static str),
+    /// Its CSeq goes back.
+    OutOfOrder,
+    /// The address of record is not of the domain in the Request-URI.
+    NotHere,
     TooBrief,
     /// RFC 3327 §5.3: a Path from a phone that does not say that it knows Path.
     PathUnsupported,
@@ -101,7 +107,7 @@ impl Registrar {
         self.counters.registers += 1;
         let bounds = &shared.settings.registration;
         let key = self.phone_key(&phone.tenant, &phone.user);
-        let origin = self.origin(request, flow);
+        let origin = is_for(phone, request, shared).and_then(|()| self.origin(request, flow));
         let tag = hex64(random.next_u64());
         let (registered, indexes) = self.registered(key, phone);
         let plan = origin.and_then(|origin| Ok((registered.plan(request, &origin, bounds, indexes.len())?, origin)));
@@ -169,24 +175,29 @@ impl Registered {
         shard_bindings: usize,
     ) -> Result<Plan<'m>, Refusal> {
         let mut changes = Vec::new();
-        let mut stars = 0;
+        let (mut stars, mut others) = (0, 0);
         for contact in request.contacts() {
             match contact.map_err(|_| Refusal::Bad("Malformed Contact"))? {
                 Contact::Star => stars += 1,
+                // RFC 3261 §20.10 allows them beside others, but no call can ring there.
+                Contact::Address(address) if !matches!(address.parse_uri(), Ok(Uri::Sip(_))) => others += 1,
                 Contact::Address(address) => changes.push(self.change(request, address, origin, bounds)?),
             }
-            if changes.len() > BINDINGS_PER_AOR_MAX {
+            if changes.len() + others > BINDINGS_PER_AOR_MAX {
                 return Err(Refusal::TooMany);
             }
         }
         if stars > 0 {
             // RFC 3261 §10.3 step 6: "If the request has additional Contact fields or an expiration time other than zero, the request is
             // invalid, and the server MUST return a 400".
-            if stars > 1 || !changes.is_empty() || request.uint(HeaderId::Expires) != Some(0) {
+            if stars > 1 || others > 0 || !changes.is_empty() || request.uint(HeaderId::Expires) != Some(0) {
                 return Err(Refusal::Bad("Invalid use of Contact *"));
             }
             self.bindings.iter().try_for_each(|binding| in_order(binding, origin))?;
             return Ok(Plan::RemoveAll);
+        }
+        if changes.is_empty() && others > 0 {
+            return Err(Refusal::Bad("No SIP Contact"));
         }
         if changes.is_empty() {
             return Ok(Plan::Fetch);
@@ -329,6 +340,8 @@ fn write_contact(writer: &mut Writer<'_>, binding: &Binding, left: Duration) {
 fn refuse(request: &Message<'_>, refusal: Refusal, tag: &str, flow: Flow, bounds: &RegistrationBounds) -> Vec<u8> {
     let (status, reason) = match refusal {
         Refusal::Bad(reason) => (Status::BAD_REQUEST, reason),
+        Refusal::OutOfOrder => (Status::SERVER_INTERNAL_ERROR, "CSeq Out Of Order"),
+        Refusal::NotHere => (Status::NOT_FOUND, ""),
         Refusal::TooBrief => (Status::INTERVAL_TOO_BRIEF, ""),
         Refusal::PathUnsupported => (Status::BAD_EXTENSION, ""),
         Refusal::TooMany => (Status::FORBIDDEN, "Too Many Contacts"),
@@ -347,10 +360,17 @@ fn refuse(request: &Message<'_>, refusal: Refusal, tag: &str, flow: Flow, bounds
         Refusal::Full => {
             writer.uint_header(HeaderId::RetryAfter, 30u32);
         }
-        Refusal::Bad(_) | Refusal::TooMany => {}
+        Refusal::Bad(_) | Refusal::OutOfOrder | Refusal::NotHere | Refusal::TooMany => {}
     }
     writer.finish();
     out
+}
+
+/// RFC 3261 §10.3 step 5: "If the address-of-record is not valid for the domain in the Request-URI, the registrar MUST send a 404".
+fn is_for(phone: &Phone, request: &Message<'_>, shared: Shared<'_>) -> Result<(), Refusal> {
+    let host = request.request_uri().ok().and_then(Uri::host).ok_or(Refusal::NotHere)?;
+    let is_its_tenant = tenant_of_host(shared, host).is_some_and(|tenant| tenant.name == phone.tenant);
+    if is_its_tenant || is_ours(shared.settings, host) { Ok(()) } else { Err(Refusal::NotHere) }
 }
 
 /// RFC 3261 §10.2.1.1: the Contact's own parameter, else the Expires header, else the registrar's choice.
@@ -379,10 +399,11 @@ fn is_same_binding(old: &Binding, contact: &str, instance: &str, reg_id: u32) ->
     old.contact() == contact || is_same_uri(old.contact(), contact)
 }
 
-/// RFC 3261 §10.3 step 7: "If it does match the Call-ID and the CSeq is lower or equal, the update MUST be aborted and the request fails".
+/// RFC 3261 §10.3 step 7: if the Call-ID agrees, the CSeq must be higher, or "the update MUST be aborted and the request fails"; "if any one
+/// of them fails […], the request MUST fail with a 500 (Server Error) response".
 fn in_order(old: &Binding, origin: &Origin<'_>) -> Result<(), Refusal> {
     if old.call_id == origin.call_id && origin.cseq <= old.cseq {
-        return Err(Refusal::Bad("CSeq out of order"));
+        return Err(Refusal::OutOfOrder);
     }
     Ok(())
 }

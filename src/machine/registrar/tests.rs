@@ -11,6 +11,7 @@ use crate::machine::fixture::SECRET;
 use crate::machine::fixture::World;
 use crate::machine::fixture::phone;
 use crate::machine::fixture::status;
+use crate::machine::fixture::tenant;
 use crate::machine::flow::Connection;
 use crate::machine::outbox::Live;
 use crate::machine::outbox::Output;
@@ -163,9 +164,11 @@ fn requests_of_one_call_id_are_taken_in_order() {
     caller.cseq = 10;
     assert_eq!(status(&caller.send(&mut world, "Contact: <sip:a@h>\r\n")), 200);
     caller.cseq = 4;
-    assert_eq!(status(&caller.send(&mut world, "Contact: <sip:a@h>;expires=0\r\n")), 400);
+    assert_eq!(status(&caller.send(&mut world, "Contact: <sip:a@h>;expires=0\r\n")), 500);
     caller.cseq = 4;
-    assert_eq!(status(&caller.send(&mut world, "Contact: *\r\nExpires: 0\r\n")), 400);
+    assert_eq!(status(&caller.send(&mut world, "Contact: <sip:b@h>, <sip:a@h>\r\n")), 500, "all of it or nothing");
+    caller.cseq = 4;
+    assert_eq!(status(&caller.send(&mut world, "Contact: *\r\nExpires: 0\r\n")), 500);
     assert_eq!(located(&world, "1000"), ["sip:a@h"]);
     // Another contact, or another call, has no order with it.
     caller.cseq = 4;
@@ -566,4 +569,72 @@ proptest! {
             plain.check();
         }
     }
+}
+
+/// RFC 3261 §10.3 step 5; aliases and addresses of ours are the tenant's, too.
+#[test]
+fn a_domain_that_is_not_the_tenants_has_no_registrations() {
+    let mut world = World::new(1);
+    let mut acme = tenant("acme");
+    acme.aliases = vec!["alias.test".into()];
+    world.directory.apply(2, DirectoryPart { tenants: vec![acme, tenant("globex")], ..DirectoryPart::default() });
+    let mut caller = Caller::new("1000", PEER);
+    for (uri, expected) in [
+        ("sip:acme.test", 200),
+        ("sip:ALIAS.test.", 200),
+        ("sips:acme.test:5061", 200),
+        ("sip:192.0.2.250", 200),
+        ("sip:sip.example.net", 200),
+        ("sip:globex.test", 404),
+        ("sip:nobody.test", 404),
+        ("sip:192.0.2.251", 404),
+        ("tel:1000", 404),
+    ] {
+        // Strangers are challenged wherever they want to go.
+        caller.nonce = None;
+        let lines = caller.contact();
+        let mut send = |caller: &mut Caller| {
+            let request = caller.request(&lines).replacen("sip:acme.test", uri, 1);
+            world.handle(&request, caller.flow)
+        };
+        let challenge = send(&mut caller);
+        assert!(caller.learn(&challenge), "{uri}");
+        let answer = send(&mut caller);
+        assert_eq!(status(&answer), expected, "{uri}: {answer:?}");
+    }
+    assert_eq!(world.registrar.counters.refused, 4);
+}
+
+/// RFC 3261 §20.10 has such Contacts, but no call goes there.
+#[test]
+fn only_sip_contacts_are_bound() {
+    let mut world = World::new(1);
+    let mut caller = Caller::new("1000", PEER);
+    for lines in ["Contact: <mailto:a@h>\r\n", "Contact: <tel:+4930>\r\n", "Contact: tel:1, <urn:x>\r\nExpires: 0\r\n"]
+    {
+        assert_eq!(status(&caller.send(&mut world, lines)), 400, "{lines}");
+    }
+    let answer = caller.send(&mut world, "Contact: <sip:a@h>, <mailto:a@h>;q=0.1\r\n");
+    assert_eq!(status(&answer), 200);
+    assert!(!answer.unwrap().contains("mailto"));
+    assert_eq!(located(&world, "1000"), ["sip:a@h"]);
+}
+
+/// RFC 3261 §19.1.5: nobody chooses by its Contact what we send it. The 200 lists it as it came: its phone looks for itself there.
+#[test]
+fn headers_and_method_of_a_contact_are_in_no_request() {
+    let mut world = World::new(1);
+    let mut caller = Caller::new("1000", PEER);
+    let contact = "sip:a@h:5070;method=BYE;x=1;Method=MESSAGE?Route=%3Csip:evil%3E&Subject=x";
+    let answer = caller.send(&mut world, &format!("Contact: <{contact}>\r\n"));
+    assert_eq!(status(&answer), 200);
+    assert!(answer.unwrap().contains(&format!("<{contact}>")));
+    assert_eq!(located(&world, "1000"), ["sip:a@h:5070;x=1"]);
+    let aor = Aor { tenant: "acme".into(), user: "1000".into() };
+    let (bound, target) =
+        (world.registrar.bound(&aor, &caller.flow).unwrap(), world.registrar.locate(&[aor]).remove(0));
+    assert!(bound.is(&target));
+    // The same again is the same binding.
+    assert_eq!(status(&caller.send(&mut world, &format!("Contact: <{contact}>\r\n"))), 200);
+    assert_eq!(world.registrar.len(), 1);
 }

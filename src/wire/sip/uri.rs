@@ -3,11 +3,13 @@
 //! Escapes are kept as they came: `unescaped` reads through them, `same_user` compares them away. Full URI equality
 //! (§19.1.4) is not here: nothing routes by it.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
 use crate::wire::sip::Malformed;
+use crate::wire::sip::params::Param;
 use crate::wire::sip::params::Params;
 use crate::wire::sip::syntax;
 
@@ -338,6 +340,29 @@ fn are_uri_headers(headers: &[u8]) -> bool {
         && syntax::escapes_are_whole(headers)
 }
 
+/// A URI that somebody gave as its own, as the Request-URI of a request to it. RFC 3261 §19.1.1, table 1: a Request-URI has neither `method`
+/// nor headers; §19.1.5: who made the URI does not choose what the request says.
+#[must_use]
+pub fn for_request(uri: &str) -> Cow<'_, str> {
+    let Ok(Uri::Sip(read)) = Uri::parse(uri.as_bytes()) else { return Cow::Borrowed(uri) };
+    let is_method = |param: &Param<'_>| param.name.eq_ignore_ascii_case(b"method");
+    if read.headers.is_none() && !read.params.iter().any(|param| is_method(&param)) {
+        return Cow::Borrowed(uri);
+    }
+    let headers = read.headers.map_or(0, |headers| headers.len().saturating_add(1));
+    let tail = read.params.raw().len().saturating_add(headers);
+    let mut text = uri.get(..uri.len().saturating_sub(tail)).unwrap_or_default().to_owned();
+    for param in read.params.iter().filter(|param| !is_method(param)) {
+        text.push(';');
+        text.push_str(&String::from_utf8_lossy(param.name));
+        if let Some(value) = param.value {
+            text.push('=');
+            text.push_str(&String::from_utf8_lossy(value));
+        }
+    }
+    Cow::Owned(text)
+}
+
 /// The bytes with `%HH` read as the byte it stands for. A broken escape stands for itself.
 pub fn unescaped(bytes: &[u8]) -> impl Iterator<Item = u8> + Clone + '_ {
     let mut rest = bytes;
@@ -371,5 +396,25 @@ const fn nibble(digit: u8) -> Option<u8> {
         b'0'..=b'9' => Some(digit & 0x0F),
         b'a'..=b'f' | b'A'..=b'F' => Some((digit & 0x0F).wrapping_add(9)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_uri_has_neither_method_nor_headers() {
+        for (uri, expected) in [
+            ("sip:a@h", "sip:a@h"),
+            ("sip:a@h;transport=tcp;ob", "sip:a@h;transport=tcp;ob"),
+            ("sip:a@h?Subject=x", "sip:a@h"),
+            ("sip:a@h;method=BYE", "sip:a@h"),
+            ("sips:a;b?c@[2001:db8::1]:5061;lr;METHOD=INVITE;x=y?a=b&c=d", "sips:a;b?c@[2001:db8::1]:5061;lr;x=y"),
+            ("tel:+1;method=x", "tel:+1;method=x"),
+            ("*", "*"),
+        ] {
+            assert_eq!(for_request(uri), expected, "{uri}");
+        }
     }
 }
