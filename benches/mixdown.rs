@@ -1,5 +1,5 @@
-//! How many times faster than real time a core makes a recording's two channels of G.711: timeline, ledger, mixdown and waveform of
-//! an eight-hour call. Side does decryption, sealing and SHA-256 beside it. Then how many times faster than real time both channels
+//! How many times faster than real time a core makes a recording's two channels of G.711: both readings of the packets, timeline,
+//! ledger, mixdown and waveform of an eight-hour call. Side does decryption, sealing and SHA-256 beside it. Then how many times faster than real time both channels
 //! are encoded as Ogg/Opus, which is done when somebody asks for it.
 #![allow(clippy::print_stdout, reason = "a bench prints its figures")]
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
@@ -8,6 +8,7 @@ use std::time::Instant as Clock;
 
 use tipring::base::id::CallId;
 use tipring::base::time::Instant;
+use tipring::machine::recording::Arrivals;
 use tipring::machine::recording::Codec;
 use tipring::machine::recording::Encoding;
 use tipring::machine::recording::Mixdown;
@@ -26,22 +27,16 @@ fn main() {
     let encoding = Encoding::of([Codec::G711(Law::A)]);
     for round in 1..=3 {
         let began = Clock::now();
-        let (mut timeline, mut mixdown) =
-            (Timeline::new(encoding.rate(), Instant::from_millis(1_000)), Mixdown::new(encoding));
+        let mut arrivals = Arrivals::new(Instant::from_millis(1_000));
+        speak(|_, frame| arrivals.on_frame(frame));
+        let (mut timeline, mut mixdown) = (Timeline::new(encoding.rate(), arrivals.finish()), Mixdown::new(encoding));
         let (mut peaks, mut audio, mut samples) = (Peaks::new(encoding), Vec::new(), 0);
-        let mut packet = [0x80, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec();
-        packet.extend((0..160).map(|at| at as u8 ^ 0x55));
-        for number in 0..FRAMES {
-            for leg in [0, 1] {
-                packet[2..4].copy_from_slice(&(number as u16).to_be_bytes());
-                packet[4..8].copy_from_slice(&(number as u32).wrapping_mul(160).to_be_bytes());
-                packet[11] = leg;
-                let at = Instant::from_millis(1_010 + number * 20);
-                timeline
-                    .on_frame(&Frame { call: CallId::from_bits(1), leg, stream: 0, at, packet: &packet }, &mut mixdown);
+        speak(|is_last, frame| {
+            timeline.on_frame(frame, &mut mixdown);
+            if is_last {
+                samples += drain(&mut mixdown, &mut audio, &mut peaks, encoding);
             }
-            samples += drain(&mut mixdown, &mut audio, &mut peaks, encoding);
-        }
+        });
         timeline.finish(Instant::from_millis(1_010 + FRAMES * 20), &mut mixdown);
         while mixdown.frames() < FRAMES * 160 {
             samples += drain(&mut mixdown, &mut audio, &mut peaks, encoding);
@@ -55,6 +50,21 @@ fn main() {
     }
     encode(8_000);
     encode(48_000);
+}
+
+/// Every packet of both parties, and whether it is the later of its time.
+fn speak(mut on_frame: impl FnMut(bool, &Frame<'_>)) {
+    let mut packet = [0x80, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec();
+    packet.extend((0..160).map(|at| at as u8 ^ 0x55));
+    for number in 0..FRAMES {
+        for leg in [0, 1] {
+            packet[2..4].copy_from_slice(&(number as u16).to_be_bytes());
+            packet[4..8].copy_from_slice(&(number as u32).wrapping_mul(160).to_be_bytes());
+            packet[11] = leg;
+            let at = Instant::from_millis(1_010 + number * 20);
+            on_frame(leg == 1, &Frame { call: CallId::from_bits(1), leg, stream: 0, at, packet: &packet });
+        }
+    }
 }
 
 /// Two voices that speak at once, which is more work than a call.

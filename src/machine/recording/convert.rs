@@ -1,7 +1,8 @@
 //! Payloads to samples of the recording's rate.
 //!
 //! A resampler works on a run: audio of one stream without a break. Its delay is taken off at the run's beginning and made up for at
-//! its end, so that every run is as long as it should be and begins where it should.
+//! its end, so that every run is as long as it should be and begins where it should. Samples by which a sender's clock is held to
+//! another do not break a run: what comes out is drawn out, or together, by so little.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -14,18 +15,22 @@ use rubato::FftFixedInOut;
 use rubato::Resampler;
 
 use crate::machine::recording::codec::Codec;
+use crate::machine::recording::stream::StreamKey;
 use crate::machine::recording::timeline::Placed;
-use crate::machine::recording::timeline::StreamKey;
 
 /// Decoders with a memory that are kept.
 const DECODERS_MAX: usize = 32;
 /// Of a second.
 const CHUNK: u32 = 100;
+/// Of a second: audio that lies so little beside the end of what is there, 0.5 ms, goes on from it.
+const BESIDE: u32 = 2_000;
 
 pub(super) struct Converter {
     rate: u32,
     decoders: BTreeMap<StreamKey, Memory>,
     run: Option<Run>,
+    /// Stream and end of what came last, where nothing is resampled.
+    last: Option<(StreamKey, u64)>,
     decoded: Vec<i16>,
 }
 
@@ -44,12 +49,14 @@ struct Run {
     /// Samples that are still to come out, and those of the delay before them.
     owed: usize,
     delay: usize,
+    /// Samples by which what comes out has to be longer than what was put in.
+    stretch: i64,
     input: Vec<f32>,
 }
 
 impl Converter {
     pub(super) fn new(rate: u32) -> Self {
-        Self { rate, decoders: BTreeMap::new(), run: None, decoded: Vec::new() }
+        Self { rate, decoders: BTreeMap::new(), run: None, last: None, decoded: Vec::new() }
     }
 
     /// Appends samples, which follow those that were appended before, except at the beginning of a run: `begins` is told its
@@ -60,12 +67,27 @@ impl Converter {
         self.decode(placed, &mut decoded);
         if placed.codec.rate() == self.rate {
             self.end_run(out);
-            begins(out, placed.at);
-            out.extend_from_slice(decoded.get(placed.skip..).unwrap_or_default());
+            let goes_on = self.last.filter(|(stream, _)| *stream == placed.stream);
+            let beside = goes_on.and_then(|(_, end)| self.beside(placed, end));
+            self.last = Some((placed.stream, placed.at + decoded.len().saturating_sub(placed.skip) as u64));
+            match beside {
+                Some(by) => stretch(&decoded, by, out),
+                None => {
+                    begins(out, placed.at);
+                    out.extend_from_slice(decoded.get(placed.skip..).unwrap_or_default());
+                }
+            }
         } else {
+            self.last = None;
             self.resample(placed, &decoded, out, begins);
         }
         self.decoded = decoded;
+    }
+
+    /// By how many samples what begins nearly where the last ended has to be longer.
+    fn beside(&self, placed: &Placed<'_>, end: u64) -> Option<i64> {
+        let by = placed.at.cast_signed() - placed.skip as i64 - end.cast_signed();
+        (by.unsigned_abs() <= u64::from(self.rate / BESIDE)).then_some(by)
     }
 
     fn decode(&mut self, placed: &Placed<'_>, out: &mut Vec<i16>) {
@@ -134,20 +156,24 @@ impl Converter {
         out: &mut Vec<i16>,
         begins: impl FnOnce(&mut Vec<i16>, u64),
     ) {
-        let goes_on = |run: &Run| {
-            (run.stream, run.codec, run.end) == (placed.stream, placed.codec, placed.at) && placed.skip == 0
-        };
-        if !self.run.as_ref().is_some_and(goes_on) {
-            self.end_run(out);
-            begins(out, placed.at);
-            self.run = Run::new(placed, self.rate);
-        }
         let total = decoded.len() * self.rate as usize / placed.codec.rate() as usize;
-        let skipped = decoded.len() * placed.skip.min(total) / total.max(1);
+        let known = self.run.as_ref().filter(|run| (run.stream, run.codec) == (placed.stream, placed.codec));
+        if let Some(by) = known.and_then(|run| self.beside(placed, run.end))
+            && let Some(run) = &mut self.run
+        {
+            run.put(decoded, total);
+            run.stretch += by;
+            run.end = run.end.saturating_add_signed(by) + total as u64;
+            return run.process(out);
+        }
+        self.end_run(out);
+        begins(out, placed.at);
+        self.run = Run::new(placed, self.rate);
         let Some(run) = &mut self.run else { return };
-        run.owed += total.saturating_sub(placed.skip);
-        run.end = placed.at + total.saturating_sub(placed.skip) as u64;
-        run.input.extend(decoded.iter().skip(skipped).map(|sample| f32::from(*sample) / 32_768.0));
+        let skipped = decoded.len() * placed.skip.min(total) / total.max(1);
+        let kept = total.saturating_sub(placed.skip);
+        run.put(decoded.get(skipped..).unwrap_or_default(), kept);
+        run.end = placed.at + kept as u64;
         run.process(out);
     }
 
@@ -162,8 +188,31 @@ impl Converter {
                 run.process(out);
             }
         }
-        out.resize(out.len() + run.owed, 0);
+        let owed = run.owed.cast_signed() + run.stretch as isize;
+        out.resize(out.len().saturating_add_signed(owed.max(0)), 0);
     }
+}
+
+/// As many samples more, or fewer, spread over all of them: its ends stay where they are, so that nothing breaks.
+fn stretch(samples: &[i16], by: i64, out: &mut Vec<i16>) {
+    let wanted = samples.len().saturating_add_signed(by as isize);
+    if by == 0 || samples.len() < 4 || wanted < 2 {
+        out.extend(samples.iter().copied().chain(std::iter::repeat(samples.last().copied().unwrap_or(0))).take(wanted));
+        return;
+    }
+    let step = (samples.len() - 1) as f32 / (wanted - 1) as f32;
+    let sample = |at: usize| f32::from(samples.get(at.min(samples.len() - 1)).copied().unwrap_or(0));
+    out.extend((0..wanted).map(|number| {
+        let at = number as f32 * step;
+        let (index, part) = (at as usize, at.fract());
+        let [before, one, two, after] =
+            [sample(index.saturating_sub(1)), sample(index), sample(index + 1), sample(index + 2)];
+        // Catmull and Rom's cubic through the four.
+        let slope = (two - before) / 2.0;
+        let bend = before - 2.5 * one + 2.0 * two - after / 2.0;
+        let twist = (after - before) / 2.0 + 1.5 * (one - two);
+        (((twist * part + bend) * part + slope) * part + one).round() as i16
+    }));
 }
 
 impl Run {
@@ -173,10 +222,26 @@ impl Run {
         let resampler = FftFixedInOut::new(from as usize, rate as usize, (from / CHUNK).max(1) as usize, 1).ok()?;
         let delay = resampler.output_delay();
         let (stream, codec) = (placed.stream, placed.codec);
-        Some(Self { stream, codec, resampler, end: placed.at, owed: 0, delay, input: Vec::new() })
+        Some(Self { stream, codec, resampler, end: placed.at, owed: 0, delay, stretch: 0, input: Vec::new() })
+    }
+
+    fn put(&mut self, decoded: &[i16], owed: usize) {
+        self.input.extend(decoded.iter().map(|sample| f32::from(*sample) / 32_768.0));
+        self.owed += owed;
     }
 
     fn process(&mut self, out: &mut Vec<i16>) {
+        let first = out.len();
+        self.process_straight(out);
+        // Of less it would be heard.
+        if self.stretch != 0 && out.len() - first >= 64 * self.stretch.unsigned_abs() as usize {
+            let samples = out.split_off(first);
+            stretch(&samples, self.stretch, out);
+            self.stretch = 0;
+        }
+    }
+
+    fn process_straight(&mut self, out: &mut Vec<i16>) {
         let chunk = self.resampler.input_frames_next();
         let mut used = 0;
         while let Some(input) = self.input.get(used..used + chunk) {

@@ -109,8 +109,17 @@ impl Mixdown {
         let start = out.len();
         out.resize(start + frames * unit * 2, 0);
         let room = &mut out[start..];
-        left.take(frames, room);
-        right.take(frames, room.get_mut(unit..).unwrap_or_default());
+        if unit == 1 {
+            let frames = room.as_chunks_mut::<2>().0;
+            left.take(frames, |frame| &mut frame[0]);
+            right.take(frames, |frame| &mut frame[1]);
+        } else {
+            // Two samples of two bytes each.
+            let samples = room.as_chunks_mut::<2>().0;
+            let frames = samples.as_chunks_mut::<2>().0;
+            left.take(frames, |frame| &mut frame[0]);
+            right.take(frames, |frame| &mut frame[1]);
+        }
         self.taken += frames as u64;
         frames
     }
@@ -215,40 +224,57 @@ impl Channel {
         }
     }
 
-    /// Into every other sample of `room`, from its first on.
-    fn take(&mut self, frames: usize, room: &mut [u8]) {
-        let unit = self.encoding.sample_bytes();
-        let silence = self.encoding.silence();
-        self.ready -= frames as u64;
-        let mut rest = room.chunks_mut(unit * 2).take(frames);
-        let mut wanted = frames;
-        while wanted > 0 {
+    /// Into the party's sample of each frame.
+    fn take<F, S: Sample>(&mut self, frames: &mut [F], own: impl Fn(&mut F) -> &mut S) {
+        let silence = S::read(&self.encoding.silence());
+        self.ready -= frames.len() as u64;
+        let mut rest = frames;
+        while !rest.is_empty() {
             let Some(run) = self.runs.front_mut() else { break };
             let (took, is_used_up) = match run {
                 Run::Silence(samples) => {
-                    let took = (*samples).min(wanted as u64);
-                    *samples -= took;
-                    for place in rest.by_ref().take(took as usize) {
-                        place[..unit].copy_from_slice(&silence[..unit]);
-                    }
-                    (took as usize, *samples == 0)
+                    let took = usize::try_from(*samples).unwrap_or(usize::MAX).min(rest.len());
+                    *samples -= took as u64;
+                    rest.iter_mut().take(took).for_each(|frame| *own(frame) = silence);
+                    (took, *samples == 0)
                 }
                 Run::Audio(bytes, used) => {
-                    let took = ((bytes.len() - *used) / unit).min(wanted);
-                    let taken = &bytes[*used..*used + took * unit];
-                    for (place, sample) in rest.by_ref().take(took).zip(taken.chunks_exact(unit)) {
-                        place[..unit].copy_from_slice(sample);
-                    }
-                    *used += took * unit;
+                    let samples = bytes.get(*used..).unwrap_or_default().chunks_exact(S::BYTES);
+                    let took = samples.len().min(rest.len());
+                    rest.iter_mut().zip(samples).for_each(|(frame, sample)| *own(frame) = S::read(sample));
+                    *used += took * S::BYTES;
                     (took, *used >= bytes.len())
                 }
             };
-            wanted -= took;
+            rest = rest.get_mut(took..).unwrap_or_default();
             if is_used_up {
                 self.runs.pop_front();
             } else if took == 0 {
                 break;
             }
         }
+    }
+}
+
+/// A sample as it is kept.
+trait Sample: Copy + Default {
+    const BYTES: usize;
+
+    fn read(bytes: &[u8]) -> Self;
+}
+
+impl Sample for u8 {
+    const BYTES: usize = 1;
+
+    fn read(bytes: &[u8]) -> Self {
+        bytes.first().copied().unwrap_or_default()
+    }
+}
+
+impl Sample for [u8; 2] {
+    const BYTES: usize = 2;
+
+    fn read(bytes: &[u8]) -> Self {
+        bytes.first_chunk().copied().unwrap_or_default()
     }
 }

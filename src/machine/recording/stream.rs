@@ -1,224 +1,227 @@
-//! One stream's clock: where its RTP timestamps lie on the timeline, held to the clock of arrivals.
+//! What goes on in a stream: its sequence, and its runs: audio of one codec whose timestamps count on.
 //!
-//! The least delay within a window stands for the sender's clock; where it moves away by more than the dead band, single samples
-//! bring it back. What no clock does (jumps, stops) is anchored anew at its arrival.
+//! Both readings of a recording follow its streams with this, so that a run has the same number in both.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use crate::base::time::Instant;
 use crate::machine::recording::codec::Codec;
+use crate::machine::recording::seam::Seam;
+use crate::machine::recording::sequence::Order;
+use crate::machine::recording::sequence::Print;
 use crate::machine::recording::sequence::Sequence;
+use crate::wire::rtp::Header;
 
-const WINDOW: Duration = Duration::from_secs(10);
-/// Of a second: deviation of the least delay that is left alone, 2.5 ms.
-const DEAD_BAND: i64 = 400;
-/// Corrections that packets which were sent before them must not share: those of the latest packets' three seconds.
-const CORRECTIONS_MAX: usize = 256;
-/// Of a second: timestamps that run ahead of time by more within one step, 500 ms, are a jump.
-const AHEAD: i64 = 2;
-/// Of a second: delay beyond the usual, 200 ms, that is a jump if it stays.
-const LATE: i64 = 5;
-const LATE_STAYS: Duration = Duration::from_millis(500);
-const LATE_PACKETS: u32 = 5;
-/// Seconds of delay that no network has.
-const LATE_SECONDS_MAX: i64 = 3;
-/// Of a second: audio that begins anew this little before the end of what is there, 100 ms, begins behind it.
-const BEHIND: i64 = 10;
+/// A stream: leg, m-line, SSRC.
+pub(super) type StreamKey = (u8, u8, u32);
 
-#[derive(Clone, Debug)]
-pub(super) struct Stream {
-    pub(super) sequence: Sequence,
-    pub(super) heard: Instant,
-    clock: Option<Clock>,
-}
-
-/// Positions are in samples of the recording.
-#[derive(Clone, Debug)]
-struct Clock {
-    codec: Codec,
-    anchor_position: i64,
-    anchor_timestamp: i64,
-    newest: i64,
-    newest_at: i64,
-    /// End of the audio that lies furthest.
-    end: i64,
-    /// Samples that are still to be put in (or taken out, if negative).
-    owed: i64,
-    /// Timestamps from which on one sample was put in or taken out.
-    corrections: VecDeque<(i64, i64)>,
-    /// The usual least delay, once it is known.
-    usual: Option<i64>,
-    window_least: i64,
-    window_since: Instant,
-    suspect: Option<Suspect>,
-}
-
-/// Delay that may be a jump.
-#[derive(Clone, Copy, Debug)]
-struct Suspect {
-    since: Instant,
-    least: i64,
-    packets: u32,
-    /// Position of the first packet that was so late.
-    first: i64,
-}
+/// Streams that are known at a time; another takes the place of the one that was not heard for longest.
+const STREAMS_MAX: usize = 32;
+const SECOND: i64 = 1_000_000_000;
+/// Timestamps that run ahead of packets and time by more within one step are another run. Less may be a packet before silence that
+/// was so late.
+const AHEAD_MAX: i64 = 4 * SECOND;
+/// So far ahead they may be.
+const AHEAD: i64 = SECOND * 60 / 1_000;
+/// Seconds before its run's first packet, and behind its newest, that another of it may have been sent.
+const BESIDE: i64 = 3;
+/// A packet that is sent at its end begins so long before; nothing is taken off for it, whatever the packet's length.
+const PACKET: i64 = SECOND / 50;
 
 /// One audio packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) codec: Codec,
     pub(super) timestamp: u32,
-    /// Not sent before another that came already.
-    pub(super) is_newest: bool,
-    pub(super) at: Instant,
-    /// The same in samples of the recording.
-    pub(super) position: i64,
-    pub(super) samples: i64,
-    /// End of what the party's timeline holds.
-    pub(super) head: i64,
-    pub(super) rate: u32,
+    /// Of the RTP clock.
+    pub(super) ticks: i64,
+    /// The latest place of its first sample: nanoseconds since the recording began.
+    pub(super) came: i64,
 }
 
+impl Arrival {
+    /// `samples`: of the codec's rate.
+    pub(super) fn new(codec: Codec, timestamp: u32, samples: usize, at: Instant, began: Instant) -> Self {
+        let (samples, rate) = (samples as i64, i64::from(codec.rate()));
+        let ticks = samples * i64::from(codec.clock()) / rate;
+        let at = i64::try_from(at.since(began).as_nanos()).unwrap_or(i64::MAX);
+        let longer = samples * SECOND / rate - PACKET;
+        Self { codec, timestamp, ticks, came: (at - longer.max(0)).max(0) }
+    }
+}
+
+/// Where a packet stands in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) position: i64,
-    /// What this stream has from this position on lies so much further back.
-    pub(super) shift: Option<(i64, i64)>,
+pub(super) struct Step {
+    /// Number of the run among those of the recording.
+    pub(super) run: u32,
+    /// Of the run, without the wrap.
+    pub(super) timestamp: i64,
+    /// Nothing that was sent later came before.
+    pub(super) is_newest: bool,
+    /// Sequence numbers since the audio before.
+    pub(super) numbers: i64,
+    /// The timestamp went further than packets and time did.
+    pub(super) is_ahead: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    number: u32,
+    codec: Codec,
+    first: i64,
+    newest: i64,
+    newest_came: i64,
+    ticks: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    sequence: Sequence,
+    heard: Instant,
+    /// Sequence numbers since the audio before.
+    passed: i64,
+    current: Option<Run>,
+    before: Option<Run>,
+    /// Of a packet that may be the first of a sender that began anew.
+    tentative: Option<Run>,
+    /// The timeline's.
+    pub(super) seam: Seam,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    streams: BTreeMap<StreamKey, Stream>,
+    runs: u32,
+}
+
+impl Streams {
+    /// `on_gone` takes the leg of a stream that is forgotten and how much of it was lost. Audio that is no copy goes on to
+    /// [`Stream::follow`] with the count of runs.
+    pub(super) fn hear(
+        &mut self,
+        key: StreamKey,
+        header: &Header,
+        payload: &[u8],
+        at: Instant,
+        on_gone: impl FnOnce(u8, u64),
+    ) -> (Order, &mut Stream, &mut u32) {
+        let print = Print::new(header.timestamp, payload, at);
+        if !self.streams.contains_key(&key) && self.streams.len() >= STREAMS_MAX {
+            let oldest = self.streams.iter().min_by_key(|(_, stream)| stream.heard).map(|(key, _)| *key);
+            if let Some((key, stream)) = oldest.and_then(|oldest| self.streams.remove_entry(&oldest)) {
+                on_gone(key.0, stream.sequence.lost());
+            }
+        }
+        let mut is_new = false;
+        let stream = self.streams.entry(key).or_insert_with(|| {
+            is_new = true;
+            Stream::new(header.sequence, print)
+        });
+        let order = if is_new { Order::Newest(1) } else { stream.sequence.handle(header.sequence, print) };
+        stream.heard = at;
+        match order {
+            Order::Newest(numbers) => stream.passed += i64::from(numbers),
+            Order::Stray | Order::Restart => stream.passed = 1,
+            Order::Older | Order::Duplicate => {}
+        }
+        (order, stream, &mut self.runs)
+    }
+
+    /// All streams end; `on_gone` takes the leg of each and how much of it was lost.
+    pub(super) fn end(&mut self, mut on_gone: impl FnMut(u8, u64)) {
+        for ((leg, ..), stream) in std::mem::take(&mut self.streams) {
+            on_gone(leg, stream.sequence.lost());
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.streams.len()
+    }
 }
 
 impl Stream {
-    pub(super) fn new(number: u16, at: Instant) -> Self {
-        Self { sequence: Sequence::new(number), heard: at, clock: None }
-    }
-
-    pub(super) fn restart(&mut self, number: u16) {
-        self.sequence = Sequence::new(number);
-        self.clock = None;
-    }
-
-    pub(super) fn place(&mut self, arrival: &Arrival) -> Answer {
-        let known = self.clock.as_mut().filter(|clock| clock.codec.clock() == arrival.codec.clock());
-        if let Some(clock) = known {
-            clock.codec = arrival.codec;
-            if let Some(answer) = clock.place(arrival) {
-                return answer;
-            }
+    fn new(number: u16, print: Print) -> Self {
+        let sequence = Sequence::new(number, print);
+        Self {
+            sequence,
+            heard: Instant::ZERO,
+            passed: 0,
+            current: None,
+            before: None,
+            tentative: None,
+            seam: Seam::default(),
         }
-        let head = self.clock.as_ref().map_or(arrival.head, |clock| clock.end.max(arrival.head));
-        let clock = Clock::anchored(arrival, head);
-        let position = clock.anchor_position;
-        self.clock = Some(clock);
-        Answer { position, shift: None }
+    }
+
+    pub(super) fn follow(&mut self, order: Order, arrival: &Arrival, runs: &mut u32) -> Step {
+        if order == Order::Older
+            && let Some(step) = self.place_late(arrival)
+        {
+            return step;
+        }
+        if order == Order::Restart
+            && let Some(run) = self.tentative.take()
+            && run.ahead(1, arrival).is_some()
+        {
+            self.before = self.current.replace(run);
+        }
+        let numbers = std::mem::take(&mut self.passed);
+        if order != Order::Older
+            && let Some(run) = &mut self.current
+            && let Some(ahead) = run.ahead(numbers, arrival)
+        {
+            return run.go_on(numbers, ahead, arrival);
+        }
+        let run = Run::begin(arrival, runs);
+        let step = Step { run: run.number, timestamp: run.first, is_newest: true, numbers, is_ahead: false };
+        match order {
+            Order::Older => {}
+            Order::Stray => self.tentative = Some(run),
+            Order::Newest(_) | Order::Restart | Order::Duplicate => self.before = self.current.replace(run),
+        }
+        step
+    }
+
+    /// `None`: its timestamp is of no run that is known.
+    fn place_late(&self, arrival: &Arrival) -> Option<Step> {
+        let in_run = |run: Option<&Run>, beside: i64| {
+            let run = run.filter(|run| run.codec == arrival.codec)?;
+            let beside = beside * i64::from(run.codec.clock());
+            let timestamp = run.newest + run.step(arrival);
+            let is_in = (run.first - beside..=run.newest + beside).contains(&timestamp);
+            let step = Step { run: run.number, timestamp, is_newest: false, numbers: 0, is_ahead: false };
+            is_in.then_some(step)
+        };
+        let (current, before) = (self.current.as_ref(), self.before.as_ref());
+        in_run(current, 0).or_else(|| in_run(before, 0)).or_else(|| in_run(current, BESIDE))
     }
 }
 
-impl Clock {
-    fn anchored(arrival: &Arrival, head: i64) -> Self {
-        let is_close = (0..=i64::from(arrival.rate) / BEHIND).contains(&(head - arrival.position));
-        let position = if is_close { head } else { arrival.position };
-        let timestamp = i64::from(arrival.timestamp);
-        Self {
-            codec: arrival.codec,
-            anchor_position: position,
-            anchor_timestamp: timestamp,
-            newest: timestamp,
-            newest_at: arrival.position,
-            end: position + arrival.samples,
-            owed: 0,
-            corrections: VecDeque::new(),
-            usual: None,
-            window_least: arrival.position - position,
-            window_since: arrival.at,
-            suspect: None,
-        }
+impl Run {
+    fn begin(arrival: &Arrival, runs: &mut u32) -> Self {
+        let (number, timestamp) = (*runs, i64::from(arrival.timestamp));
+        *runs = runs.saturating_add(1);
+        let (codec, ticks) = (arrival.codec, arrival.ticks);
+        Self { number, codec, first: timestamp, newest: timestamp, newest_came: arrival.came, ticks }
     }
 
-    /// `None`: the clock cannot have gone there.
-    fn place(&mut self, arrival: &Arrival) -> Option<Answer> {
-        let rate = i64::from(arrival.rate);
-        let clock = i64::from(self.codec.clock());
-        let step = i64::from(arrival.timestamp.wrapping_sub(self.newest as u32).cast_signed());
-        let timestamp = self.newest + step;
-        let mut position = self.anchor_position + (timestamp - self.anchor_timestamp) * rate / clock;
-        if !arrival.is_newest {
-            // A timestamp that its number belies says nothing.
-            let is_possible = step <= 0 && step >= -LATE_SECONDS_MAX * clock;
-            let later = self.corrections.iter().rev().take_while(|(since, _)| *since > timestamp);
-            let by = later.map(|(_, by)| by).sum::<i64>();
-            let position = if is_possible { position - by } else { arrival.position };
-            return Some(Answer { position, shift: None });
-        }
-        let ahead = step * rate / clock - (arrival.position - self.newest_at);
-        if step < 0 || ahead > rate / AHEAD {
-            return None;
-        }
-        let late = arrival.position - position - self.usual.unwrap_or(self.window_least);
-        if late.abs() > LATE_SECONDS_MAX * rate {
-            return None;
-        }
-        self.newest = timestamp;
-        self.newest_at = arrival.position;
-        let mut shift = None;
-        if let Some(by) = self.watch_lateness(late, position, arrival, rate) {
-            shift = Some((by.1, by.0));
-            self.anchor_position += by.0;
-            position += by.0;
-            self.usual = None;
-            self.window_least = arrival.position - position;
-            self.window_since = arrival.at;
-            self.owed = 0;
-            self.corrections.clear();
-        }
-        position += self.correct(timestamp);
-        self.watch_drift(arrival.position - position, arrival.at, rate);
-        self.end = self.end.max(position + arrival.samples);
-        Some(Answer { position, shift })
+    fn step(&self, arrival: &Arrival) -> i64 {
+        i64::from(arrival.timestamp.wrapping_sub(self.newest as u32).cast_signed())
     }
 
-    /// By how much, and from which position on, the timestamps stood still while time went on.
-    fn watch_lateness(&mut self, late: i64, position: i64, arrival: &Arrival, rate: i64) -> Option<(i64, i64)> {
-        if late <= rate / LATE {
-            self.suspect = None;
-            return None;
-        }
-        let new = Suspect { since: arrival.at, least: late, packets: 0, first: position };
-        let suspect = self.suspect.get_or_insert(new);
-        suspect.packets += 1;
-        suspect.least = suspect.least.min(late);
-        let stays = arrival.at.since(suspect.since) >= LATE_STAYS && suspect.packets >= LATE_PACKETS;
-        let found = (suspect.least, suspect.first);
-        if stays {
-            self.suspect = None;
-        }
-        stays.then_some(found)
+    /// How far its timestamp went beyond what so many packets hold and the time that passed; `None`: it is of another run.
+    fn ahead(&self, numbers: i64, arrival: &Arrival) -> Option<i64> {
+        let step = self.step(arrival);
+        let excess = (step - numbers * self.ticks) * SECOND / i64::from(self.codec.clock());
+        let ahead = excess - (arrival.came - self.newest_came);
+        (arrival.codec == self.codec && step > 0 && ahead <= AHEAD_MAX).then_some(ahead)
     }
 
-    /// One sample of what is owed.
-    fn correct(&mut self, timestamp: i64) -> i64 {
-        let by = self.owed.signum();
-        if by != 0 {
-            self.owed -= by;
-            self.anchor_position += by;
-            self.corrections.push_back((timestamp, by));
-            if self.corrections.len() > CORRECTIONS_MAX {
-                self.corrections.pop_front();
-            }
-        }
-        by
-    }
-
-    fn watch_drift(&mut self, delay: i64, at: Instant, rate: i64) {
-        self.window_least = self.window_least.min(delay);
-        if at.since(self.window_since) < WINDOW {
-            return;
-        }
-        let usual = *self.usual.get_or_insert(self.window_least);
-        let deviation = self.window_least - usual;
-        if deviation.abs() > rate / DEAD_BAND && self.owed == 0 {
-            self.owed = deviation;
-        }
-        self.window_least = delay;
-        self.window_since = at;
+    fn go_on(&mut self, numbers: i64, ahead: i64, arrival: &Arrival) -> Step {
+        self.newest += self.step(arrival);
+        (self.newest_came, self.ticks) = (arrival.came, arrival.ticks);
+        let (timestamp, is_ahead) = (self.newest, ahead > AHEAD);
+        Step { run: self.number, timestamp, is_newest: true, numbers, is_ahead }
     }
 }

@@ -22,6 +22,8 @@ use crate::wire::tape::Mark;
 use crate::wire::tape::record::Format;
 use crate::wire::tape::record::Frames;
 
+mod courses;
+
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MILLI;
 /// When every recording of these tests begins.
@@ -88,33 +90,71 @@ impl Given {
     }
 }
 
+enum Input {
+    Frame(u8, Vec<u8>),
+    Mark(Mark),
+}
+
+/// What the tape would have, read twice at the end.
 struct Recorded {
+    inputs: Vec<(u64, Input)>,
     timeline: Timeline,
     given: Given,
 }
 
+fn nothing() -> Courses {
+    Arrivals::new(Instant::from_nanos(BEGAN)).finish()
+}
+
 impl Recorded {
     fn new() -> Self {
-        Self { timeline: Timeline::new(8_000, Instant::from_nanos(BEGAN)), given: Given::default() }
+        Self { inputs: Vec::new(), timeline: Timeline::new(8_000, nothing()), given: Given::default() }
     }
 
     fn frame(&mut self, leg: u8, nanos: u64, packet: &[u8]) {
-        let at = Instant::from_nanos(BEGAN + nanos);
-        let frame = Frame { call: CallId::from_bits(1), leg, stream: 0, at, packet };
-        self.timeline.on_frame(&frame, &mut self.given);
+        self.inputs.push((nanos, Input::Frame(leg, packet.to_vec())));
     }
 
     fn mark(&mut self, nanos: u64, mark: &Mark) {
-        self.timeline.on_mark(Instant::from_nanos(BEGAN + nanos), mark);
+        self.inputs.push((nanos, Input::Mark(mark.clone())));
     }
 
-    fn finish(&mut self, nanos: u64) -> u64 {
-        self.timeline.finish(Instant::from_nanos(BEGAN + nanos), &mut self.given)
+    fn courses(&self) -> Courses {
+        let mut arrivals = Arrivals::new(Instant::from_nanos(BEGAN));
+        for (nanos, input) in &self.inputs {
+            match input {
+                Input::Frame(leg, packet) => arrivals.on_frame(&frame(*leg, *nanos, packet)),
+                Input::Mark(mark) => arrivals.on_mark(mark),
+            }
+        }
+        arrivals.finish()
+    }
+
+    fn finish(&mut self, ended: u64) -> u64 {
+        self.play(ended, 8_000, &mut |_| {})
+    }
+
+    fn play(&mut self, ended: u64, rate: u32, each: &mut dyn FnMut(&Timeline)) -> u64 {
+        self.timeline = Timeline::new(rate, self.courses());
+        for (nanos, input) in &self.inputs {
+            match input {
+                Input::Frame(leg, packet) => {
+                    self.timeline.on_frame(&frame(*leg, *nanos, packet), &mut self.given);
+                }
+                Input::Mark(mark) => self.timeline.on_mark(Instant::from_nanos(BEGAN + nanos), mark),
+            }
+            each(&self.timeline);
+        }
+        self.timeline.finish(Instant::from_nanos(BEGAN + ended), &mut self.given)
     }
 
     fn line(&self, leg: u8) -> Line {
         self.timeline.ledger().lines().find(|(of, ..)| *of == leg).map(|(_, _, line)| *line).unwrap_or_default()
     }
+}
+
+fn frame(leg: u8, nanos: u64, packet: &[u8]) -> Frame<'_> {
+    Frame { call: CallId::from_bits(1), leg, stream: 0, at: Instant::from_nanos(BEGAN + nanos), packet }
 }
 
 fn rtp(number: u32) -> Rtp {
@@ -297,9 +337,8 @@ fn ten_thousand_streams_on_one_port_are_bounded() {
     for number in 0..10_000u32 {
         let rtp = Rtp { ssrc: number, ..rtp(0) };
         recorded.frame(0, u64::from(number) * 2 * MILLI, &packet(rtp, &numbered(number)));
-        assert!(recorded.timeline.size() < 5_000);
     }
-    recorded.finish(20 * SECOND);
+    recorded.play(20 * SECOND, 8_000, &mut |timeline| assert!(timeline.size() < 5_000));
     let line = recorded.line(0);
     assert_eq!(line.received, 10_000);
     assert_eq!(line.written + line.discarded, 10_000);
@@ -379,18 +418,19 @@ proptest! {
     ) {
         let mut recorded = Recorded::new();
         let mut mixdown = Mixdown::new(Encoding::G711(Law::Mu));
-        let mut timeline = Timeline::new(8_000, Instant::from_nanos(BEGAN));
         let mut at = 0;
         let count = packets.len() as u64;
         for (leg, sequence, timestamp, ssrc, len, after, payload_type) in packets {
             at += after * MILLI;
             let packet = packet(Rtp { payload_type, sequence, timestamp, ssrc }, &vec![0x55; len]);
             recorded.frame(leg, at, &packet);
-            let frame =
-                Frame { call: CallId::from_bits(1), leg, stream: 0, at: Instant::from_nanos(BEGAN + at), packet: &packet };
-            timeline.on_frame(&frame, &mut mixdown);
         }
         let end = recorded.finish(at);
+        let mut timeline = Timeline::new(8_000, recorded.courses());
+        for (nanos, input) in &recorded.inputs {
+            let Input::Frame(leg, packet) = input else { continue };
+            timeline.on_frame(&frame(*leg, *nanos, packet), &mut mixdown);
+        }
         prop_assert_eq!(timeline.finish(Instant::from_nanos(BEGAN + at), &mut mixdown), end);
         let mut audio = Vec::new();
         while mixdown.take(1_000, &mut audio) > 0 {}
@@ -406,14 +446,17 @@ proptest! {
 
 /// Mixes frames down and gives both channels' samples.
 fn mixed(encoding: Encoding, frames: &[(u8, u64, Vec<u8>)], ended: u64) -> [Vec<i16>; 2] {
-    let mut timeline = Timeline::new(encoding.rate(), Instant::from_nanos(BEGAN));
-    let mut mixdown = Mixdown::new(encoding);
     let formats = vec![format(96, "l16", 48_000), format(9, "g722", 8_000), format(111, "opus", 48_000)];
-    timeline.on_mark(Instant::from_nanos(BEGAN), &Mark::Formats { leg: 0, stream: 0, formats });
+    let formats = Mark::Formats { leg: 0, stream: 0, formats };
+    let mut arrivals = Arrivals::new(Instant::from_nanos(BEGAN));
+    arrivals.on_mark(&formats);
+    frames.iter().for_each(|(leg, nanos, packet)| arrivals.on_frame(&frame(*leg, *nanos, packet)));
+    let mut timeline = Timeline::new(encoding.rate(), arrivals.finish());
+    let mut mixdown = Mixdown::new(encoding);
+    timeline.on_mark(Instant::from_nanos(BEGAN), &formats);
     let mut audio = Vec::new();
     for (leg, nanos, packet) in frames {
-        let at = Instant::from_nanos(BEGAN + nanos);
-        timeline.on_frame(&Frame { call: CallId::from_bits(1), leg: *leg, stream: 0, at, packet }, &mut mixdown);
+        timeline.on_frame(&frame(*leg, *nanos, packet), &mut mixdown);
         mixdown.take(usize::MAX, &mut audio);
     }
     timeline.finish(Instant::from_nanos(BEGAN + ended), &mut mixdown);
@@ -462,6 +505,44 @@ fn audio_of_other_rates_is_resampled_in_its_place() {
                 likeness(&right[second + 1_000..2 * second - 1_000], &tone(rate, second)[1_000..second - 1_000]);
             assert!(alike > 30.0, "{law:?} {rate}: {alike} dB");
         }
+    }
+}
+
+/// Of a tone's samples: the most by which one lies beside what those around it say.
+fn roughness(samples: &[i16]) -> f64 {
+    let beside = samples.windows(5).map(|all| {
+        let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|at| f64::from(all[at]));
+        (a - 4.0 * b + 6.0 * c - 4.0 * d + e).abs()
+    });
+    beside.fold(0.0, f64::max)
+}
+
+#[test]
+fn a_clock_that_differs_is_held_without_a_click() {
+    let l16 = |samples: &[i16]| samples.iter().flat_map(|sample| sample.to_be_bytes()).collect::<Vec<u8>>();
+    let g711 = |samples: &[i16]| samples.iter().map(|sample| Law::Mu.encode(*sample)).collect::<Vec<u8>>();
+    for (from, to) in [(8_000, 48_000), (48_000, 48_000), (8_000, 16_000)] {
+        let (payload_type, frame) = if from == 8_000 { (0, 160) } else { (96, 960) };
+        let speech = tone(from, from as usize * 12);
+        let rough = [0, -300i64, 300].map(|millionths| {
+            let frames: Vec<_> = (0..)
+                .zip(speech.chunks(frame))
+                .map(|(number, samples)| {
+                    let payload = if from == 8_000 { g711(samples) } else { l16(samples) };
+                    let rtp = Rtp { payload_type, timestamp: number * frame as u32, ..rtp(number) };
+                    let nominal = i64::from(number) * 20 * MILLI as i64;
+                    let at = (SECOND as i64 + nominal + nominal / 1_000_000 * millionths).cast_unsigned();
+                    (0, at, packet(rtp, &payload))
+                })
+                .collect();
+            let [left, _] = mixed(Encoding::Pcm { rate: to }, &frames, 14 * SECOND);
+            let heard = &left[to as usize * 2..to as usize * 12];
+            assert!(loudness(heard) / loudness(&tone(to, to as usize)) > 0.99);
+            roughness(heard)
+        });
+        // What the codec itself makes of the tone.
+        let usual = rough[0];
+        assert!(rough.iter().all(|rough| *rough < 1.5 * usual + 20.0), "{from} to {to}: {rough:?}");
     }
 }
 
@@ -629,7 +710,7 @@ fn one_law_is_kept_as_it_is_and_two_are_not() {
 
 #[test]
 fn hours_of_silence_cost_nothing() {
-    let mut timeline = Timeline::new(8_000, Instant::from_nanos(BEGAN));
+    let mut timeline = Timeline::new(8_000, nothing());
     let mut mixdown = Mixdown::new(Encoding::G711(Law::Mu));
     for (number, second) in [0, 8 * 3_600].into_iter().enumerate() {
         let packet = packet(Rtp { ssrc: number as u32, ..rtp(0) }, &numbered(0));

@@ -1,6 +1,6 @@
 //! Where every packet of a call lies: positions in samples since the recording began, one line for each party.
 //!
-//! A packet lies where its RTP timestamp says, held to the clock of arrivals ([`stream`](super::stream)). Packets wait some
+//! A packet lies where its RTP timestamp says, on the course of its run ([`course`](super::course)). Packets wait some
 //! seconds for those before them; then they are given to the [`Sink`] in the order of their places. What is not given is
 //! silence. Where two streams of a party speak at once the one that has the place keeps it.
 
@@ -11,28 +11,30 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::time::Instant;
+use crate::machine::recording::arrivals::Courses;
+use crate::machine::recording::arrivals::LENGTH_MAX;
+use crate::machine::recording::arrivals::parse;
 use crate::machine::recording::codec::Codec;
 use crate::machine::recording::codec::Formats;
 use crate::machine::recording::codec::Kind;
 use crate::machine::recording::ledger::Ledger;
 use crate::machine::recording::sequence::Order;
 use crate::machine::recording::stream::Arrival;
-use crate::machine::recording::stream::Stream;
-use crate::wire::rtp::Header;
+use crate::machine::recording::stream::StreamKey;
+use crate::machine::recording::stream::Streams;
 use crate::wire::tape::Frame;
 use crate::wire::tape::Mark;
 
-/// How long a packet waits for those that lie before it.
+/// How long a packet waits for those that lie before it, where none is later; and at most.
 const HOLD: Duration = Duration::from_secs(2);
-/// Of silence: how far behind arrival nothing comes any more. More than [`HOLD`] and the latest packet that keeps its place.
-const SETTLED: Duration = Duration::from_secs(6);
+const HOLD_MAX: Duration = Duration::from_secs(20);
 const SETTLE_EVERY: Duration = Duration::from_millis(500);
-/// Streams that are known at a time; another takes the place of the one that was not heard for longest.
-const STREAMS_MAX: usize = 32;
 /// Packets of a party that wait.
 const WAITING_MAX: usize = 2_048;
-/// Nothing lies further back; who sends such arrival times is not an engine of ours.
-const LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Of a second: less is no correction that anybody hears, 5 ms.
+const HEARD: i64 = 200;
+/// Corrections that are told; of more the number is.
+const CORRECTIONS_MAX: usize = 256;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -57,9 +59,6 @@ impl Party {
         }
     }
 }
-
-/// A stream: leg, m-line, SSRC.
-pub(super) type StreamKey = (u8, u8, u32);
 
 /// Audio with its place. Places of a party never go back and never overlap.
 #[derive(Clone, Copy, Debug)]
@@ -95,41 +94,89 @@ struct Line {
     waiting: BTreeMap<(i64, u64), Waiting>,
     /// End of what was given to the sink.
     cursor: i64,
-    /// End of what is there or waits.
+    /// End of the audio that is there or waits.
     head: i64,
+}
+
+/// Where audio of one source was put elsewhere than its timestamps say by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Correction {
+    pub leg: u8,
+    /// Since the recording began.
+    pub at_ms: u64,
+    /// Of silence, or of audio that lies where other audio is.
+    pub ms: u64,
+    pub kind: CorrectionKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CorrectionKind {
+    Gap,
+    Overlap,
+}
+
+impl CorrectionKind {
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Gap => "gap",
+            Self::Overlap => "overlap",
+        }
+    }
 }
 
 #[derive(Debug)]
 pub struct Timeline {
     rate: u32,
+    courses: Courses,
     began: Instant,
+    hold: Duration,
     formats: Formats,
-    streams: BTreeMap<StreamKey, Stream>,
+    streams: Streams,
     lines: [Line; 2],
     ledger: Ledger,
     order: u64,
     settled_at: Instant,
     paused_at: Option<i64>,
     pauses: Vec<(u64, u64)>,
+    corrections: Vec<Correction>,
+    corrections_more: u64,
     spare: Vec<Vec<u8>>,
 }
 
 impl Timeline {
-    /// `rate`: samples a second of the positions; that of the best audio of the call.
-    pub fn new(rate: u32, began: Instant) -> Self {
+    /// `rate`: samples a second of the positions; that of the best audio of the call. What follows is what `courses` were
+    /// made of.
+    pub fn new(rate: u32, courses: Courses) -> Self {
+        let late = Duration::from_nanos(courses.late().max(0).cast_unsigned());
+        let began = courses.began() - Duration::from_nanos(courses.lead().cast_unsigned());
         Self {
             rate,
+            courses,
             began,
+            hold: (late + late / 8).clamp(HOLD, HOLD_MAX),
             formats: Formats::default(),
-            streams: BTreeMap::new(),
+            streams: Streams::default(),
             lines: Default::default(),
             ledger: Ledger::default(),
             order: 0,
             settled_at: began,
             paused_at: None,
             pauses: Vec::new(),
+            corrections: Vec::new(),
+            corrections_more: 0,
             spare: Vec::new(),
         }
+    }
+
+    /// Where its first sample lies.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Where it is audible that something lies elsewhere than its timestamps say, and how many more there were.
+    pub fn corrections(&self) -> (&[Correction], u64) {
+        (&self.corrections, self.corrections_more)
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -162,99 +209,85 @@ impl Timeline {
 
     pub fn on_frame(&mut self, frame: &Frame<'_>, sink: &mut impl Sink) {
         self.settle(frame.at, sink);
-        let header = Header::parse(frame.packet);
-        let parsed = header.and_then(|header| header.payload(frame.packet).map(|range| (header, range)));
-        let is_too_far = frame.at.since(self.began) > LENGTH_MAX;
-        let Some((header, range)) = parsed.ok().filter(|_| !is_too_far) else {
+        let Some((header, payload)) = parse(frame, self.courses.began()) else {
             self.ledger.line(frame.leg).malformed += 1;
             return;
         };
-        let payload = frame.packet.get(range).unwrap_or_default();
         let key = (frame.leg, frame.stream, header.ssrc);
-        let order = self.order_of(key, header.sequence, frame.at);
+        let ledger = &mut self.ledger;
+        let on_gone = |leg, lost| ledger.line(leg).lost += lost;
+        let (order, stream, runs) = self.streams.hear(key, &header, payload, frame.at, on_gone);
+        let line = self.ledger.line(frame.leg);
         let codec = match self.formats.kind(frame.leg, frame.stream, header.payload_type) {
             Kind::Audio(codec) => codec,
             Kind::Undecodable(_) if !payload.is_empty() => {
-                self.ledger.line(frame.leg).undecodable += 1;
+                line.undecodable += 1;
                 return;
             }
             Kind::Undecodable(_) | Kind::Other => {
-                self.ledger.line(frame.leg).other += 1;
+                line.other += 1;
                 return;
             }
         };
-        let samples = codec.samples(payload) as u64 * u64::from(self.rate) / u64::from(codec.rate());
+        let samples = codec.samples(payload);
         if samples == 0 {
-            self.ledger.line(frame.leg).other += 1;
+            line.other += 1;
             return;
         }
-        let line = self.ledger.line(frame.leg);
         line.received += 1;
         if order == Order::Duplicate {
             line.duplicated += 1;
             return;
         }
-        let party = Party::of_leg(frame.leg) as usize;
-        let arrival = Arrival {
-            codec,
-            timestamp: header.timestamp,
-            is_newest: order != Order::Older,
-            at: frame.at,
-            position: self.place_of(frame.at),
-            samples: samples.cast_signed(),
-            head: self.lines[party].head,
-            rate: self.rate,
+        let arrival = Arrival::new(codec, header.timestamp, samples, frame.at, self.courses.began());
+        let step = stream.follow(order, &arrival, runs);
+        let samples = (samples as u64 * u64::from(self.rate) / u64::from(codec.rate())).cast_signed();
+        let lead = self.courses.lead();
+        let (place, piece) = match self.courses.get(step.run) {
+            Some(course) => course.place(step.timestamp, self.rate, lead),
+            None => (samples_of(arrival.came + lead, self.rate), 0),
         };
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        let answer = stream.place(&arrival);
-        if let Some((from, by)) = answer.shift {
-            self.lines[party].shift(key, from, by);
-        }
-        self.keep(party, key, &arrival, answer.position, payload, sink);
+        let head = self.lines[Party::of_leg(key.0) as usize].head;
+        let (place, gap) = stream.seam.place((place, samples), (step.run, piece), step.is_newest, head, self.rate);
+        self.correct(key.0, head.min(place), gap);
+        let payload = self.kept(payload);
+        self.keep(Waiting { stream: key, codec, payload, samples, came: frame.at }, place, sink);
     }
 
-    fn order_of(&mut self, key: StreamKey, number: u16, at: Instant) -> Order {
-        if let Some(stream) = self.streams.get_mut(&key) {
-            stream.heard = at;
-            let order = stream.sequence.handle(number);
-            if order == Order::Restart {
-                self.ledger.line(key.0).lost += stream.sequence.lost();
-                stream.restart(number);
-            }
-            return order;
-        }
-        if self.streams.len() >= STREAMS_MAX {
-            let oldest = self.streams.iter().min_by_key(|(_, stream)| stream.heard).map(|(key, _)| *key);
-            if let Some(stream) = oldest.and_then(|oldest| self.streams.remove(&oldest)) {
-                self.ledger.line(oldest.map_or(0, |(leg, ..)| leg)).lost += stream.sequence.lost();
-            }
-        }
-        self.streams.insert(key, Stream::new(number, at));
-        Order::Newest
-    }
-
-    fn keep(
-        &mut self,
-        party: usize,
-        stream: StreamKey,
-        arrival: &Arrival,
-        place: i64,
-        payload: &[u8],
-        sink: &mut impl Sink,
-    ) {
-        let line = &mut self.lines[party];
-        if place + arrival.samples <= line.cursor {
-            self.ledger.line(stream.0).discarded += 1;
-            return;
-        }
+    fn kept(&mut self, payload: &[u8]) -> Vec<u8> {
         let mut kept = self.spare.pop().unwrap_or_default();
         kept.clear();
         kept.extend_from_slice(payload);
+        kept
+    }
+
+    /// `by`: samples of silence, or of overlap if it is negative; what nobody hears is not told.
+    fn correct(&mut self, leg: u8, at: i64, by: i64) {
+        let rate = i64::from(self.rate);
+        if by.abs() <= rate / HEARD {
+            return;
+        }
+        if self.corrections.len() >= CORRECTIONS_MAX {
+            self.corrections_more += 1;
+            return;
+        }
+        let millis = |samples: i64| (samples.max(0) * 1_000 / rate).cast_unsigned();
+        let kind = if by < 0 { CorrectionKind::Overlap } else { CorrectionKind::Gap };
+        self.corrections.push(Correction { leg, at_ms: millis(at), ms: millis(by.abs()), kind });
+    }
+
+    fn keep(&mut self, waiting: Waiting, place: i64, sink: &mut impl Sink) {
+        let party = Party::of_leg(waiting.stream.0) as usize;
+        let line = &mut self.lines[party];
+        let end = place + waiting.samples;
+        if end <= line.cursor {
+            self.ledger.line(waiting.stream.0).discarded += 1;
+            self.correct(waiting.stream.0, place, -waiting.samples);
+            return;
+        }
         self.order += 1;
-        let waiting =
-            Waiting { stream, codec: arrival.codec, payload: kept, samples: arrival.samples, came: arrival.at };
         line.waiting.insert((place, self.order), waiting);
-        line.head = line.head.max(place + arrival.samples);
+        line.head = line.head.max(end);
         while self.lines[party].waiting.len() > WAITING_MAX {
             self.give_first(party, sink);
         }
@@ -264,7 +297,7 @@ impl Timeline {
     fn settle(&mut self, now: Instant, sink: &mut impl Sink) {
         for party in Party::ALL {
             while let Some((_, first)) = self.lines[party as usize].waiting.first_key_value()
-                && now.since(first.came) >= HOLD
+                && now.since(first.came) >= self.hold
             {
                 self.give_first(party as usize, sink);
             }
@@ -273,14 +306,15 @@ impl Timeline {
             return;
         }
         self.settled_at = now;
-        let place = self.place_of(now - SETTLED);
+        // Behind it nothing comes any more: more than a packet waits, and the latest that keeps its place.
+        let settled = self.hold * 3;
+        let place = self.place_of(now - settled);
         for party in Party::ALL {
             let line = &mut self.lines[party as usize];
             let first = line.waiting.first_key_value().map_or(i64::MAX, |((place, _), _)| *place);
             let place = place.min(first);
-            if now.since(self.began) > SETTLED && place > line.cursor {
+            if now.since(self.began) > settled && place > line.cursor {
                 line.cursor = place;
-                line.head = line.head.max(place);
                 sink.settled(party, place.cast_unsigned());
             }
         }
@@ -291,16 +325,18 @@ impl Timeline {
         let Some(((place, _), waiting)) = line.waiting.pop_first() else { return };
         let Waiting { stream, codec, payload, samples, .. } = waiting;
         let counts = self.ledger.line(stream.0);
-        if place + samples <= line.cursor {
+        let covered = (line.cursor - place).clamp(0, samples);
+        if covered == samples {
             counts.discarded += 1;
         } else {
-            let at = place.max(line.cursor);
+            let at = place + covered;
             counts.written += 1;
-            let skip = usize::try_from(at - place).unwrap_or(0);
+            let skip = covered as usize;
             line.cursor = place + samples;
             let placed = Placed { stream, codec, payload: &payload, at: at.cast_unsigned(), skip };
             sink.audio(Party::ALL[party], placed);
         }
+        self.correct(stream.0, place, -covered);
         if self.spare.len() < WAITING_MAX {
             self.spare.push(payload);
         }
@@ -330,31 +366,16 @@ impl Timeline {
     }
 
     fn end_streams(&mut self) {
-        for ((leg, ..), stream) in std::mem::take(&mut self.streams) {
-            self.ledger.line(leg).lost += stream.sequence.lost();
-        }
+        let ledger = &mut self.ledger;
+        self.streams.end(|leg, lost| ledger.line(leg).lost += lost);
     }
 
     fn place_of(&self, at: Instant) -> i64 {
-        let nanos = at.since(self.began).as_nanos();
-        i64::try_from(nanos * u128::from(self.rate) / 1_000_000_000).unwrap_or(i64::MAX / 4)
+        let nanos = i64::try_from(at.since(self.began).as_nanos()).unwrap_or(i64::MAX);
+        samples_of(nanos, self.rate)
     }
 }
 
-impl Line {
-    /// Puts what one stream has from `from` on `by` samples further back.
-    fn shift(&mut self, stream: StreamKey, from: i64, by: i64) {
-        let late: Vec<_> = self
-            .waiting
-            .range((from, 0)..)
-            .filter(|(_, waiting)| waiting.stream == stream)
-            .map(|(place, _)| *place)
-            .collect();
-        let moved: Vec<_> =
-            late.iter().filter_map(|place| self.waiting.remove(place).map(|waiting| (*place, waiting))).collect();
-        for ((place, order), waiting) in moved {
-            self.head = self.head.max(place + by + waiting.samples);
-            self.waiting.insert((place + by, order), waiting);
-        }
-    }
+fn samples_of(nanos: i64, rate: u32) -> i64 {
+    (i128::from(nanos) * i128::from(rate) / 1_000_000_000) as i64
 }

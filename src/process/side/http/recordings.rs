@@ -18,6 +18,7 @@ use sqlx::sqlite::SqliteRow;
 use utoipa::ToSchema;
 
 use crate::base::id::CallId;
+use crate::machine::recording::Correction;
 use crate::machine::recording::Party;
 use crate::machine::recording::segments::Segment;
 use crate::process::side::audit;
@@ -96,6 +97,11 @@ pub(super) struct RecordingItem {
     segments: Vec<SegmentItem>,
     /// Segments that had no room in the list.
     segments_more: u64,
+    /// Where audio of a source that is known lies elsewhere than its timestamps say, and it can be heard: silence was put in, or it
+    /// lies where other audio of the party is.
+    corrections: Vec<CorrectionItem>,
+    /// Corrections that had no room in the list.
+    corrections_more: u64,
     /// What was not recorded on request.
     pauses: Vec<Pause>,
     /// What the parties were told about it; empty if the tenant wants nothing of the kind.
@@ -129,6 +135,18 @@ pub(super) struct SegmentItem {
     packets: u64,
     /// Why it began: begin, ssrc, codec, restart (of the engine), resumed (after a pause), silence (hold, or none sent)
     cause: &'static str,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CorrectionItem {
+    leg: u8,
+    /// caller or callee
+    party: &'static str,
+    at_ms: u64,
+    /// Of the silence, or of what lies over other audio.
+    ms: u64,
+    /// gap or overlap
+    kind: &'static str,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -253,6 +271,8 @@ fn live_item(live: &LiveRecording, (sip_call_id, from, to): Parties) -> Recordin
         rate: None,
         segments: Vec::new(),
         segments_more: 0,
+        corrections: Vec::new(),
+        corrections_more: 0,
         pauses: Vec::new(),
         announced: Vec::new(),
         held: false,
@@ -459,11 +479,18 @@ fn item(row: &SqliteRow) -> Result<RecordingItem, Problem> {
         rate: Some(row.get("rate")).filter(|_| failure.is_none()),
         segments: detail.segments.into_iter().map(segment).collect(),
         segments_more: detail.segments_more,
+        corrections: detail.corrections.into_iter().map(correction).collect(),
+        corrections_more: detail.corrections_more,
         pauses: detail.pauses.into_iter().map(pause).collect(),
         announced: detail.announced.into_iter().map(announced).collect(),
         held: row.get("is_held"),
         failure,
     })
+}
+
+fn correction(correction: Correction) -> CorrectionItem {
+    let Correction { leg, at_ms, ms, kind } = correction;
+    CorrectionItem { leg, party: Party::of_leg(leg).text(), at_ms, ms, kind: kind.text() }
 }
 
 fn segment(segment: Segment) -> SegmentItem {

@@ -10,13 +10,14 @@ use sha2::Sha256;
 
 use crate::base::time::Instant;
 use crate::base::time::UnixTime;
-use crate::machine::recording::Codec;
+use crate::machine::recording::Arrivals;
+use crate::machine::recording::Correction;
+use crate::machine::recording::Courses;
 use crate::machine::recording::Encoding;
 use crate::machine::recording::Ledger;
 use crate::machine::recording::Mixdown;
 use crate::machine::recording::Timeline;
 use crate::machine::recording::Verdict;
-use crate::machine::recording::codec::Formats;
 use crate::machine::recording::segments::Segment;
 use crate::machine::recording::segments::Segments;
 use crate::machine::recording::view::Channels;
@@ -28,7 +29,6 @@ use crate::process::side::recording::work::Chunks;
 use crate::process::side::recording::work::Clocks;
 use crate::process::side::seal::KEY_BYTES;
 use crate::wire::g711::Law;
-use crate::wire::rtp::Header;
 use crate::wire::tape::Frame;
 use crate::wire::tape::Mark;
 use crate::wire::tape::Record;
@@ -77,6 +77,11 @@ pub(crate) struct Detail {
     /// Segments that had no room in the list.
     #[serde(default)]
     pub(crate) segments_more: u64,
+    /// Where audio lies elsewhere than its timestamps say, and that can be heard.
+    #[serde(default)]
+    pub(crate) corrections: Vec<Correction>,
+    #[serde(default)]
+    pub(crate) corrections_more: u64,
 }
 
 impl Detail {
@@ -89,6 +94,8 @@ impl Detail {
             is_ended: false,
             segments: Vec::new(),
             segments_more: 0,
+            corrections: Vec::new(),
+            corrections_more: 0,
         }
     }
 }
@@ -104,12 +111,11 @@ pub(crate) struct Announced {
 /// What the first reading finds.
 struct Survey {
     tenant: String,
-    began: Instant,
     ended: Instant,
     clocks: Clocks,
     /// Where what is written next begins, which is not of this recording.
     upto: u64,
-    found: Vec<Codec>,
+    courses: Courses,
     expected: Option<Vec<Frames>>,
     announced: Vec<Announced>,
 }
@@ -118,9 +124,9 @@ struct Survey {
 /// same however often it is done.
 pub(crate) fn finish(store: &Chunks, file: &File, id: &str, key: &[u8; KEY_BYTES]) -> io::Result<Finished> {
     let survey = survey(store)?;
-    let encoding = Encoding::of(survey.found.iter().copied());
-    let mut timeline = Timeline::new(encoding.rate(), survey.began);
-    let mut segments = Segments::new(survey.began);
+    let encoding = Encoding::of(survey.courses.codecs().iter().copied());
+    let mut timeline = Timeline::new(encoding.rate(), survey.courses);
+    let mut segments = Segments::new(timeline.began());
     let mut making = Making {
         mixdown: Mixdown::new(encoding),
         writer: audio::Writer::new(file.try_clone()?, id, key),
@@ -150,12 +156,14 @@ pub(crate) fn finish(store: &Chunks, file: &File, id: &str, key: &[u8; KEY_BYTES
     let peaks = making.finish()?;
     let millis = |place: u64| place * 1_000 / u64::from(encoding.rate());
     let pauses = timeline.pauses().iter().map(|(since, until)| (millis(*since), millis(*until))).collect();
+    let (corrections, corrections_more) = timeline.corrections();
+    let corrections = corrections.to_vec();
     let ledger = timeline.ledger().clone();
     let (segments, segments_more) = segments.finish();
     let bytes = samples * encoding.sample_bytes() as u64 * 2;
     Ok(Finished {
         tenant: survey.tenant,
-        started_at: survey.clocks.unix(survey.began),
+        started_at: survey.clocks.unix(timeline.began()),
         encoding,
         samples,
         verdict: ledger.verdict(survey.expected.as_deref()),
@@ -168,6 +176,8 @@ pub(crate) fn finish(store: &Chunks, file: &File, id: &str, key: &[u8; KEY_BYTES
             is_ended: survey.expected.is_some(),
             segments,
             segments_more,
+            corrections,
+            corrections_more,
         },
     })
 }
@@ -202,59 +212,34 @@ impl Making {
 }
 
 fn survey(store: &Chunks) -> io::Result<Survey> {
-    let mut formats = Formats::default();
-    let mut began = None;
-    let mut survey = Survey {
-        tenant: String::new(),
-        began: Instant::ZERO,
-        ended: Instant::ZERO,
-        clocks: Clocks::default(),
-        upto: 0,
-        found: Vec::new(),
-        expected: None,
-        announced: Vec::new(),
-    };
+    let mut tenant = String::new();
+    let (mut arrivals, mut clocks, mut ended) = (None, Clocks::default(), Instant::ZERO);
+    let (mut expected, mut announced) = (None, Vec::new());
     let upto = each(store, u64::MAX, |record, chunk| {
-        let at = match record {
-            Record::Frame(frame) => {
-                survey.note(&formats, &frame);
-                frame.at
-            }
-            Record::Mark { at, mark, .. } => {
+        let (Record::Frame(Frame { at, .. }) | Record::Mark { at, .. }) = record else { return true };
+        ended = ended.max(at);
+        let arrivals = arrivals.get_or_insert_with(|| {
+            clocks = chunk.clocks;
+            Arrivals::new(at)
+        });
+        match record {
+            Record::Frame(frame) => arrivals.on_frame(&frame),
+            Record::Mark { mark, .. } => {
+                arrivals.on_mark(&mark);
                 match mark {
-                    Mark::Begin { tenant } => survey.tenant = tenant,
-                    Mark::Formats { leg, stream, formats: new } => formats.set(leg, stream, &new),
-                    Mark::Ended { frames } => survey.expected = Some(frames),
-                    Mark::Announced { leg, announce, played } => {
-                        survey.announced.push(Announced { leg, announce, played });
-                    }
-                    Mark::Paused | Mark::Resumed | Mark::Untaped { .. } => {}
+                    Mark::Begin { tenant: own } => tenant = own,
+                    Mark::Ended { frames } => expected = Some(frames),
+                    Mark::Announced { leg, announce, played } => announced.push(Announced { leg, announce, played }),
+                    Mark::Formats { .. } | Mark::Paused | Mark::Resumed | Mark::Untaped { .. } => {}
                 }
-                at
             }
-            Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => return true,
-        };
-        if began.is_none() {
-            began = Some(at);
-            (survey.began, survey.clocks) = (at, chunk.clocks);
+            Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => {}
         }
-        survey.ended = survey.ended.max(at);
         true
     })?;
-    survey.announced.sort_by_key(|announced| announced.leg);
-    survey.upto = upto;
-    Ok(survey)
-}
-
-impl Survey {
-    fn note(&mut self, formats: &Formats, frame: &Frame<'_>) {
-        let Ok(header) = Header::parse(frame.packet) else { return };
-        let Some(codec) = formats.codec(frame.leg, frame.stream, header.payload_type) else { return };
-        let has_audio = header.payload(frame.packet).is_ok_and(|range| !range.is_empty());
-        if has_audio && !self.found.contains(&codec) {
-            self.found.push(codec);
-        }
-    }
+    announced.sort_by_key(|announced| announced.leg);
+    let courses = arrivals.unwrap_or_else(|| Arrivals::new(Instant::ZERO)).finish();
+    Ok(Survey { tenant, ended, clocks, upto, courses, expected, announced })
 }
 
 /// Every record before `upto`, in order, until one is refused; says where the next would be.
