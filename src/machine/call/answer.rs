@@ -5,7 +5,7 @@
 
 use crate::machine::call::Call;
 use crate::machine::call::State;
-use crate::machine::call::body::Content;
+use crate::machine::call::body::description;
 use crate::machine::call::bond::Agreement;
 use crate::machine::call::bond::Answer;
 use crate::machine::call::bond::Heard;
@@ -110,7 +110,7 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Option<Option<Text>> {
-        let sdp = Content::of(message).sdp();
+        let sdp = description(message);
         let bond = self.bonds.get(index)?;
         match (bond.agreement, sdp) {
             (Agreement::Offered | Agreement::Previewed, Some(sdp)) => self.take_answer(index, sdp, cx, out).map(Some),
@@ -234,7 +234,7 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) {
-        let sdp = Content::of(message).sdp();
+        let sdp = description(message);
         let text = match (sdp, side, self.bonds[index].agreement) {
             (Some(sdp), Side::Caller, Agreement::LateOffered) => self.take_late_answer(index, sdp, cx, out),
             (Some(sdp), ..) => self.take_reinvite_answer(index, side, sdp, cx, out),

@@ -28,8 +28,8 @@ pub(super) struct Bond {
     pub reliable: Reliable,
     /// The callee's.
     pub heard: Heard,
-    /// The caller has heard a provisional response of it.
-    pub is_told: bool,
+    /// The provisional response of it that the caller has heard last; 0: none.
+    pub told: u16,
     /// The relay goes by what these two said.
     pub is_joined: bool,
 }

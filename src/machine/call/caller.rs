@@ -1,6 +1,7 @@
 //! The caller's first INVITE: what is kept of it, and our responses to it.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -8,15 +9,19 @@ use serde::Serialize;
 use crate::base::time::Instant;
 use crate::machine::call::body::Content;
 use crate::machine::call::head::Head;
+use crate::machine::call::head::understood;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::Invite;
 use crate::machine::call::media;
 use crate::machine::call::media::Ports;
 use crate::machine::call::reliable::Rel100;
 use crate::machine::call::session_timer::Wish;
+use crate::machine::call::terms::ALLOW;
 use crate::machine::call::terms::BONDS_MAX;
 use crate::machine::call::terms::MIN_SE;
+use crate::machine::call::terms::PROGRESS_PAUSE;
 use crate::machine::call::terms::SDP;
+use crate::machine::dialog;
 use crate::machine::dialog::Dialog;
 use crate::machine::dialog::Text;
 use crate::machine::dialog::hops_after;
@@ -42,6 +47,9 @@ pub(super) struct Caller {
     pub merge_key: u64,
     pub cseq: u32,
     pub transaction: InviteServer,
+    /// When the invitation expires by its own word, and when the caller is to hear again that it is worked on.
+    pub expires_at: Instant,
+    pub progress_due: Instant,
     head: Head,
     /// Our tag in responses outside of any callee's early dialog, and in the first of these.
     pub tag: Text,
@@ -119,6 +127,8 @@ impl Caller {
             merge_key: merge_key(&cx.settings.secrets.hash, message),
             cseq: message.cseq().map_or(0, |cseq| cseq.number),
             transaction: InviteServer::new(*flow),
+            expires_at: expiry_of(message, cx.instant()),
+            progress_due: cx.instant() + PROGRESS_PAUSE,
             head: Head::of(message, *flow),
             dialog: Box::new(Dialog::of_server(message, &tag, *flow)),
             tag: tag.as_bytes().into(),
@@ -143,10 +153,18 @@ impl Caller {
         self.head.response(bytes, status, tag)
     }
 
-    pub(super) fn trying(&mut self, now: Instant, out: &mut Outbox) {
+    pub(super) fn trying(&mut self, invite: &Message<'_>, now: Instant, out: &mut Outbox) {
+        self.transaction.respond(100, self.head.trying(invite), now, out);
+    }
+
+    /// Something other than a 100, where no phone has said anything: in the dialog that the first one will have.
+    pub(super) fn progress(&mut self, cx: &Context<'_>, out: &mut Outbox) {
         let mut bytes = Vec::with_capacity(512);
-        self.head.response(&mut bytes, 100, b"").finish();
-        self.transaction.respond(100, bytes, now, out);
+        let mut writer = self.head.response(&mut bytes, 183, &self.tag);
+        dialog::contact(&mut writer, &self.tag, self.transaction.flow(), cx.settings);
+        writer.header(HeaderId::Allow, ALLOW);
+        writer.finish();
+        self.transaction.respond(183, bytes, cx.now.instant, out);
     }
 
     /// RFC 6228 §6: the early dialog of `tag` is over, others go on. Where provisional responses must be reliable it is not
@@ -188,9 +206,7 @@ impl Caller {
             Refusal::Interval => {
                 writer.uint_header(HeaderId::MinSe, MIN_SE);
             }
-            Refusal::MediaType => {
-                writer.header(HeaderId::Accept, SDP);
-            }
+            Refusal::MediaType => understood(&mut writer),
             Refusal::Contact => {
                 writer.header(HeaderId::Warning, "399 tipring \"Contact must have a SIP or SIPS URI\"");
             }
@@ -220,6 +236,12 @@ impl Refusal {
             Self::Contact => 400,
         }
     }
+}
+
+/// RFC 3261 §13.3.1: "If the request is an INVITE that contains an Expires header field, the UAS core sets a timer for the number of
+/// seconds indicated in the header field value."
+pub(super) fn expiry_of(invite: &Message<'_>, now: Instant) -> Instant {
+    invite.uint(HeaderId::Expires).map_or(Instant::NEVER, |secs| now + Duration::from_secs(secs.into()))
 }
 
 /// A phone that has not registered over the flow of its INVITE is known by its Contact.

@@ -55,16 +55,26 @@ impl Call {
         let served = self.bonds.iter().enumerate().find_map(|(index, bond)| Some((index, serves(bond, invite)?)));
         let Some((index, side)) = served else { return request.answer(481, |_| {}, out) };
         request.answer(200, |_| {}, out);
+        let leg = self.bonds[index].party(side).leg;
+        self.step(cx, leg, What::Request(Method::Cancel));
+        self.withdraw_carried(index, side, &reason_of(message), cx, out);
+    }
+
+    /// Cancels on the other side what carries the re-INVITE of `side` there.
+    pub(super) fn withdraw_carried(
+        &mut self,
+        index: usize,
+        side: Side,
+        reason: &[u8],
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) {
         let bond = &mut self.bonds[index];
-        let leg = bond.party(side).leg;
         let asked = matches!(bond.negotiation, Negotiation::Invite { from, .. } if from == side);
         let other = bond.party_mut(side.other());
         let to = other.leg;
         if asked {
-            other.withdraw(&reason_of(message), cx, out);
-        }
-        self.step(cx, leg, What::Request(Method::Cancel));
-        if asked {
+            other.withdraw(reason, cx, out);
             let sent = matches!(self.withdrawal(index, side.other()), Some(Withdrawal::Sent { .. }));
             self.step(cx, to, if sent { What::Cancelled } else { What::CancelWaits });
         }

@@ -104,7 +104,7 @@ impl Call {
             census.party(&bond.callee);
             census.party(&bond.caller);
             // What the caller was not told of is no dialog of it.
-            census.dialogs -= u32::from(bond.caller.presence == Presence::Early && !bond.is_told);
+            census.dialogs -= u32::from(bond.caller.presence == Presence::Early && bond.told == 0);
             census.trying += u32::from(matches!(bond.negotiation, Negotiation::Request { .. }));
         }
         self.strays.iter().for_each(|stray| census.party(stray));

@@ -2,7 +2,7 @@
 
 use crate::machine::call::Call;
 use crate::machine::call::State;
-use crate::machine::call::body::Content;
+use crate::machine::call::body::description;
 use crate::machine::call::bond::Agreement;
 use crate::machine::call::bond::Answer;
 use crate::machine::call::bond::Bond;
@@ -21,10 +21,12 @@ use crate::machine::call::party::Side;
 use crate::machine::call::party::end;
 use crate::machine::call::reliable::Admission;
 use crate::machine::call::reliable::Provisional;
+use crate::machine::call::reliable::Rel100;
 use crate::machine::call::reliable::Reliable;
 use crate::machine::call::respond::status_of;
 use crate::machine::call::terms::ALLOW;
 use crate::machine::call::terms::BONDS_MAX;
+use crate::machine::call::terms::PROGRESS_PAUSE;
 use crate::machine::call::trace::What;
 use crate::machine::dialog;
 use crate::machine::dialog::Dialog;
@@ -108,7 +110,7 @@ impl Call {
             answer: Answer::NotYet,
             reliable: Reliable::new(cx.random.next_u32() >> 8),
             heard: Heard::Nothing,
-            is_told: false,
+            told: 0,
             is_joined: false,
         }
     }
@@ -122,7 +124,7 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Option<Text> {
-        let sdp = Content::of(message).sdp()?;
+        let sdp = description(message)?;
         let passes_reliably = self.caller.rel100.is_known();
         match self.bonds.get(index)?.agreement {
             Agreement::Offered | Agreement::Previewed => {
@@ -302,6 +304,26 @@ impl Call {
         self.facts.show(CallState::Ringing, out);
     }
 
+    /// While it rings the caller hears so each minute, in the way that it knows: reliably as a response of its own, else as the last
+    /// one again.
+    pub(super) fn keep_ringing(&mut self, cx: &mut Context<'_>, out: &mut Outbox) {
+        self.caller.progress_due = cx.instant() + PROGRESS_PAUSE;
+        let told = self.bonds.iter().rposition(|bond| bond.told > 0);
+        match (told, self.caller.rel100) {
+            (Some(index), Rel100::Supported | Rel100::Required) => {
+                let status = self.bonds[index].told;
+                self.send_provisional(index, &Provisional { status, sdp: None }, cx, out);
+            }
+            (Some(_), Rel100::Unknown) => {
+                let flow = self.caller.transaction.flow();
+                self.caller.transaction.handle_retransmission(flow, out);
+            }
+            // Not reliably: there is no dialog with a phone to acknowledge it in.
+            (None, Rel100::Unknown | Rel100::Supported) => self.caller.progress(cx, out),
+            (None, Rel100::Required) => {}
+        }
+    }
+
     /// Sends a provisional response in the early dialog of a bond, now or when the one before is acknowledged.
     pub(super) fn send_provisional(
         &mut self,
@@ -340,7 +362,8 @@ impl Call {
             let repeat = Repeat::waiting(bytes, Pace::Doubling, cx.now.instant);
             bond.reliable.sent(rseq, sdp.is_some(), repeat);
         }
-        bond.is_told = true;
+        bond.told = *status;
+        caller.progress_due = cx.now.instant + PROGRESS_PAUSE;
         let reliable = rseq.is_some();
         let leg = bond.branch;
         self.step(cx, leg, What::ProvisionalPassed { status: *status, reliable });

@@ -19,6 +19,9 @@ use crate::wire::sip::Writer;
 use crate::wire::sip::write;
 
 /// Via, From, To, Call-ID and CSeq (RFC 3261 §8.2.6.2), and Record-Route, which only a dialog's beginning needs.
+///
+/// Not Timestamp: it is for what is answered at once, so that its sender learns how long the way is and not how long somebody
+/// else has taken (§8.2.6.1 asks for it in a 100 alone).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
     /// Up to where a tag of To belongs.
@@ -33,11 +36,29 @@ impl Head {
         let mut lines = Vec::with_capacity(512);
         let mut writer = write::response(&mut lines, request, Status::TRYING, "", None, flow.peer);
         writer.copy(request, HeaderId::RecordRoute);
+        if let Some(at) = find(&lines, b"\r\nTimestamp: ") {
+            let end = find(&lines[at + 2..], b"\r\n").map_or(lines.len(), |end| at + 2 + end);
+            lines.drain(at..end);
+        }
         let start = find(&lines, b"\r\n").map_or(0, |at| at + 2);
         let to = find(&lines, b"\r\nTo: ").unwrap_or(start);
         let end = lines.get(to + 2..).and_then(|rest| find(rest, b"\r\n")).map_or(to, |at| to + 2 + at);
         let tagged = request.to().is_ok_and(|to| to.tag().is_some());
         Self { before: lines[start..end].into(), after: lines[end..].into(), tagged }
+    }
+
+    /// The 100 to `request`, of which this is the head.
+    ///
+    /// RFC 3261 §8.2.6.1: "When a 100 (Trying) response is generated, any Timestamp header field present in the request MUST be
+    /// copied into this 100 (Trying) response."
+    pub(super) fn trying(&self, request: &Message<'_>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(512);
+        let mut writer = self.response(&mut bytes, 100, b"");
+        if let Some(timestamp) = request.header(HeaderId::Timestamp) {
+            writer.header(HeaderId::Timestamp, timestamp);
+        }
+        writer.finish();
+        bytes
     }
 
     /// Begins a response; `tag` is ours, used if To has none yet.
@@ -55,6 +76,11 @@ impl Head {
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, wanted)
+}
+
+/// What a 415 says (RFC 3261 §8.2.3): the types and codings of bodies that we read.
+pub(super) fn understood(writer: &mut Writer<'_>) {
+    writer.header(HeaderId::Accept, SDP).header(HeaderId::AcceptEncoding, "identity");
 }
 
 /// What the final response to a request within a dialog says.
@@ -102,6 +128,8 @@ pub(super) struct ServerRequest {
     head: Head,
     /// Of ours, where the request had none.
     tag: Text,
+    /// Of the request; empty: none, or the answer waits for somebody else.
+    timestamp: Text,
 }
 
 impl ServerRequest {
@@ -111,13 +139,24 @@ impl ServerRequest {
 
     pub(super) fn tagged(request: &Message<'_>, key: Key, flow: Flow, tag: &[u8]) -> Self {
         let (method, hops) = (request.method(), hops_after(request));
-        Self { key, method, hops, flow, head: Head::of(request, flow), tag: tag.into() }
+        let timestamp = request.header(HeaderId::Timestamp).unwrap_or_default().into();
+        Self { key, method, hops, flow, head: Head::of(request, flow), tag: tag.into(), timestamp }
+    }
+
+    /// It is not answered at once.
+    pub(super) fn postponed(self) -> Self {
+        Self { timestamp: Text::default(), ..self }
     }
 
     /// RFC 3261 §14.2, RFC 3311 §5.2: with "a Retry-After header field with a randomly chosen value of between 0 and 10 seconds".
     pub(super) fn refuse(&self, status: u16, random: &mut Random, out: &mut Outbox) {
         let secs = random.below(11);
         self.answer_with(status, HeaderId::RetryAfter, &secs.to_string(), out);
+    }
+
+    /// 415: its body is of a type or coding that we do not understand.
+    pub(super) fn refuse_body(&self, out: &mut Outbox) {
+        self.answer(415, understood, out);
     }
 
     pub(super) fn answer(&self, status: u16, more: impl FnOnce(&mut Writer<'_>), out: &mut Outbox) {
@@ -136,6 +175,9 @@ impl ServerRequest {
     pub(super) fn conclude(&self, verdict: Verdict<'_>, more: impl FnOnce(&mut Writer<'_>), out: &mut Outbox) {
         let mut bytes = Vec::with_capacity(512);
         let mut writer = self.head.response(&mut bytes, verdict.status, &self.tag);
+        if !self.timestamp.is_empty() {
+            writer.header(HeaderId::Timestamp, &self.timestamp);
+        }
         more(&mut writer);
         verdict.end(writer);
         out.push(Output::Answer { key: self.key, flow: self.flow, bytes });

@@ -2,6 +2,7 @@
 
 use crate::machine::call::Call;
 use crate::machine::call::answer::by;
+use crate::machine::call::body::Content;
 use crate::machine::call::bond::Negotiation;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::input::Context;
@@ -26,6 +27,16 @@ use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 use crate::wire::sip::Writer;
 use crate::wire::sip::value::is_media_type;
+
+/// What an INFO says about itself and its body.
+const PASSING: [HeaderId; 6] = [
+    HeaderId::InfoPackage,
+    HeaderId::MimeVersion,
+    HeaderId::ContentDisposition,
+    HeaderId::ContentEncoding,
+    HeaderId::ContentLanguage,
+    HeaderId::ContentType,
+];
 
 impl Call {
     pub(super) fn on_request(&mut self, message: &Message<'_>, flow: Flow, cx: &mut Context<'_>, out: &mut Outbox) {
@@ -105,6 +116,7 @@ impl Call {
             Method::Update => self.on_update(index, side, request, message, cx, out),
             Method::Prack => self.on_prack(index, side, request, message, cx, out),
             Method::Info => self.on_info(index, side, request, message, cx, out),
+            Method::Options if Content::of(message) == Content::Unsupported => request.refuse_body(out),
             Method::Options => request.answer(200, capabilities, out),
             Method::Subscribe => request.answer_with(489, HeaderId::AllowEvents, "", out),
             _ => request.answer_with(405, HeaderId::Allow, ALLOW, out),
@@ -152,13 +164,13 @@ impl Call {
         }
         let body = message.body();
         let more = |mut writer: Writer<'_>| {
-            for id in [HeaderId::InfoPackage, HeaderId::ContentDisposition, HeaderId::ContentType] {
+            for id in PASSING {
                 writer.copy(message, id);
             }
             writer.end(body);
         };
         let hops = request.hops;
-        other.send(Method::Info, Purpose::Relay(request), hops, more, cx, out);
+        other.send(Method::Info, Purpose::Relay(request.postponed()), hops, more, cx, out);
         let is_digit = |kind| is_media_type(kind, "application/dtmf-relay") || is_media_type(kind, "application/dtmf");
         if message.header(HeaderId::ContentType).is_some_and(is_digit) {
             let leg = self.bonds[index].party(side).leg;

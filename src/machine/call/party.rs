@@ -86,6 +86,8 @@ pub(super) struct ServerInvite {
     pub cseq: u32,
     pub head: Head,
     pub transaction: InviteServer,
+    /// By its own word.
+    pub expires_at: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -370,7 +372,7 @@ impl Party {
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
-        let server = self.server.as_ref().map_or(Instant::NEVER, |server| server.transaction.next_deadline());
+        let server = self.server.as_ref().map_or(Instant::NEVER, ServerInvite::next_deadline);
         let client = self.client.as_ref().map_or(Instant::NEVER, ClientInvite::next_deadline);
         let unacked = self.unacked.as_ref().map_or(Instant::NEVER, |unacked| unacked.repeat.next_deadline());
         let requests = self.requests.iter().map(|request| request.transaction.next_deadline());
@@ -397,6 +399,13 @@ impl Acknowledgement {
             Self::Nothing => false,
             Self::Due { cseq } | Self::Sent { cseq, .. } => *cseq == number,
         }
+    }
+}
+
+impl ServerInvite {
+    fn next_deadline(&self) -> Instant {
+        let expiry = if self.transaction.is_proceeding() { self.expires_at } else { Instant::NEVER };
+        self.transaction.next_deadline().min(expiry)
     }
 }
 

@@ -9,7 +9,6 @@ use crate::machine::call::head::ServerRequest;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Acknowledgement;
 use crate::machine::call::party::Side;
-use crate::machine::call::terms::SDP;
 use crate::machine::outbox::Outbox;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
@@ -38,7 +37,7 @@ impl Call {
         let answers = had_sdp && bond.agreement == Agreement::LateOffered;
         match Content::of(message) {
             Content::Nothing => request.answer(200, |_| {}, out),
-            Content::Unsupported => request.answer_with(415, HeaderId::Accept, SDP, out),
+            Content::Unsupported => request.refuse_body(out),
             Content::Sdp(sdp) if answers => self.on_prack_answer(index, &request, sdp, cx, out),
             Content::Sdp(sdp) => self.on_offer_request(index, Side::Caller, request, sdp, cx, out),
         }

@@ -6,13 +6,16 @@
 use crate::machine::call::Call;
 use crate::machine::call::answer::by;
 use crate::machine::call::body::Content;
+use crate::machine::call::body::description;
 use crate::machine::call::bond::Agreement;
 use crate::machine::call::bond::Bond;
 use crate::machine::call::bond::Negotiation;
+use crate::machine::call::caller::expiry_of;
 use crate::machine::call::change::Change;
 use crate::machine::call::head::Head;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::head::Verdict;
+use crate::machine::call::head::understood;
 use crate::machine::call::input::Context;
 use crate::machine::call::media;
 use crate::machine::call::media::NoMedia;
@@ -31,7 +34,6 @@ use crate::machine::call::respond::for_dialog;
 use crate::machine::call::respond::status_of;
 use crate::machine::call::session_timer::Wish;
 use crate::machine::call::terms::MIN_SE;
-use crate::machine::call::terms::SDP;
 use crate::machine::call::trace::What;
 use crate::machine::dialog::MAX_FORWARDS;
 use crate::machine::dialog::Text;
@@ -75,12 +77,11 @@ impl Call {
         }
         let mut transaction = InviteServer::new(flow);
         let head = Head::of(message, flow);
-        let mut trying = Vec::with_capacity(512);
-        head.response(&mut trying, 100, b"").finish();
-        transaction.respond(100, trying, cx.instant(), out);
+        transaction.respond(100, head.trying(message), cx.instant(), out);
         let key = server_key(&cx.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         let cseq = message.cseq().map_or(0, |cseq| cseq.number);
-        party.server = Some(ServerInvite { key, cseq, head, transaction });
+        let expires_at = expiry_of(message, cx.instant());
+        party.server = Some(ServerInvite { key, cseq, head, transaction, expires_at });
         party.learn(message);
         let leg = party.leg;
         if let Some(status) = glare {
@@ -320,7 +321,7 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) {
-        let sdp = Content::of(message).sdp();
+        let sdp = description(message);
         let invite = message.method() == Method::Invite;
         let cseq = message.cseq().map_or(0, |cseq| cseq.number);
         let now = cx.instant();
@@ -420,7 +421,7 @@ impl Call {
         }
         let content = Content::of(message);
         if content == Content::Unsupported {
-            return request.answer_with(415, HeaderId::Accept, SDP, out);
+            return request.refuse_body(out);
         }
         if let (Content::Sdp(_), Some(status)) = (content, glare(&self.bonds[index], side, message)) {
             let leg = self.bonds[index].party(side).leg;
@@ -487,7 +488,7 @@ impl Call {
         self.permit(index, to, &offered, true, out);
         let bond = &mut self.bonds[index];
         let hops = request.hops;
-        bond.negotiation = Negotiation::Request { from: side, request, offered };
+        bond.negotiation = Negotiation::Request { from: side, request: request.postponed(), offered };
         let other = bond.party_mut(to);
         let method = if other.takes_update { Method::Update } else { Method::Invite };
         match method {
@@ -582,9 +583,7 @@ impl Party {
                 target_refresh(&mut writer, &self.dialog, cx);
                 self.timer.emit_response(&mut writer);
             }
-            415 => {
-                writer.header(HeaderId::Accept, SDP);
-            }
+            415 => understood(&mut writer),
             422 => {
                 writer.uint_header(HeaderId::MinSe, MIN_SE);
             }
@@ -608,7 +607,7 @@ impl Party {
         self.learn(message);
         self.timer.refreshed(message, cx.now.instant);
         // RFC 3261 §13.2.2.4: where the 2xx has an offer, "the UAC core MUST create an answer, and place it in the ACK".
-        let offer = Content::of(message).sdp().filter(|_| self.client.as_ref().is_some_and(|client| client.asks_offer));
+        let offer = description(message).filter(|_| self.client.as_ref().is_some_and(|client| client.asks_offer));
         let answer = offer.and_then(|offer| self.description.answer_late(offer));
         self.acknowledge(cseq, answer.as_deref(), cx, out);
         let sdp = self.description.sent().map(Text::from);

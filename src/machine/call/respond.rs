@@ -26,6 +26,7 @@ use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 use crate::wire::sip::Status;
+use crate::wire::sip::Writer;
 
 impl Call {
     pub(super) fn on_response(&mut self, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
@@ -121,7 +122,7 @@ impl Call {
         if failure >= 600 || !others_ring {
             return;
         }
-        let told = self.bonds.iter().filter(|bond| bond.branch == leg && bond.is_told);
+        let told = self.bonds.iter().filter(|bond| bond.branch == leg && bond.told > 0);
         let ended =
             told.filter(|bond| self.caller.end_early_dialog(bond.caller.dialog.local_tag(), failure, out)).count();
         for _ in 0..ended {
@@ -199,7 +200,7 @@ impl Call {
             Purpose::Relay(request) => {
                 let (status, reason) = (outcome.status(), outcome.reason());
                 let verdict = Verdict { status: for_dialog(status), body: outcome.body(), reason: &reason };
-                request.conclude(verdict, |_| {}, out);
+                request.conclude(verdict, |writer| pass_demands(outcome, writer), out);
                 if status == 481 {
                     self.dialog_lost(side, status, cx, out);
                 }
@@ -244,6 +245,14 @@ impl<'a> Outcome<'a> {
         let message = self.message().filter(|message| !message.body().is_empty())?;
         let content_type = std::str::from_utf8(message.header(HeaderId::ContentType)?).ok()?;
         Some((content_type, message.body()))
+    }
+}
+
+/// What the phone would have understood instead (RFC 3261 §8.2.3, RFC 6086 §4.2.2).
+fn pass_demands(outcome: Outcome<'_>, writer: &mut Writer<'_>) {
+    let Some(refusal) = outcome.message().filter(|message| matches!(status_of(message), 415 | 469)) else { return };
+    for id in [HeaderId::Accept, HeaderId::AcceptEncoding, HeaderId::AcceptLanguage, HeaderId::RecvInfo] {
+        writer.copy(refusal, id);
     }
 }
 

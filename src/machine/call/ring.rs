@@ -27,7 +27,7 @@ impl Call {
     /// Makes a call of an authenticated INVITE. Also a refused one is a call: it has a record.
     pub fn new(invite: Invite<'_>, cx: &mut Context<'_>, out: &mut Outbox) -> Self {
         let (mut call, refusal) = Self::begin(&invite, cx, out);
-        call.caller.trying(cx.instant(), out);
+        call.caller.trying(invite.message, cx.instant(), out);
         let refusal = match (&invite.destination, refusal) {
             (Destination::Refused { status }, _) => Some(Refusal::Status(*status)),
             (Destination::Phones(_), refusal) => refusal,

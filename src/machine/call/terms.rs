@@ -19,6 +19,9 @@ pub(super) const MIN_SE: u32 = 90;
 pub(super) const LOCATE_MAX: Duration = Duration::from_secs(2);
 /// The relay's last figures of a call come in its next turn; records do not wait longer.
 pub(super) const REPORTS_MAX: Duration = Duration::from_secs(1);
+/// RFC 3261 §13.3.1.1: "To prevent cancellation, the UAS MUST send a non-100 provisional response at every minute, to handle the
+/// possibility of lost provisional responses." RFC 3262 §3 is content with less where they are reliable.
+pub(super) const PROGRESS_PAUSE: Duration = Duration::from_secs(60);
 /// RFC 3261 §16.6 step 11: timer C "MUST be larger than 3 minutes"; here for a re-INVITE that rings somewhere.
 pub(super) const RENEGOTIATION_MAX: Duration = Duration::from_secs(180);
 

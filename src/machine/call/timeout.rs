@@ -6,6 +6,7 @@ use crate::machine::call::State;
 use crate::machine::call::answer::by;
 use crate::machine::call::best_response::q850;
 use crate::machine::call::branch::Branch;
+use crate::machine::call::caller::Caller;
 use crate::machine::call::caller::Refusal;
 use crate::machine::call::change::Change;
 use crate::machine::call::input::Context;
@@ -30,7 +31,11 @@ const NO_ANSWER: &[u8] = b"Q.850 ;cause=19 ;text=\"no answer\"";
 impl Call {
     pub fn next_deadline(&self) -> Option<Instant> {
         let state = match &self.state {
-            State::Locating { until } | State::Ringing { until } | State::Ending { until, .. } => *until,
+            State::Locating { until } | State::Ringing { until } => {
+                let Caller { expires_at, progress_due, .. } = self.caller;
+                expires_at.min(progress_due).min(*until)
+            }
+            State::Ending { until, .. } => *until,
             State::Answered | State::Ended => Instant::NEVER,
         };
         let branches = self.branches.iter().map(Branch::next_deadline);
@@ -73,6 +78,7 @@ impl Call {
 
     fn on_state_timeout(&mut self, now: Instant, cx: &mut Context<'_>, out: &mut Outbox) {
         match self.state {
+            State::Locating { .. } | State::Ringing { .. } if now >= self.caller.expires_at => self.on_expired(cx, out),
             State::Locating { until } if now >= until => {
                 self.step(cx, 0, What::LocateTimeout);
                 self.caller.refuse(Refusal::Status(500), b"", now, out);
@@ -85,8 +91,34 @@ impl Call {
                 self.end(cause, NO_ANSWER, cx, out);
             }
             State::Ending { until, .. } if now >= until => self.finish(out),
+            State::Locating { .. } | State::Ringing { .. } if now >= self.caller.progress_due => {
+                self.keep_ringing(cx, out)
+            }
             _ => {}
         }
+    }
+
+    /// RFC 3261 §13.3.1: "If the invitation expires before the UAS has generated a final response, a 487 (Request Terminated)
+    /// response SHOULD be generated."
+    fn on_expired(&mut self, cx: &mut Context<'_>, out: &mut Outbox) {
+        self.step(cx, 0, What::Expired);
+        self.caller.refuse(Refusal::Status(487), NO_ANSWER, cx.instant(), out);
+        let cause = Cause { sip: 487, q850: 19, text: "the invitation expired".to_owned(), by: By::Timer };
+        self.end(cause, NO_ANSWER, cx, out);
+    }
+
+    /// A re-INVITE that expires ends like one that is cancelled.
+    fn on_reinvite_expired(&mut self, index: usize, side: Side, now: Instant, cx: &mut Context<'_>, out: &mut Outbox) {
+        let Some(server) = self.bonds.get_mut(index).and_then(|bond| bond.party_mut(side).server.as_mut()) else {
+            return;
+        };
+        if !server.transaction.is_proceeding() || now < server.expires_at {
+            return;
+        }
+        server.expires_at = Instant::NEVER;
+        let leg = self.bonds[index].party(side).leg;
+        self.step(cx, leg, What::Expired);
+        self.withdraw_carried(index, side, b"", cx, out);
     }
 
     /// RFC 3262 §3: "If a reliable provisional response is retransmitted for 64*T1 seconds without reception of a corresponding
@@ -114,6 +146,7 @@ impl Call {
             server.transaction.handle_timeout(now, out);
         }
         self.on_unacked_timeout(index, side, now, cx, out);
+        self.on_reinvite_expired(index, side, now, cx, out);
         self.on_reinvite_timeout(index, side, now, cx, out);
         self.on_request_timeouts(index, side, now, cx, out);
         self.on_session_timeout(index, side, now, cx, out);

@@ -74,6 +74,7 @@ pub enum What {
     SessionRefreshedBy(Method),
     SessionRefreshFailed { status: u16 },
     ProvisionalJoined { status: u16 },
+    Expired,
 }
 
 impl Trace {
@@ -127,6 +128,7 @@ impl What {
             Self::Cancelled => ("sip", "CANCEL sent".to_owned()),
             Self::CancelWaits => ("sip", "CANCEL waits for a provisional response".to_owned()),
             Self::RingTimeout => ("timer", "nobody answered in time".to_owned()),
+            Self::Expired => ("timer", "the INVITE expired, as its Expires said".to_owned()),
             Self::AnsweredCaller => ("sip", "200 sent to the caller".to_owned()),
             Self::AckLate => ("timer", "the 200 was never acknowledged".to_owned()),
             Self::Acknowledged => ("sip", "ACK received".to_owned()),

@@ -73,11 +73,10 @@ pub fn status_line<'o>(out: &'o mut Vec<u8>, status: Status, reason: &str) -> Wr
     Writer { out }
 }
 
-/// Begins the answer to `request` as RFC 3261 §8.2.6.2 has it: every Via, From, To, Call-ID, CSeq and
-/// Timestamp are copied, as far as they are there.
+/// Begins the answer to `request` as RFC 3261 §8.2.6.2 has it: every Via, From, To, Call-ID and CSeq are copied, as far as they are there.
 ///
 /// The top Via says where the request came from (`source`, RFC 3261 §18.2.1, RFC 3581 §4). `to_tag` is added where To has no tag and the
-/// answer is not 100. An empty `reason` takes the usual one.
+/// answer is not 100. An empty `reason` takes the usual one. The answer is one that is given at once: Timestamp is copied, too (§8.2.6.1).
 pub fn response<'o>(
     out: &'o mut Vec<u8>,
     request: &Message<'_>,
@@ -96,8 +95,6 @@ pub fn response<'o>(
     }
     writer.copy(request, HeaderId::From);
     writer.to(request, to_tag.filter(|_| status != Status::TRYING));
-    // RFC 3261 §8.2.6.1: "any Timestamp header field present in the request MUST be copied into this 100 (Trying) response"; others
-    // measure the way by it, too.
     writer.copy(request, HeaderId::CallId).copy(request, HeaderId::CSeq).copy(request, HeaderId::Timestamp);
     writer
 }

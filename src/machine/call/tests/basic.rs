@@ -217,7 +217,7 @@ fn optional_and_multipart_bodies_are_read() {
     let late = check("Content-Type: text/plain\r\nContent-Disposition: render;handling=optional\r\n", "hello");
     assert!(late.body().is_empty());
     let parts = format!(
-        "--x1\r\nContent-Type: text/plain\r\n\r\nhi\r\n--x1\r\nContent-Type: application/sdp\r\n\r\n{}--x1--\r\n",
+        "--x1\r\nContent-Type: text/plain\r\nContent-Disposition: render;handling=optional\r\n\r\nhi\r\n--x1\r\nContent-Type: application/sdp\r\n\r\n{}--x1--\r\n",
         sdp(10, "")
     );
     let offer = check("Content-Type: multipart/mixed;boundary=x1\r\n", &parts);

@@ -227,6 +227,11 @@ impl Ladder {
         ladder
     }
 
+    /// For targets that are told after this.
+    pub(super) fn ring_at_most(&mut self, time: Duration) {
+        self.settings.ring_max = time;
+    }
+
     pub(super) fn step(&mut self, input: CallInput<'_>) {
         self.run(|call, cx, out| call.handle(input, cx, out));
         while let Some(report) = self.reports.pop_front() {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod basic;
+mod bodies;
 mod cancelled;
 mod carried;
 mod census;
@@ -17,5 +18,6 @@ mod reliable;
 mod ringing;
 mod targets;
 mod transports;
+mod waiting;
 
 pub(crate) use ladder::settings;
