@@ -3,6 +3,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::message::Message;
 use crate::message::parameter;
 use crate::server::Server;
 use crate::sipp::Sipp;
@@ -235,4 +236,38 @@ fn a_number_is_one_however_it_is_written() {
     let request = left.request("OPTIONS", "sip:acme.test", "<sip:acme.test>", "", "");
     left.send(&request.replace("sip:acme.test SIP", "sip:1001@acme%2Etest SIP"));
     assert_eq!(left.final_of(&request).status(), 400, "no escapes in a host");
+}
+
+/// RFC 3323: challenged for the tenant that is called, shown to nobody, recorded as who it is; whichever shard has the call.
+#[test]
+fn an_anonymous_caller_is_admitted_by_its_credential() {
+    let mut server = Server::start(|setup| setup.shards = 3);
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    for is_cancelled in [false, true] {
+        let headers = format!("Contact: {}\r\n", left.contact());
+        let plain = left.request("INVITE", "sip:1002@acme.test", "<sip:1002@acme.test>", &headers, "");
+        let own = format!("<{}>;tag", left.address_of_record());
+        let request = plain.replacen(&own, "\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag", 1);
+        left.send(&request);
+        let challenge = left.final_of(&request);
+        assert_eq!(parameter(challenge.must("WWW-Authenticate"), "realm").as_deref(), Some("acme.test"));
+        let again = left.with_credentials(&request, &challenge);
+        left.send(&again);
+        let invite = right.incoming("INVITE");
+        assert!(invite.must("From").starts_with("\"Anonymous\" <sip:anonymous@anonymous.invalid>"), "{invite:#?}");
+        assert!(!format!("{invite:?}").contains("1001"), "{invite:#?}");
+        if is_cancelled {
+            right.reply(&invite, 180, "", "");
+            left.send(&again.replace("INVITE", "CANCEL"));
+            right.incoming("CANCEL");
+        } else {
+            right.reply(&invite, 486, "", "");
+            assert_eq!(left.final_of(&again).status(), 486);
+        }
+        let call_id = Message::parse(again.as_bytes()).unwrap().0.call_id().to_owned();
+        if !is_cancelled {
+            let cdr = server.cdr(&call_id);
+            assert_eq!((cdr["from"].as_str(), cdr["from_name"].as_str()), (Some("1001"), Some("")), "{cdr:#}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use crate::base::id::CallId;
 use crate::base::time::UnixTime;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::Invite;
+use crate::machine::directory::address::is_anonymous;
 use crate::machine::outbox::Live;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
@@ -37,8 +38,13 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn new(invite: &Invite<'_>, cx: &mut Context<'_>, out: &mut Outbox) -> Self {
         let caller = &invite.caller;
-        let name = if caller.name.is_empty() { display_name(invite) } else { caller.name.clone() };
-        let from_value = match wants_privacy(invite.message) {
+        let is_anonymous = invite.message.from().is_ok_and(|from| from.parse_uri().is_ok_and(is_anonymous));
+        let name = match caller.name.as_str() {
+            "" if is_anonymous => String::new(),
+            "" => display_name(invite),
+            name => name.to_owned(),
+        };
+        let from_value = match is_anonymous || wants_privacy(invite.message) {
             true => ANONYMOUS.to_owned(),
             false => address(&name, &caller.number, &caller.domain),
         };

@@ -11,8 +11,8 @@ use crate::base::time::UnixTime;
 use crate::machine::Shared;
 use crate::machine::digest::offered;
 use crate::machine::digest::realm_of;
-use crate::machine::digest::sender_host;
-use crate::machine::directory::address::tenant_of_host;
+use crate::machine::directory::address::sender_host;
+use crate::machine::directory::address::sender_tenant;
 use crate::machine::nonce;
 use crate::machine::settings::Algorithm;
 use crate::wire::sip::HeaderId;
@@ -33,7 +33,7 @@ pub fn challenge(
     shared: Shared<'_>,
 ) -> Option<Vec<u8>> {
     let host = sender_host(request);
-    let tenant = host.and_then(|host| tenant_of_host(shared, host));
+    let tenant = sender_tenant(shared, host);
     let realm = realm_of(host, tenant);
     let nonce = nonce::emit(&shared.settings.secrets.nonce, &realm, source.ip(), now, salt);
     let realm = quoted(&realm);

@@ -19,7 +19,8 @@ use arrayvec::ArrayVec;
 use crate::base::time::UnixTime;
 use crate::machine::Shared;
 use crate::machine::directory;
-use crate::machine::directory::address::tenant_of_host;
+use crate::machine::directory::address::sender_host;
+use crate::machine::directory::address::sender_tenant;
 use crate::machine::nonce;
 use crate::machine::nonce::Validity;
 use crate::machine::settings::Algorithm;
@@ -125,7 +126,7 @@ pub struct Named<'a> {
 
 /// Finds the phone of a claim, and the tenant whose rules hold for it.
 pub fn named<'a>(claim: &Claim<'_>, request: &Message<'_>, shared: Shared<'a>) -> Named<'a> {
-    let likely = sender_host(request).and_then(|host| tenant_of_host(shared, host));
+    let likely = sender_tenant(shared, sender_host(request));
     let has_plain_name = !claim.credentials.userhash && claim.credentials.username_extended.is_none();
     let phone = shared.directory.phone_of_credential(&claim.realm, &claim.user, likely).filter(|_| has_plain_name);
     Named { phone, tenant: phone.and_then(|phone| shared.directory.tenant(&phone.tenant)).or(likely) }
@@ -173,10 +174,6 @@ fn offered(tenant: Option<&Tenant>, shared: Shared<'_>) -> ArrayVec<Algorithm, A
         offered.extend(shared.settings.digest.iter().copied().take(ALGORITHMS_MAX));
     }
     offered
-}
-
-fn sender_host<'m>(request: &Message<'m>) -> Option<Host<'m>> {
-    request.sender_uri().ok()?.host()
 }
 
 /// The realm that a sender with this host is challenged for; a domain that is nobody's is challenged as if it were a tenant's.

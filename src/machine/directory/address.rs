@@ -9,7 +9,10 @@ use crate::machine::settings::Settings;
 use crate::wire::link::Phone;
 use crate::wire::link::Tenant;
 use crate::wire::sip::Host;
+use crate::wire::sip::Message;
+use crate::wire::sip::Method;
 use crate::wire::sip::SipUri;
+use crate::wire::sip::Uri;
 use crate::wire::sip::uri;
 
 /// The tenant that a From, To or Request-URI with this host belongs to.
@@ -35,8 +38,58 @@ fn same_family(a: IpAddr, b: IpAddr) -> bool {
     a.is_ipv4() == b.is_ipv4()
 }
 
+/// RFC 3323 §4.1.1.3: the From of who does not want to be known, `anonymous@anonymous.invalid`, or of its own domain where that has to
+/// authenticate it.
+pub fn is_anonymous(from: Uri<'_>) -> bool {
+    let is_user = from.sip().and_then(|uri| uri.user).is_some_and(|user| user.eq_ignore_ascii_case(b"anonymous"));
+    is_user || names_nobody(from)
+}
+
+/// Not even the domain is its sender's.
+fn names_nobody(from: Uri<'_>) -> bool {
+    from.host().is_some_and(|host| host.is_named("anonymous.invalid"))
+}
+
+/// The host whose tenant a request is challenged for: of From (REGISTER: To), or, where that tells nothing, of the Request-URI.
+pub fn sender_host<'m>(request: &Message<'m>) -> Option<Host<'m>> {
+    let sender = request.sender_uri().ok()?;
+    if request.method() == Method::Register || !names_nobody(sender) && sender.host().is_some() {
+        return sender.host();
+    }
+    request.request_uri().ok()?.host()
+}
+
+/// The tenant of [`sender_host`]; a number without a domain is the default tenant's.
+pub fn sender_tenant<'a>(shared: Shared<'a>, host: Option<Host<'_>>) -> Option<&'a Tenant> {
+    match host {
+        Some(host) => tenant_of_host(shared, host),
+        None => shared.directory.default_tenant(),
+    }
+}
+
+/// A request may say that it is from this phone: From (REGISTER: To) is its own address, its own number alone, or nobody's.
+pub fn speaks_for(shared: Shared<'_>, phone: &Phone, request: &Message<'_>) -> bool {
+    let Ok(sender) = request.sender_uri() else { return false };
+    let may_hide = request.method() != Method::Register && is_anonymous(sender);
+    match sender {
+        Uri::Sip(uri) if is_own(shared, phone, uri) => true,
+        Uri::Sip(_) if may_hide && names_nobody(sender) => true,
+        // Where a phone has that name it is nobody else's.
+        Uri::Sip(uri) if may_hide => {
+            let tenant = tenant_of_host(shared, uri.host).filter(|tenant| tenant.name == phone.tenant);
+            tenant.is_some_and(|tenant| {
+                user_of(shared, tenant, uri).is_some_and(|user| shared.directory.phone(&tenant.name, &user).is_none())
+            })
+        }
+        Uri::Tel(_) => sender
+            .subscriber()
+            .is_some_and(|subscriber| subscriber.number == phone.user || phone.numbers.contains(&subscriber.number)),
+        Uri::Sip(_) | Uri::Other(_) => false,
+    }
+}
+
 /// From (REGISTER: To) must be the authenticated phone's own.
-pub fn is_own(shared: Shared<'_>, phone: &Phone, address: SipUri<'_>) -> bool {
+fn is_own(shared: Shared<'_>, phone: &Phone, address: SipUri<'_>) -> bool {
     let names_it = |user| uri::unescaped(user).eq(phone.user.bytes());
     let user_is_own = address.user.is_some_and(names_it)
         || address.subscriber().is_some_and(|subscriber| subscriber.number == phone.user);
@@ -73,7 +126,6 @@ mod tests {
     use crate::machine::fixture::phone;
     use crate::machine::fixture::tenant;
     use crate::wire::link::DirectoryPart;
-    use crate::wire::sip::Uri;
 
     fn world(tenants: &[&str]) -> World {
         let mut world = World::new(0);

@@ -18,7 +18,6 @@ use crate::machine::source_limit::SourceLimit;
 use crate::wire::link::Phone;
 use crate::wire::sip::Message;
 use crate::wire::sip::Status;
-use crate::wire::sip::Uri;
 
 /// What the gate looks at and writes into.
 pub(super) struct Gate<'a, 's> {
@@ -58,7 +57,7 @@ impl<'s> Gate<'_, 's> {
     ) -> Option<&'s Phone> {
         let (now, shared) = (self.now, self.shared);
         match digest::gate::admit(request, reading, &flow, now, shared, self.registrar, self.sources, out) {
-            Admission::Phone(phone) if self.speaks_for(phone, request) => return Some(phone),
+            Admission::Phone(phone) if address::speaks_for(shared, phone, request) => return Some(phone),
             Admission::Phone(_) => self.refuse(request, flow, Status::FORBIDDEN, "", out),
             Admission::Challenge { stale } => self.challenge(request, flow, stale, out),
             Admission::BadRequest(reason) => self.refuse(request, flow, Status::BAD_REQUEST, reason, out),
@@ -84,11 +83,5 @@ impl<'s> Gate<'_, 's> {
         if let Some(bytes) = answer::with_reason(request, flow, status, reason, self.shared) {
             out.send(flow.answer(request), bytes);
         }
-    }
-
-    /// From (REGISTER: To) must be the authenticated phone's own.
-    fn speaks_for(&self, phone: &Phone, request: &Message<'_>) -> bool {
-        let uri = request.sender_uri().ok().and_then(Uri::sip);
-        uri.is_some_and(|uri| address::is_own(self.shared, phone, uri))
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn of_dialog(message: &Message<'_>) -> Option<Locator> {
 }
 
 /// The shard of a request outside any dialog of ours: REGISTER by To, all else by From where that is one of our domains,
-/// else by Call-ID; so retransmissions and CANCEL find their INVITE whatever their source address has become.
+/// else (an anonymous caller, a stranger) by Call-ID; so retransmissions and CANCEL find their INVITE whatever their source address has become.
 pub(super) fn of_request(message: &Message<'_>, shared: Shared<'_>) -> ShardId {
     if shared.settings.shards <= 1 {
         return ShardId(0);

@@ -520,3 +520,77 @@ fn an_unknown_event_package_is_refused_with_those_that_are_known() {
     let answer = early().ask("SUBSCRIBE", 70, "Event: dialog\r\n", "").unwrap();
     assert!(answer.starts_with("SIP/2.0 489") && answer.contains("\r\nAllow-Events: "), "{answer}");
 }
+
+/// An INVITE from Alice with this From, challenged and repeated; the last answer, and what Bob hears as From.
+fn call_as(world: &mut World, from: &str, uri: &str) -> (u16, Option<String>) {
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    alice.call_id = format!("as{}", world.events.len());
+    let mut status = 0;
+    for _ in 0..2 {
+        let text = alice.request_to("INVITE", uri, "Contact: <sip:1000@198.51.100.1>\r\n");
+        let text = text.replacen("<sip:1000@acme.test>", from, 1);
+        let sent = world.receive(alice.flow, &text);
+        if let Some((_, ring)) = sent.iter().find(|(_, text)| text.starts_with("INVITE")) {
+            let line = ring.lines().find(|line| line.starts_with("From: ")).unwrap();
+            return (200, Some(line.split(";tag=").next().unwrap().to_owned()));
+        }
+        let answer = sent.last().map(|(_, text)| text.clone());
+        status = fixture::status(&answer);
+        alice.learn(&answer);
+    }
+    (status, None)
+}
+
+/// RFC 3323: challenged for the tenant that is called, admitted by credential, shown anonymous, recorded as who it is.
+#[test]
+fn an_anonymous_caller_is_known_to_us_alone() {
+    let mut world = world();
+    let mut named = fixture::phone("acme", "anonymous");
+    named.extension = "77".into();
+    world.directory.apply(
+        2,
+        DirectoryPart {
+            tenants: vec![fixture::tenant("globex")],
+            phones: vec![named.clone()],
+            ..DirectoryPart::default()
+        },
+    );
+    let mut bob = Caller::new("1001", "198.51.100.2:5060");
+    assert_eq!(world.register(&mut bob), 200);
+    let hidden = Some("From: \"Anonymous\" <sip:anonymous@anonymous.invalid>".to_owned());
+    for (from, uri, expected) in [
+        ("<sip:1000@acme.test>", "sip:1001@acme.test", (200, Some("From: <sip:1000@acme.test>".to_owned()))),
+        ("<sip:anonymous@anonymous.invalid>", "sip:1001@acme.test", (200, hidden.clone())),
+        ("\"Anonymous\" <sip:Anonymous@ANONYMOUS.invalid>", "sip:1001@acme.test", (200, hidden.clone())),
+        // A number alone has no domain, either.
+        ("<tel:1000>", "sip:1001@acme.test", (200, Some("From: <sip:1000@acme.test>".to_owned()))),
+        ("<tel:1002>", "sip:1001@acme.test", (403, None)),
+        // The tenant that is called does not know the credential.
+        ("<sip:anonymous@anonymous.invalid>", "sip:1001@globex.test", (401, None)),
+        ("<sip:anonymous@anonymous.invalid>", "sip:1001@nobody.test", (401, None)),
+        ("<sip:anonymous@nobody.test>", "sip:1001@acme.test", (401, None)),
+        // A phone has that name, and it is not this one.
+        ("<sip:anonymous@acme.test>", "sip:1001@acme.test", (403, None)),
+        ("<sip:1002@anonymous.test>", "sip:1001@acme.test", (401, None)),
+        ("<sip:1002@acme.test>", "sip:1001@acme.test", (403, None)),
+    ] {
+        assert_eq!(call_as(&mut world, from, uri), expected, "{from} {uri}");
+    }
+    let part = DirectoryPart { phones_removed: vec![("acme".into(), "anonymous".into())], ..DirectoryPart::default() };
+    world.directory.apply(3, part);
+    assert_eq!(call_as(&mut world, "<sip:anonymous@acme.test>", "sip:1001@acme.test"), (200, hidden));
+    let records = world.events.iter().filter_map(|event| match event {
+        Body::CallStarted { from, from_name, phone, .. } => Some((from.as_str(), from_name.as_str(), phone.as_str())),
+        _ => None,
+    });
+    assert_eq!(records.collect::<Vec<_>>(), [("1000", "", "1000"); 5]);
+    // Nobody registers without a name.
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    for expected in [401, 403] {
+        let lines = alice.contact();
+        let text = alice.request(&lines).replace("To: <sip:1000@", "To: <sip:anonymous@");
+        let answer = world.answer(alice.flow, &text);
+        assert_eq!(status(&answer), expected);
+        alice.learn(&answer);
+    }
+}
