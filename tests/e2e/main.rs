@@ -21,6 +21,7 @@ mod http;
 mod media;
 mod message;
 mod namespace;
+mod openapi;
 mod operation;
 mod oracle;
 mod peers;

@@ -28,11 +28,11 @@ pub(crate) fn text(at: UnixTime) -> String {
     format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z", u8::from(month))
 }
 
-/// Any RFC 3339 time from 1970 on.
+/// Any RFC 3339 time; what was before 1970 counts as its beginning.
 pub(crate) fn parse(text: &str) -> Option<UnixTime> {
     let date = OffsetDateTime::parse(text, &Rfc3339).ok()?.to_offset(UtcOffset::UTC);
     let micros = date.unix_timestamp_nanos() / 1_000;
-    u64::try_from(micros).ok().map(UnixTime::from_micros)
+    u64::try_from(micros.max(0)).ok().map(UnixTime::from_micros)
 }
 
 /// As the database holds it: microseconds.
@@ -54,7 +54,8 @@ mod tests {
         assert_eq!(text(at), "2023-11-14T22:13:20.123Z");
         assert_eq!(parse("2023-11-14T22:13:20.123456Z"), Some(at));
         assert_eq!(parse("2023-11-15T00:13:20.123456+02:00"), Some(at));
-        for bad in ["", "2023-11-14", "1969-12-31T23:59:59Z", "now", "2023-13-14T22:13:20Z"] {
+        assert_eq!(parse("0005-03-06T06:06:09Z"), Some(UnixTime::default()));
+        for bad in ["", "2023-11-14", "now", "2023-13-14T22:13:20Z"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(text(UnixTime::from_micros(u64::MAX)), "");

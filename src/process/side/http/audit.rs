@@ -17,6 +17,7 @@ use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::Page;
 use crate::process::side::http::page::Params;
+use crate::process::side::http::problem::OfList;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::token::Role;
 
@@ -46,8 +47,8 @@ pub(super) struct AuditItem {
 }
 
 /// The audit. For admins; those bound to tenants see what concerns these.
-#[utoipa::path(get, path = "/v1/audit", tag = "node", params(List), responses(
-    (status = 200, body = Page<AuditItem>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/audit", operation_id = "list_audit", tag = "node", params(List), responses(
+    (status = 200, description = "The newest first", body = Page<AuditItem>), OfList))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,

@@ -22,6 +22,8 @@ use crate::process::side::http::page;
 use crate::process::side::http::page::NoParams;
 use crate::process::side::http::page::Page;
 use crate::process::side::http::page::Params;
+use crate::process::side::http::problem::OfList;
+use crate::process::side::http::problem::OfOne;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::record::ingest;
 use crate::process::side::record::ingest::StoredStep;
@@ -63,8 +65,8 @@ pub(super) struct TraceAnswer {
 }
 
 /// Calls up now, the oldest first.
-#[utoipa::path(get, path = "/v1/calls", tag = "calls", params(List), responses(
-    (status = 200, body = Page<CallItem>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/calls", operation_id = "list_calls", tag = "calls", params(List), responses(
+    (status = 200, description = "The oldest first", body = Page<CallItem>), OfList))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,
@@ -82,9 +84,8 @@ pub(super) async fn list(
 }
 
 /// Ends a call: both sides get a BYE, or a CANCEL while it rings.
-#[utoipa::path(delete, path = "/v1/calls/{call}", tag = "calls", params(("call" = String, Path)), responses(
-    (status = 204, description = "Being ended"), (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    (status = 503, body = Problem, content_type = "application/problem+json", description = "No engine")))]
+#[utoipa::path(delete, path = "/v1/calls/{call}", operation_id = "end_call", tag = "calls", params(("call" = String, Path)), responses(
+    (status = 204, description = "Being ended"), OfOne))]
 pub(super) async fn hang_up(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,
@@ -111,9 +112,8 @@ pub(super) async fn hang_up(
 }
 
 /// The decision trace of a call that is up, or that ended not longer ago than `[retain] trace`.
-#[utoipa::path(get, path = "/v1/calls/{call}/trace", tag = "calls", params(("call" = String, Path)), responses(
-    (status = 200, body = TraceAnswer), (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    (status = 503, body = Problem, content_type = "application/problem+json", description = "No engine")))]
+#[utoipa::path(get, path = "/v1/calls/{call}/trace", operation_id = "trace_call", tag = "calls", params(("call" = String, Path)), responses(
+    (status = 200, description = "Its decisions", body = TraceAnswer), OfOne))]
 pub(super) async fn trace(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,

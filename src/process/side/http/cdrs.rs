@@ -15,6 +15,7 @@ use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::Page;
 use crate::process::side::http::page::Params;
+use crate::process::side::http::problem::AnyToken;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::record::cdr::Cdr;
 use crate::process::side::store::StoreError;
@@ -48,8 +49,8 @@ pub(super) struct List {
 }
 
 /// Call records.
-#[utoipa::path(get, path = "/v1/cdrs", tag = "calls", params(List), responses(
-    (status = 200, body = Page<Cdr>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/cdrs", operation_id = "list_cdrs", tag = "calls", params(List), responses(
+    (status = 200, description = "The newest first, or with `after` in the order in which they became final", body = Page<Cdr>), AnyToken))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,
@@ -96,7 +97,7 @@ enum Place {
 fn place(params: &List) -> Result<Place, Problem> {
     let bad = || Problem::bad_parameter("the cursor is not one of this list");
     let position = |place: String| place.parse::<i64>().map(Place::Final).map_err(|_| bad());
-    if let Some(cursor) = &params.cursor {
+    if let Some(cursor) = params.cursor.as_ref().filter(|cursor| !cursor.is_empty()) {
         return match page::parse_cursor(cursor)? {
             (BY_POSITION, place) => position(place),
             (BY_CALL, place) if params.after.is_none() => Ok(Place::Newest(Some(place))),
@@ -111,6 +112,7 @@ fn place(params: &List) -> Result<Place, Problem> {
 }
 
 fn push_filters(query: &mut QueryBuilder<Sqlite>, params: &List) -> Result<(), Problem> {
+    page::id("call", params.call.as_deref())?;
     let equal = [
         (" AND sip_call_id = ", &params.sip_call_id),
         (" AND call = ", &params.call),

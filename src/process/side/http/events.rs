@@ -29,6 +29,7 @@ use crate::process::side::http::guard;
 use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::Params;
+use crate::process::side::http::problem::OfList;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::record::published::Envelope;
 use crate::process::side::store::StoreError;
@@ -49,10 +50,9 @@ pub(super) struct Filter {
 
 /// Events as they are committed; with Last-Event-ID, those after that one first. If that one is no longer kept, the
 /// stream begins with an event of the type `reset` and then everything that is.
-#[utoipa::path(get, path = "/v1/events", tag = "calls",
+#[utoipa::path(get, path = "/v1/events", operation_id = "stream_events", tag = "calls",
     params(Filter, ("Last-Event-ID" = Option<String>, Header, description = "id of the last event received")),
-    responses((status = 200, body = Envelope, content_type = "text/event-stream"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "Events, each as `data` of one server-sent event whose `id` and `event` are its id and type", body = Envelope, content_type = "text/event-stream"), OfList))]
 pub(super) async fn stream(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,

@@ -9,19 +9,20 @@ use axum::response::IntoResponse;
 use crate::process::side::http::Api;
 use crate::process::side::http::page::NoParams;
 use crate::process::side::http::page::Params;
+use crate::process::side::http::problem::Open;
 use crate::process::side::metrics::text::Format;
 use crate::process::side::mirror::Readiness;
 
 /// The side process is alive.
-#[utoipa::path(get, path = "/healthz", tag = "node", responses((status = 200, description = "Alive")), security(()))]
+#[utoipa::path(get, path = "/healthz", operation_id = "alive", tag = "node", responses((status = 200, description = "Alive", body = String, content_type = "text/plain"), Open), security(()))]
 pub(super) async fn alive(_: Params<NoParams>) -> &'static str {
     "alive\n"
 }
 
 /// The node takes new calls.
-#[utoipa::path(get, path = "/readyz", tag = "node", security(()), responses(
-    (status = 200, description = "Takes new calls"),
-    (status = 503, description = "Starting, draining, or the engine is down")))]
+#[utoipa::path(get, path = "/readyz", operation_id = "ready", tag = "node", security(()), responses(
+    (status = 200, description = "Takes new calls", body = String, content_type = "text/plain"),
+    (status = 503, description = "Starting, draining, or the engine is down", body = String, content_type = "text/plain"), Open))]
 pub(super) async fn ready(State(api): State<Api>, _: Params<NoParams>) -> (StatusCode, &'static str) {
     match api.mirror.readiness() {
         Readiness::Ready => (StatusCode::OK, "ready\n"),
@@ -32,8 +33,9 @@ pub(super) async fn ready(State(api): State<Api>, _: Params<NoParams>) -> (Statu
 }
 
 /// Figures of engine and side in the Prometheus text format, or as OpenMetrics where `Accept` prefers that.
-#[utoipa::path(get, path = "/metrics", tag = "node", security(()), responses(
-    (status = 200, description = "Prometheus text, or OpenMetrics")))]
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "node", security(()), responses(
+    (status = 200, description = "Prometheus text, or OpenMetrics", content(
+        (String = "text/plain"), (String = "application/openmetrics-text"))), Open))]
 pub(super) async fn metrics(State(api): State<Api>, _: Params<NoParams>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::asked(accept);

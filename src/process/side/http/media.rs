@@ -30,6 +30,8 @@ use crate::process::side::http::guard;
 use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page::NoParams;
 use crate::process::side::http::page::Params;
+use crate::process::side::http::problem::NoAudio;
+use crate::process::side::http::problem::OfOne;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::http::recordings::Found;
 use crate::process::side::http::recordings::READERS;
@@ -56,13 +58,27 @@ pub(super) struct Media {
     channels: Option<String>,
 }
 
+/// Bytes.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "for the description")]
+struct AudioFile(Vec<u8>);
+
 /// The audio of a recording. Every access is in the audit.
-#[utoipa::path(get, path = "/v1/recordings/{id}/media", tag = "recordings", params(("id" = String, Path), Media), responses(
-    (status = 200, description = "A WAV file, or audio/ogg if asked for", content_type = "audio/wav"),
-    (status = 206, description = "The range asked for"),
-    (status = 304, description = "Not changed"),
-    (status = 503, body = Problem, content_type = "application/problem+json", description = "Being encoded: ask again"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/recordings/{id}/media", operation_id = "get_recording_media", tag = "recordings", 
+    params(("id" = String, Path), Media,
+        ("Range" = Option<String>, Header, description = "One range of bytes, such as bytes=0-999"),
+        ("If-Range" = Option<String>, Header, description = "Only a range of this ETag"),
+        ("If-None-Match" = Option<String>, Header, description = "Nothing if it still has this ETag")),
+    responses(
+    (status = 200, description = "The whole of it", content((AudioFile = "audio/wav"), (AudioFile = "audio/ogg")), headers(
+        ("ETag" = String, description = "Of this form of the audio"),
+        ("Accept-Ranges" = String, description = "bytes"))),
+    (status = 206, description = "The range asked for", content((AudioFile = "audio/wav"), (AudioFile = "audio/ogg")), headers(
+        ("Content-Range" = String, description = "Which bytes of how many"))),
+    (status = 304, description = "Not changed since the answer with the ETag of If-None-Match"),
+    (status = 416, description = "No byte of the range asked for is there", headers(
+        ("Content-Range" = String, description = "How many bytes there are"))), OfOne, NoAudio))]
 pub(super) async fn media(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,
@@ -316,8 +332,8 @@ pub(super) struct PeaksAnswer {
 }
 
 /// The waveform of a recording.
-#[utoipa::path(get, path = "/v1/recordings/{id}/peaks", tag = "recordings", params(("id" = String, Path)), responses(
-    (status = 200, body = PeaksAnswer), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/recordings/{id}/peaks", operation_id = "get_recording_peaks", tag = "recordings", params(("id" = String, Path)), responses(
+    (status = 200, description = "Its loudest samples", body = PeaksAnswer), OfOne, NoAudio))]
 pub(super) async fn peaks(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,

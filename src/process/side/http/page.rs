@@ -16,8 +16,8 @@ use crate::process::side::clock;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::token::Access;
 
-const LIMIT_DEFAULT: u32 = 100;
-const LIMIT_MAX: u32 = 1_000;
+pub(super) const LIMIT_DEFAULT: u32 = 100;
+pub(super) const LIMIT_MAX: u32 = 1_000;
 const CURSOR_BYTES_MAX: usize = 2_048;
 
 /// Query parameters: unknown ones, repeated ones and those that do not decode are refused.
@@ -68,6 +68,17 @@ pub(super) fn time(name: &str, text: Option<&str>) -> Result<Option<UnixTime>, P
     clock::parse(text).map(Some).ok_or_else(|| Problem::bad_parameter(format!("{name} must be an RFC 3339 time")))
 }
 
+/// An id in a question: one that cannot be any is a mistake of who asks.
+pub(super) fn id<'t>(name: &str, text: Option<&'t str>) -> Result<Option<&'t str>, Problem> {
+    let is_legal = |text: &str| {
+        (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    match text {
+        Some(text) if !is_legal(text) => Err(Problem::bad_parameter(format!("{name} must be an id"))),
+        text => Ok(text),
+    }
+}
+
 /// Opaque to clients: what kind of list, then the place in it.
 pub(super) fn cursor(kind: char, place: &str) -> String {
     URL_SAFE_NO_PAD.encode(format!("{kind}{place}"))
@@ -86,9 +97,9 @@ pub(super) fn parse_cursor(text: &str) -> Result<(char, String), Problem> {
     Ok((kind, rest.as_str().to_owned()))
 }
 
-/// The place of a cursor that must be of `kind`.
+/// The place of a cursor that must be of `kind`; an empty one is the beginning.
 pub(super) fn place(kind: char, text: Option<&str>) -> Result<Option<String>, Problem> {
-    match text.map(parse_cursor).transpose()? {
+    match text.filter(|text| !text.is_empty()).map(parse_cursor).transpose()? {
         None => Ok(None),
         Some((found, place)) if found == kind => Ok(Some(place)),
         Some(_) => Err(Problem::bad_parameter("the cursor is not one of this list")),

@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problem documents.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::http::HeaderValue;
 use axum::http::StatusCode;
@@ -7,7 +9,13 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::IntoResponses;
 use utoipa::ToSchema;
+use utoipa::openapi::ContentBuilder;
+use utoipa::openapi::Ref;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::ResponseBuilder;
+use utoipa::openapi::header::HeaderBuilder;
 
 use crate::process::side::store::StoreError;
 
@@ -83,6 +91,56 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// What requests are refused with, for the description of the API.
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident = $codes:expr;)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+                $codes.into_iter().map(|code: u16| (code.to_string(), described(code).into())).collect()
+            }
+        }
+    )*};
+}
+
+refusals! {
+    /// Of what needs no token.
+    Open = [400];
+    /// Of what every token may.
+    AnyToken = [400, 401, 500, 503];
+    /// Of a list, which needs a role.
+    OfList = [400, 401, 403, 500, 503];
+    /// Of what names one thing.
+    OfOne = [400, 401, 403, 404, 500, 503];
+    Conflict = [409];
+    NoAudio = [406, 409, 410];
+}
+
+fn described(code: u16) -> utoipa::openapi::Response {
+    let text = match code {
+        400 => "A parameter that is unknown, given twice or not what it may be",
+        401 => "No valid token",
+        403 => "The role of the token does not allow it",
+        404 => "There is no such thing, or the token does not see it",
+        406 => "The audio cannot be had in this form",
+        409 => "The state of the thing does not allow it now",
+        410 => "It was deleted",
+        500 => "A fault of ours: the log says which",
+        _ => "The engine or the database does not answer in time: ask again",
+    };
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    let response = ResponseBuilder::new().description(text).content("application/problem+json", content);
+    let header = |text: &str| HeaderBuilder::new().description(Some(text)).build();
+    match code {
+        401 => response.header("WWW-Authenticate", header("The scheme: Bearer")),
+        503 => response.header("Retry-After", header("Seconds until it is worth asking again")),
+        _ => response,
+    }
+    .build()
 }
 
 pub(super) async fn no_such_path() -> Problem {

@@ -31,6 +31,9 @@ use crate::process::side::http::page;
 use crate::process::side::http::page::NoParams;
 use crate::process::side::http::page::Page;
 use crate::process::side::http::page::Params;
+use crate::process::side::http::problem::Conflict;
+use crate::process::side::http::problem::OfList;
+use crate::process::side::http::problem::OfOne;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::recording::finish;
 use crate::process::side::recording::live;
@@ -156,8 +159,8 @@ pub(super) struct Pause {
 }
 
 /// Recordings, newest first.
-#[utoipa::path(get, path = "/v1/recordings", tag = "recordings", params(List), responses(
-    (status = 200, body = Page<RecordingItem>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/recordings", operation_id = "list_recordings", tag = "recordings", params(List), responses(
+    (status = 200, description = "The newest first", body = Page<RecordingItem>), OfList))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,
@@ -166,6 +169,7 @@ pub(super) async fn list(
     guard::require(&api, &visitor, &READERS, "GET /v1/recordings").await?;
     let limit = page::limit(params.limit)?;
     let before = page::place('r', params.cursor.as_deref())?;
+    page::id("call", params.call.as_deref())?;
     // What is finished between the two questions is in both answers, never in none.
     let live = live_items(&api, &visitor, &params, before.as_deref(), limit + 1).await?;
     let mut query = QueryBuilder::<Sqlite>::new(COLUMNS);
@@ -281,8 +285,8 @@ fn live_item(live: &LiveRecording, (sip_call_id, from, to): Parties) -> Recordin
 }
 
 /// One recording.
-#[utoipa::path(get, path = "/v1/recordings/{id}", tag = "recordings", params(("id" = String, Path)), responses(
-    (status = 200, body = RecordingItem), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/recordings/{id}", operation_id = "get_recording", tag = "recordings", params(("id" = String, Path)), responses(
+    (status = 200, description = "The recording", body = RecordingItem), OfOne))]
 pub(super) async fn one(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,
@@ -297,9 +301,8 @@ pub(super) async fn one(
 }
 
 /// Deletes a recording: its key at once, then its audio.
-#[utoipa::path(delete, path = "/v1/recordings/{id}", tag = "recordings", params(("id" = String, Path)), responses(
-    (status = 204, description = "Deleted"), (status = 409, body = Problem, content_type = "application/problem+json", description = "Held"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/v1/recordings/{id}", operation_id = "delete_recording", tag = "recordings", params(("id" = String, Path)), responses(
+    (status = 204, description = "Deleted"), OfOne, Conflict))]
 pub(super) async fn delete(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,
@@ -324,8 +327,8 @@ pub(super) async fn delete(
 }
 
 /// Keeps a recording from being deleted.
-#[utoipa::path(put, path = "/v1/recordings/{id}/hold", tag = "recordings", params(("id" = String, Path)), responses(
-    (status = 204, description = "Held"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(put, path = "/v1/recordings/{id}/hold", operation_id = "hold_recording", tag = "recordings", params(("id" = String, Path)), responses(
+    (status = 204, description = "Held"), OfOne, Conflict))]
 pub(super) async fn hold(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,
@@ -336,8 +339,8 @@ pub(super) async fn hold(
 }
 
 /// Lets a recording be deleted again.
-#[utoipa::path(delete, path = "/v1/recordings/{id}/hold", tag = "recordings", params(("id" = String, Path)), responses(
-    (status = 204, description = "Not held"), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(delete, path = "/v1/recordings/{id}/hold", operation_id = "release_recording", tag = "recordings", params(("id" = String, Path)), responses(
+    (status = 204, description = "Not held"), OfOne, Conflict))]
 pub(super) async fn release(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,
@@ -362,10 +365,9 @@ async fn set_held(
 }
 
 /// Starts, stops, pauses or resumes the recording of a call that is up.
-#[utoipa::path(post, path = "/v1/calls/{call}/recording/{wish}", tag = "recordings",
+#[utoipa::path(post, path = "/v1/calls/{call}/recording/{wish}", operation_id = "control_recording", tag = "recordings",
     params(("call" = String, Path), ("wish" = String, Path, description = "start, stop, pause or resume")), responses(
-    (status = 204, description = "As wished"), (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    (status = 503, body = Problem, content_type = "application/problem+json", description = "No engine")))]
+    (status = 204, description = "As wished"), OfOne))]
 pub(super) async fn wish(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,

@@ -14,6 +14,7 @@ use crate::process::side::http::guard::Visitor;
 use crate::process::side::http::page;
 use crate::process::side::http::page::Page;
 use crate::process::side::http::page::Params;
+use crate::process::side::http::problem::OfList;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::mirror::RegistrationKey;
 use crate::process::side::token::Role;
@@ -44,8 +45,8 @@ pub(super) struct RegistrationItem {
 }
 
 /// Registered contacts, by tenant, user and contact.
-#[utoipa::path(get, path = "/v1/registrations", tag = "phones", params(List), responses(
-    (status = 200, body = Page<RegistrationItem>), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/registrations", operation_id = "list_registrations", tag = "phones", params(List), responses(
+    (status = 200, description = "By tenant, user and contact", body = Page<RegistrationItem>), OfList))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(visitor): Extension<Visitor>,

@@ -101,6 +101,8 @@ async fn what_is_not_understood_is_refused() {
         "/v1/cdrs?limit=1&limit=2",
         "/v1/cdrs?since=yesterday",
         "/v1/cdrs?cursor=!!",
+        "/v1/cdrs?call=a%20b",
+        "/v1/recordings?call=",
         "/v1/cdrs?cursor=ZnNvb24",
         "/v1/cdrs?after=Y2FsbA",
         "/v1/registrations?cursor=Y2FsbA",
@@ -123,6 +125,7 @@ async fn what_is_not_understood_is_refused() {
         assert_eq!(answer.status, 404, "{path}");
         assert!(answer.head.contains("application/problem+json"), "{answer:?}");
     }
+    assert_eq!(world.get("/v1/cdrs?cursor=&since=0001-01-01T00:00:00Z").await.status, 200);
     for (method, path) in [("POST", "/v1/cdrs"), ("DELETE", "/v1/calls"), ("PUT", "/healthz")] {
         assert_eq!(world.request(method, path, &world.admin).await.status, 405, "{method} {path}");
     }
@@ -210,6 +213,33 @@ async fn the_description_names_every_path() {
     assert_eq!(paths, expected);
     let fields = &document["components"]["schemas"]["Cdr"]["properties"];
     assert!(fields["talk_ms"].is_object(), "{fields}");
+    assert!(fields["direction"]["enum"].is_array(), "{fields}");
+}
+
+#[tokio::test]
+async fn the_description_says_what_everything_is() {
+    let world = World::new().await;
+    let document = world.get("/v1/openapi.json").await.json();
+    let says = |value: &serde_json::Value| value["description"].as_str().is_some_and(|text| !text.is_empty());
+    let mut silent = Vec::new();
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{method} {path}");
+            assert!(operation["summary"].is_string(), "{method} {path}");
+            for parameter in operation["parameters"].as_array().into_iter().flatten().filter(|value| !says(value)) {
+                silent.push(format!("{method} {path} {}", parameter["name"]));
+            }
+            let codes = operation["responses"].as_object().unwrap();
+            silent.extend(codes.iter().filter(|(_, answer)| !says(answer)).map(|(code, _)| format!("{path} {code}")));
+            assert!(codes.contains_key("400") && codes.keys().all(|code| code.parse::<u16>().is_ok()), "{path}");
+        }
+    }
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        silent.extend(properties.filter(|(_, value)| !says(value)).map(|(property, _)| format!("{name}.{property}")));
+    }
+    assert!(silent.is_empty(), "without a description: {silent:#?}");
 }
 
 #[tokio::test]
