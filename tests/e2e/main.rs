@@ -1,7 +1,7 @@
 //! `tipring serve` as a process against real peers over real sockets: SIPp, baresip, sipsak, Kamailio, and a small phone that a test
 //! drives by hand. Each test has a server, a folder and a loopback network of its own.
 //!
-//! Needs sipp, sipsak, baresip, kamailio and nats-server (`tests/run` installs them). Sends nothing beyond loopback and its own
+//! Needs sipp, sipsak, baresip, kamailio, nats-server and fail2ban-regex (`tests/run` installs them). Sends nothing beyond loopback and its own
 //! namespaces.
 #![allow(unreachable_pub, reason = "a binary of its own")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -14,6 +14,7 @@ mod baresip;
 mod calls;
 mod crash;
 mod digest;
+mod fail2ban;
 mod figures;
 mod fleet;
 mod histories;
