@@ -184,14 +184,20 @@ impl Call {
     }
 }
 
-/// The key in `Signal=5` (application/dtmf-relay) or `5` (application/dtmf).
+/// The key in `Signal=5` (application/dtmf-relay, among other lines) or `5` (application/dtmf), with blanks and line ends of any kind.
 fn digit_of(body: &[u8]) -> Option<char> {
-    let line = body.split(|byte| *byte == b'\n').next()?;
-    let value = line.rsplit(|byte| *byte == b'=').next()?.trim_ascii();
-    match value {
-        [digit] if b"0123456789*#ABCD".contains(digit) => Some(char::from(*digit)),
+    let lines =
+        body.split(|byte| matches!(byte, b'\r' | b'\n' | 0)).map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let mut values = lines.filter_map(|line| match line.iter().position(|byte| matches!(byte, b'=' | b':')) {
+        Some(at) => line[..at].trim_ascii().eq_ignore_ascii_case(b"Signal").then(|| line[at + 1..].trim_ascii()),
+        None => Some(line),
+    });
+    // Numbers are the events of RFC 4733 §3.2.
+    match values.next()? {
+        [digit] if b"0123456789*#ABCDabcd".contains(digit) => Some(char::from(digit.to_ascii_uppercase())),
         b"10" => Some('*'),
         b"11" => Some('#'),
+        [b'1', event @ b'2'..=b'5'] => Some(char::from(event - b'2' + b'A')),
         _ => None,
     }
 }

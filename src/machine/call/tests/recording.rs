@@ -234,6 +234,48 @@ fn an_operator_may_all_of_it() {
     );
 }
 
+/// In whatever way a phone writes it, from either side, and though the media are the phones' own secret.
+#[test]
+fn keys_by_info_are_the_keys_of_a_phone() {
+    let relay =
+        ["Signal=KEY\r\nDuration=160\r\n", "Signal= KEY\r\nDuration= 160\r\n", "Duration=160\r\nSignal=KEY\r\n"];
+    let odd = [
+        "\r\nSignal=KEY\r\n",
+        "signal = KEY\nDuration=160\n",
+        "Signal=KEY\rDuration=160\r",
+        "SIGNAL: KEY",
+        "Signal=KEY\r\n\0",
+    ];
+    let bare = ["KEY", "KEY\r\n", " KEY \n", "\r\nKEY"];
+    let relay = relay.iter().chain(&odd).map(|body| ("application/dtmf-relay", *body));
+    let bare = bare.iter().map(|body| ("Application/DTMF; x=y", *body));
+    for (kind, body) in relay.chain(bare) {
+        for (star, side, secure) in [("*", 10, false), ("10", 20, true), ("*", 20, false), ("10", 10, true)] {
+            let own = |host| if secure { sdp(host, "").replace("RTP/AVP", "RTP/SAVP") } else { sdp(host, "") };
+            let on_demand = wanted(Record::OnDemand, Record::Never, Record::Never);
+            let mut ladder = Ladder::recorded(&invite("", &own(10)), &[20], on_demand);
+            let offer = ladder.expect(20, "INVITE");
+            ladder.expect(10, "SIP/2.0 100");
+            ladder.receive(20, &offer.response(200, "b1", "", &own(20)));
+            ladder.expect(20, "ACK");
+            let mut alice = Phone::alice(&ladder.expect(10, "SIP/2.0 200"));
+            ladder.receive(10, &alice.ack(10, ""));
+            let mut bob = Phone::callee(20, &offer, "b1");
+            for key in [star, "1"] {
+                let phone = if side == 10 { &mut alice } else { &mut bob };
+                let head = format!("Content-Type: {kind}\r\n");
+                ladder.receive(side, &phone.request("INFO", &head, &body.replace("KEY", key)));
+                let other = 30 - side;
+                let passed = ladder.expect(other, "INFO");
+                assert_eq!(passed.body(), body.replace("KEY", key));
+                ladder.receive(other, &passed.response(200, "", "", ""));
+                ladder.expect(side, "SIP/2.0 200");
+            }
+            assert!(ladder.names().contains(&"recording.started"), "{kind} {body:?} {side} {secure}");
+        }
+    }
+}
+
 #[test]
 fn a_digit_by_info_is_told_but_not_while_nothing_may_be_kept() {
     let (mut ladder, mut alice) = call(wanted(Record::Always, Record::Never, Record::Never));

@@ -343,6 +343,47 @@ fn the_callee_learns_of_the_caller_what_the_directory_says() {
     check("Privacy: none\r\n", false);
 }
 
+/// RFC 3323 §4.1.1.3, also without Privacy: nothing that reaches the callee says who calls, and the record does.
+#[test]
+fn who_calls_as_anonymous_is_shown_so_and_recorded_as_who_it_is() {
+    for from in [
+        "\"Anonymous\" <sip:anonymous@anonymous.invalid>",
+        "<sip:Anonymous@Anonymous.Invalid>",
+        "<sip:c8oqz84zk7z@anonymous.invalid>",
+        "\"Alice\" <sip:anonymous@acme.test>",
+    ] {
+        let more = "Supported: 100rel\r\nP-Preferred-Identity: \"Alice\" <sip:1001@acme.test>\r\nP-Asserted-Identity: <tel:1001>\r\n\
+                    Remote-Party-ID: <sip:1001@acme.test>\r\nHistory-Info: <sip:1001@acme.test>;index=1\r\n\
+                    Diversion: <sip:1001@acme.test>\r\nReferred-By: <sip:1001@acme.test>\r\nUser-Agent: Alice's phone\r\n\
+                    Organization: Alice\r\nReply-To: <sip:1001@acme.test>\r\nCall-Info: <http://acme.test/1001.png>\r\n";
+        let anonymous = |text: &str| text.replace("\"A\" <sip:1001@acme.test>", from);
+        let described = sdp(10, "").replace("o=x ", "o=1001 ").replace("s=-", "s=Alice");
+        let mut ladder = Ladder::new(&anonymous(&invite(more, &described)), &[20]);
+        ladder.expect(10, "SIP/2.0 100");
+        let offer = ladder.expect(20, "INVITE");
+        ladder.receive(20, &offer.response(200, "b", "", &sdp(20, "")));
+        let answer = ladder.expect(10, "SIP/2.0 200");
+        let mut alice = Phone::alice(&answer);
+        ladder.receive(10, &alice.ack(10, ""));
+        ladder.receive(10, &alice.request("INVITE", more, &described));
+        let again = ladder.expect(20, "ACK").text + &ladder.expect(20, "INVITE").text;
+        ladder.receive(10, &alice.request("INFO", more, ""));
+        let info = ladder.expect(20, "INFO").text;
+        for text in [&offer.text, &again, &info] {
+            let hides = ["1001", "Alice", "192.0.2.10"].iter().all(|told| !text.contains(told));
+            assert!(hides, "{text}");
+        }
+        assert!(offer.header(HeaderId::From).starts_with("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag="));
+        // The directory knows the name.
+        let knows = |body: &Body| {
+            matches!(body, Body::CallStarted { from, from_name, phone, .. }
+                if from == "1001" && from_name == "Alice" && phone == "1001")
+        };
+        assert!(ladder.has_event(knows), "{from}");
+        assert_eq!(ladder.call.live().from, "1001");
+    }
+}
+
 /// Bob answers when his phone was given up for silent: it is let go.
 fn lets_go(ladder: &mut Ladder, offer: &Sent) {
     let answer = offer.response(200, "b", "", &sdp(20, ""));
