@@ -17,6 +17,7 @@ mod digest;
 mod fail2ban;
 mod figures;
 mod fleet;
+mod habits;
 mod histories;
 mod http;
 mod media;
