@@ -20,6 +20,7 @@ use tipring::machine::Shared;
 use tipring::machine::digest;
 use tipring::machine::digest::Reading;
 use tipring::machine::digest::challenge;
+use tipring::machine::digest::fallback::Offer;
 use tipring::machine::digest::gate;
 use tipring::machine::directory::Directory;
 use tipring::machine::flow::Flow;
@@ -29,6 +30,7 @@ use tipring::machine::nonce;
 use tipring::machine::outbox::Outbox;
 use tipring::machine::registrar::Registrar;
 use tipring::machine::settings::Algorithm;
+use tipring::machine::settings::PathPolicy;
 use tipring::machine::settings::RegistrationBounds;
 use tipring::machine::settings::Secrets;
 use tipring::machine::settings::Settings;
@@ -56,6 +58,7 @@ fn settings() -> Settings {
         secrets: Secrets { hash: KEY, nonce: [1; 32] },
         listeners: Vec::new(),
         trusted: Vec::new(),
+        path: PathPolicy::default(),
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
         interfaces: Vec::new(),
         registration: RegistrationBounds::default(),
@@ -76,6 +79,7 @@ fn directory() -> Directory {
         record: Record::Never,
         announce: Announce::None,
         digest: Vec::new(),
+        md5_fallback: true,
     };
     let phone = |number: u32| Phone {
         tenant: "acme".into(),
@@ -86,6 +90,7 @@ fn directory() -> Directory {
         name: String::new(),
         record: Record::Never,
         external_id: String::new(),
+        digest: Vec::new(),
         ha1: Ha1 {
             md5: Some(md5::Md5::digest(format!("{number}:acme.test:secret")).into()),
             sha256: Some(sha2::Sha256::digest(format!("{number}:acme.test:secret")).into()),
@@ -164,7 +169,8 @@ impl Engine {
             gate::Screening::Pass => {}
             gate::Screening::Challenge { stale } => {
                 let salt = self.random.next_u32();
-                return challenge(&message, flow.peer, stale, NOW.unix, salt, shared).map_or(0, |answer| answer.len());
+                return challenge(&message, flow.peer, stale, NOW.unix, salt, Offer::All, shared)
+                    .map_or(0, |answer| answer.len());
             }
             _ => return 0,
         }

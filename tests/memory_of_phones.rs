@@ -23,6 +23,7 @@ use tipring::machine::nonce::Stamp;
 use tipring::machine::nonce::Validity;
 use tipring::machine::outbox::Outbox;
 use tipring::machine::registrar::Registrar;
+use tipring::machine::settings::PathPolicy;
 use tipring::machine::settings::RegistrationBounds;
 use tipring::machine::settings::Secrets;
 use tipring::machine::settings::Settings;
@@ -82,6 +83,7 @@ fn phone(number: usize) -> Phone {
         name: format!("Person {number}"),
         record: Record::Never,
         external_id: String::new(),
+        digest: Vec::new(),
         ha1: Ha1 { md5: Some([1; 16]), sha256: Some([2; 32]), sha512_256: None },
     }
 }
@@ -96,6 +98,7 @@ fn tenant(number: usize) -> Tenant {
         record: Record::Never,
         announce: Announce::None,
         digest: Vec::new(),
+        md5_fallback: true,
     }
 }
 
@@ -107,6 +110,7 @@ fn settings() -> Settings {
         secrets: Secrets { hash: KEY, nonce: [1; 32] },
         listeners: Vec::new(),
         trusted: Vec::new(),
+        path: PathPolicy::default(),
         digest: Vec::new(),
         interfaces: Vec::new(),
         registration: RegistrationBounds::default(),

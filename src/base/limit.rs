@@ -37,6 +37,8 @@ pub const SOURCES_PER_SHARD_MAX: usize = 65_536;
 pub const MESSAGE_KINDS_MAX: usize = 200;
 /// Sources of garbage that one shard asks the others about in 10 s.
 pub const SOURCES_ASKED_MAX: usize = 1_024;
+/// Users and their addresses that a shard remembers to have challenged.
+pub const CLIENTS_CHALLENGED_MAX: usize = 4_096;
 /// Steps kept in a decision trace.
 pub const TRACE_STEPS_MAX: usize = 64;
 /// Decisions about all phones of a shard that are remembered: about a hundred bytes each.

@@ -13,6 +13,7 @@ use crate::base::time::UnixTime;
 use crate::machine::Shared;
 use crate::machine::digest;
 use crate::machine::digest::challenge;
+use crate::machine::digest::fallback::Offer;
 use crate::machine::digest::gate;
 use crate::machine::digest::gate::Admission;
 use crate::machine::digest::gate::Screening;
@@ -23,6 +24,7 @@ use crate::machine::outbox::Output;
 use crate::machine::registrar::Registrar;
 use crate::machine::settings::Algorithm;
 use crate::machine::settings::Listener;
+use crate::machine::settings::PathPolicy;
 use crate::machine::settings::RegistrationBounds;
 use crate::machine::settings::Secrets;
 use crate::machine::settings::Settings;
@@ -67,6 +69,7 @@ pub(crate) fn settings() -> Settings {
             interface: 0,
         }],
         trusted: Vec::new(),
+        path: PathPolicy::Always,
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
         interfaces: Vec::new(),
         registration: RegistrationBounds::default(),
@@ -91,6 +94,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         record: Record::Never,
         announce: Announce::None,
         digest: Vec::new(),
+        md5_fallback: true,
     }
 }
 
@@ -106,6 +110,7 @@ pub(crate) fn phone(tenant: &str, user: &str) -> Phone {
         name: String::new(),
         record: Record::Never,
         external_id: String::new(),
+        digest: Vec::new(),
         ha1: Ha1 {
             md5: Some(md5::Md5::digest(&a1).into()),
             sha256: Some(sha2::Sha256::digest(&a1).into()),
@@ -161,7 +166,9 @@ impl World {
         let reading = digest::read(&message, flow.peer.ip(), now.unix, shared);
         let response = match gate::screen(&reading, &flow, now, shared, &mut self.limit) {
             Screening::Pass => self.admit(&message, flow, salt)?,
-            Screening::Challenge { stale } => challenge(&message, flow.peer, stale, now.unix, salt, shared)?,
+            Screening::Challenge { stale } => {
+                challenge(&message, flow.peer, stale, now.unix, salt, Offer::All, shared)?
+            }
             Screening::BadRequest(reason) => format!("SIP/2.0 400 {reason}\r\n\r\n").into_bytes(),
             Screening::Silence => return None,
         };
@@ -178,7 +185,9 @@ impl World {
             Admission::Phone(phone) => {
                 Some(self.registrar.register(message, flow, phone, self.now, shared, &mut self.random, &mut out))
             }
-            Admission::Challenge { stale } => challenge(message, flow.peer, stale, self.now.unix, salt, shared),
+            Admission::Challenge { stale } => {
+                challenge(message, flow.peer, stale, self.now.unix, salt, Offer::All, shared)
+            }
             Admission::BadRequest(reason) => Some(format!("SIP/2.0 400 {reason}\r\n\r\n").into_bytes()),
             Admission::Silence => None,
         };

@@ -20,6 +20,8 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Prefixes that source limits never touch.
     pub trusted: Vec<Prefix>,
+    /// From where a Path is taken, whatever the phone says of it.
+    pub path: PathPolicy,
     /// Offered in this order.
     pub digest: Vec<Algorithm>,
     /// Media addresses, by the `interface` of a listener.
@@ -89,6 +91,16 @@ pub struct MediaAddress {
     pub local: IpAddr,
     /// Written into SDP.
     pub advertise: IpAddr,
+}
+
+/// Proxies put a Path into REGISTERs of phones that do not know it (RFC 3327 §5.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathPolicy {
+    /// Taken from a trusted proxy; from others as below.
+    #[default]
+    Always,
+    /// Taken only where the phone says `Supported: path`.
+    Supported,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -215,6 +215,11 @@ pub enum Body {
     FlowFound {
         flow: String,
     },
+    /// A client that answered no challenge is offered MD5 alone.
+    DigestFallback {
+        user: String,
+        source: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,6 +266,7 @@ impl Body {
             Self::SessionRefreshFailed { .. } => "session.refresh_failed",
             Self::FlowLost { .. } => "leg.flow_lost",
             Self::FlowFound { .. } => "leg.flow_found",
+            Self::DigestFallback { .. } => "authentication.md5_alone",
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::wire::sip::Transport;
 use crate::wire::tape::Track;
 
 /// The format both ends must speak.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromEngine {
@@ -182,6 +182,8 @@ pub struct Tenant {
     pub announce: Announce,
     /// Digest algorithms offered, in this order; empty: the node's.
     pub digest: Vec<String>,
+    /// Clients that answer no challenge with SHA in it are offered MD5 alone.
+    pub md5_fallback: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,6 +197,8 @@ pub struct Phone {
     pub record: Record,
     pub external_id: String,
     pub ha1: Ha1,
+    /// Digest algorithms that it is offered, in this order; empty: the tenant's.
+    pub digest: Vec<String>,
 }
 
 /// Without the digests: a phone may be logged.

@@ -9,10 +9,12 @@ use arrayvec::ArrayString;
 use crate::base::hex::hex64;
 use crate::base::time::UnixTime;
 use crate::machine::Shared;
+use crate::machine::digest::fallback::Offer;
 use crate::machine::digest::offered;
 use crate::machine::digest::realm_of;
 use crate::machine::directory::address::sender_host;
 use crate::machine::directory::address::sender_tenant;
+use crate::machine::directory::address::user_of;
 use crate::machine::nonce;
 use crate::machine::settings::Algorithm;
 use crate::wire::sip::HeaderId;
@@ -23,6 +25,7 @@ use crate::wire::sip::write;
 /// An answer has at most so many times the bytes of the request.
 const AMPLIFICATION_MAX: usize = 3;
 
+#[expect(clippy::too_many_arguments, reason = "a request, what was decided of it, and what every machine is given")]
 /// The 401 for a request; `salt` should not repeat within a second. `None` where even one algorithm is too much to answer.
 pub fn challenge(
     request: &Message<'_>,
@@ -30,6 +33,7 @@ pub fn challenge(
     is_stale: bool,
     now: UnixTime,
     salt: u32,
+    offer: Offer,
     shared: Shared<'_>,
 ) -> Option<Vec<u8>> {
     let host = sender_host(request);
@@ -39,7 +43,14 @@ pub fn challenge(
     let realm = quoted(&realm);
     let tag = tag(request, shared);
     let bytes_max = request.bytes().len() * AMPLIFICATION_MAX;
-    let algorithms = offered(tenant, shared);
+    let phone = tenant.and_then(|tenant| {
+        let user = user_of(shared, tenant, request.sender_uri().ok()?.sip()?)?;
+        shared.directory.phone(&tenant.name, &user)
+    });
+    let mut algorithms = offered(phone, tenant, shared);
+    if offer == Offer::Md5Alone && algorithms.contains(&Algorithm::Md5) {
+        algorithms.retain(|algorithm| *algorithm == Algorithm::Md5);
+    }
     (1..=algorithms.len()).rev().find_map(|offers| {
         let mut out = Vec::with_capacity(request.bytes().len() + 160 * offers);
         let mut writer = write::response(&mut out, request, Status::UNAUTHORIZED, "", Some(&tag), source);

@@ -5,6 +5,7 @@
 //! same cost. Counting failures is `source_limit`'s, counting nonces the registrar's.
 
 mod challenge;
+pub mod fallback;
 pub mod gate;
 mod response;
 
@@ -140,7 +141,7 @@ pub fn judge<'a>(claim: &Claim<'_>, request: &Message<'_>, named: Named<'a>, sha
     // RFC 7616 §3.4: without "algorithm" it is MD5.
     let asked = credentials.algorithm.map_or(Some(Algorithm::Md5), Algorithm::parse);
     let algorithm =
-        asked.filter(|asked| offered(tenant, shared).contains(asked) && is_qop_offered(credentials, *asked));
+        asked.filter(|asked| offered(phone, tenant, shared).contains(asked) && is_qop_offered(credentials, *asked));
     let secret = phone.and_then(|phone| response::secret_of(&phone.ha1, algorithm?));
     let is_right = response::is_right(credentials, algorithm.unwrap_or(Algorithm::Md5), line.name, secret);
     match phone {
@@ -166,9 +167,11 @@ fn is_qop_offered(credentials: &Credentials<'_>, algorithm: Algorithm) -> bool {
     }
 }
 
-/// The algorithms that the tenant, or else the node, offers, in their order.
-fn offered(tenant: Option<&Tenant>, shared: Shared<'_>) -> ArrayVec<Algorithm, ALGORITHMS_MAX> {
-    let own = tenant.into_iter().flat_map(|tenant| &tenant.digest).filter_map(|name| Algorithm::parse(name.as_bytes()));
+/// The algorithms that the phone, the tenant or the node offers, whoever says something first, in their order.
+fn offered(phone: Option<&Phone>, tenant: Option<&Tenant>, shared: Shared<'_>) -> ArrayVec<Algorithm, ALGORITHMS_MAX> {
+    let of_phone = phone.map(|phone| &phone.digest).filter(|own| !own.is_empty());
+    let own = of_phone.or(tenant.map(|tenant| &tenant.digest)).into_iter().flatten();
+    let own = own.filter_map(|name| Algorithm::parse(name.as_bytes()));
     let mut offered: ArrayVec<_, ALGORITHMS_MAX> = own.take(ALGORITHMS_MAX).collect();
     if offered.is_empty() {
         offered.extend(shared.settings.digest.iter().copied().take(ALGORITHMS_MAX));

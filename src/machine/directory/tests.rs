@@ -15,6 +15,7 @@ fn tenant(name: &str, domain: &str) -> Tenant {
         record: Record::Never,
         announce: Announce::None,
         digest: Vec::new(),
+        md5_fallback: true,
     }
 }
 
@@ -28,6 +29,7 @@ fn phone(tenant: &str, user: &str) -> Phone {
         name: String::new(),
         record: Record::Never,
         external_id: String::new(),
+        digest: Vec::new(),
         ha1: Ha1::default(),
     }
 }

@@ -5,6 +5,8 @@ use crate::base::time::Now;
 use crate::machine::Shared;
 use crate::machine::digest;
 use crate::machine::digest::Reading;
+use crate::machine::digest::fallback::Fallback;
+use crate::machine::digest::fallback::Offer;
 use crate::machine::digest::gate::Admission;
 use crate::machine::digest::gate::Screening;
 use crate::machine::directory::address;
@@ -13,16 +15,21 @@ use crate::machine::exchange::counts::Counts;
 use crate::machine::flow::Flow;
 use crate::machine::nonce;
 use crate::machine::outbox::Outbox;
+use crate::machine::outbox::Output;
 use crate::machine::registrar::Registrar;
+use crate::machine::settings::Algorithm;
 use crate::machine::source_limit::SourceLimit;
+use crate::wire::event::Body;
 use crate::wire::link::Phone;
 use crate::wire::sip::Message;
 use crate::wire::sip::Status;
+use crate::wire::sip::Uri;
 
 /// What the gate looks at and writes into.
 pub(super) struct Gate<'a, 's> {
     pub(super) sources: &'a mut SourceLimit,
     pub(super) registrar: &'a mut Registrar,
+    pub(super) fallback: &'a mut Fallback,
     pub(super) random: &'a mut Random,
     pub(super) counts: &'a mut Counts,
     pub(super) now: Now,
@@ -39,7 +46,10 @@ impl<'s> Gate<'_, 's> {
         out: &mut Outbox,
     ) -> bool {
         match digest::gate::screen(reading, &flow, self.now, self.shared, self.sources) {
-            Screening::Pass => return true,
+            Screening::Pass => {
+                self.note_answer(request, reading, flow, out);
+                return true;
+            }
             Screening::Challenge { stale } => self.challenge(request, flow, stale, out),
             Screening::BadRequest(reason) => self.refuse(request, flow, Status::BAD_REQUEST, reason, out),
             Screening::Silence => {}
@@ -66,10 +76,39 @@ impl<'s> Gate<'_, 's> {
         None
     }
 
+    /// Who answers MD5 alone for the first time is said, once: its address has heard us, and it is no forger's.
+    fn note_answer(&mut self, request: &Message<'_>, reading: &Reading<'_>, flow: Flow, out: &mut Outbox) {
+        let Reading::Claim(claim) = reading else { return };
+        // RFC 7616 §3.4: without "algorithm" it is MD5.
+        let Some(algorithm) = claim.credentials.algorithm.map_or(Some(Algorithm::Md5), Algorithm::parse) else {
+            return;
+        };
+        let (now, secret) = (self.now.instant, &self.shared.settings.secrets.hash);
+        if self.fallback.answered(request, flow.peer.ip(), algorithm, now, secret) {
+            let tenant = address::sender_tenant(self.shared, address::sender_host(request));
+            let user = request.sender_uri().ok().and_then(Uri::user).map(address::user_text).unwrap_or_default();
+            let user = user.chars().filter(|letter| !letter.is_control()).take(64).collect();
+            let body = Body::DigestFallback { user, source: flow.peer.ip().to_canonical().to_string() };
+            let tenant = tenant.map(|tenant| tenant.name.clone()).unwrap_or_default();
+            out.push(Output::Event { tenant, call: None, leg: None, body });
+        }
+    }
+
+    /// What is offered: MD5 alone to a client that has not answered to more, unless its tenant will not have it.
+    fn offer(&mut self, request: &Message<'_>, flow: Flow) -> Offer {
+        let tenant = address::sender_tenant(self.shared, address::sender_host(request));
+        if tenant.is_some_and(|tenant| !tenant.md5_fallback) {
+            return Offer::All;
+        }
+        let (now, secret) = (self.now.instant, &self.shared.settings.secrets.hash);
+        self.fallback.challenge(request, flow.peer.ip(), now, secret)
+    }
+
     /// None is sent where even one algorithm alone would make more than three bytes of one.
     fn challenge(&mut self, request: &Message<'_>, flow: Flow, is_stale: bool, out: &mut Outbox) {
         let salt = nonce::salt(self.now.unix, self.random.next_u32());
-        let answer = digest::challenge(request, flow.peer, is_stale, self.now.unix, salt, self.shared);
+        let offer = self.offer(request, flow);
+        let answer = digest::challenge(request, flow.peer, is_stale, self.now.unix, salt, offer, self.shared);
         match answer {
             Some(bytes) => {
                 self.counts.challenges += 1;

@@ -105,6 +105,11 @@ impl History {
                 Body::AuthenticationFailed { user, source, cause } => {
                     (user, Rule::Authentication, format!("{cause} from {source}"))
                 }
+                Body::DigestFallback { user, source } => (
+                    user,
+                    Rule::Authentication,
+                    format!("MD5 alone is offered from here on: {source} answers nothing else"),
+                ),
                 _ => continue,
             };
             self.step(key(tenant, user, secret), rule, reason, at);

@@ -40,6 +40,7 @@ use crate::machine::call::input::Destination;
 use crate::machine::call::input::Invite;
 use crate::machine::digest;
 use crate::machine::digest::Reading;
+use crate::machine::digest::fallback::Fallback;
 use crate::machine::exchange::calls::Calls;
 use crate::machine::exchange::calls::Surroundings;
 pub use crate::machine::exchange::counts::Counts;
@@ -97,6 +98,7 @@ pub struct Exchange {
     shard: ShardId,
     random: Random,
     sources: SourceLimit,
+    fallback: Fallback,
     neighbours: Neighbours,
     registrar: Registrar,
     lingering: Lingering,
@@ -152,6 +154,7 @@ impl Exchange {
             shard,
             random,
             sources: SourceLimit::new(),
+            fallback: Fallback::default(),
             neighbours: Neighbours::default(),
             registrar: Registrar::new(settings.secrets.hash),
             lingering: Lingering::new(),
@@ -616,8 +619,8 @@ impl Exchange {
     }
 
     fn gate<'s>(&mut self, now: Now, shared: Shared<'s>) -> Gate<'_, 's> {
-        let Self { sources, registrar, random, counts, .. } = self;
-        Gate { sources, registrar, random, counts, now, shared }
+        let Self { sources, registrar, fallback, random, counts, .. } = self;
+        Gate { sources, registrar, fallback, random, counts, now, shared }
     }
 
     /// Applies what a step wanted of this very shard, until nothing is left: media commands, locations, answers to keep.

@@ -594,3 +594,70 @@ fn an_anonymous_caller_is_known_to_us_alone() {
         alice.learn(&answer);
     }
 }
+
+/// The algorithms that a 401 offers.
+fn offers(answer: &Option<String>) -> Vec<String> {
+    let lines = answer.as_ref().unwrap().lines().filter(|line| line.starts_with("WWW-Authenticate:"));
+    lines.map(|line| line.split("algorithm=").nth(1).unwrap().split(',').next().unwrap().to_owned()).collect()
+}
+
+/// Debian 12's baresip fails at a challenge with SHA-256 in it. A user that is nobody's is treated alike.
+#[test]
+fn who_answers_no_challenge_is_offered_md5_alone() {
+    let mut world = world();
+    let mut globex = fixture::tenant("globex");
+    globex.md5_fallback = false;
+    world.directory.apply(2, DirectoryPart { tenants: vec![globex], ..DirectoryPart::default() });
+    let ask = |world: &mut World, caller: &mut Caller| {
+        let request = caller.request("");
+        offers(&world.answer(caller.flow, &request))
+    };
+    let (all, md5) = (["SHA-256", "MD5"], ["MD5"]);
+    for user in ["1001", "nobody"] {
+        let mut caller = Caller::new(user, "198.51.100.2:5060");
+        assert_eq!([ask(&mut world, &mut caller), ask(&mut world, &mut caller)], [all, all], "{user}");
+        assert_eq!([ask(&mut world, &mut caller), ask(&mut world, &mut caller)], [md5, md5], "{user}");
+    }
+    let is_said = |event: &&Body| matches!(event, Body::DigestFallback { .. });
+    assert_eq!(world.events.iter().filter(is_said).count(), 0, "strangers make no events");
+    let mut bob = Caller::new("1001", "198.51.100.2:5060");
+    bob.algorithm = "MD5";
+    for _ in 0..3 {
+        bob.nonce = None;
+        bob.cseq += 10;
+        assert_eq!(world.register(&mut bob), 200);
+    }
+    let said: Vec<_> = world.events.iter().filter(is_said).collect();
+    let expected = Body::DigestFallback { user: "1001".into(), source: "198.51.100.2".into() };
+    assert_eq!(said, [&expected], "said once");
+    // It goes on with it, also when its nonce is too old.
+    world.advance(Duration::from_secs(13 * 3_600));
+    let request = bob.request("");
+    assert_eq!(offers(&world.answer(bob.flow, &request)), md5);
+    // Who has answered SHA-256 is never offered less.
+    let mut alice = Caller::new("1000", "198.51.100.1:5060");
+    assert_eq!(world.register(&mut alice), 200);
+    alice.nonce = None;
+    assert!((0..6).all(|_| ask(&mut world, &mut alice) == all));
+    // A tenant may not want it.
+    let mut carol = Caller::new("2000", "198.51.100.3:5060");
+    carol.domain = "globex.test".into();
+    assert!((0..6).all(|_| ask(&mut world, &mut carol) == all));
+}
+
+#[test]
+fn a_phone_may_be_offered_algorithms_of_its_own() {
+    let mut world = world();
+    let mut old = fixture::phone("acme", "1001");
+    old.digest = vec!["MD5".into()];
+    world.directory.apply(2, DirectoryPart { phones: vec![old], ..DirectoryPart::default() });
+    for (user, offered) in [("1001", &["MD5"][..]), ("1002", &["SHA-256", "MD5"]), ("nobody", &["SHA-256", "MD5"])] {
+        let mut caller = Caller::new(user, "198.51.100.2:5060");
+        let request = caller.request("");
+        assert_eq!(offers(&world.answer(caller.flow, &request)), offered, "{user}");
+    }
+    let mut bob = Caller::new("1001", "198.51.100.2:5060");
+    assert_eq!(world.register(&mut bob), 401, "SHA-256 was not offered to it");
+    bob.algorithm = "MD5";
+    assert_eq!(world.register(&mut bob), 200);
+}

@@ -25,6 +25,7 @@ use crate::machine::registrar::date::date;
 use crate::machine::registrar::index::Indexes;
 use crate::machine::registrar::on_grid;
 use crate::machine::registrar::registered::Registered;
+use crate::machine::settings::PathPolicy;
 use crate::machine::settings::RegistrationBounds;
 use crate::wire::link::Phone;
 use crate::wire::sip::Contact;
@@ -107,7 +108,7 @@ impl Registrar {
         self.counters.registers += 1;
         let bounds = &shared.settings.registration;
         let key = self.phone_key(&phone.tenant, &phone.user);
-        let origin = is_for(phone, request, shared).and_then(|()| self.origin(request, flow));
+        let origin = is_for(phone, request, shared).and_then(|()| self.origin(request, flow, shared));
         let tag = hex64(random.next_u64());
         let (registered, indexes) = self.registered(key, phone);
         let plan = origin.and_then(|origin| Ok((registered.plan(request, &origin, bounds, indexes.len())?, origin)));
@@ -138,7 +139,7 @@ impl Registrar {
         answer
     }
 
-    fn origin<'m>(&self, request: &'m Message<'m>, flow: Flow) -> Result<Origin<'m>, Refusal> {
+    fn origin<'m>(&self, request: &'m Message<'m>, flow: Flow, shared: Shared<'_>) -> Result<Origin<'m>, Refusal> {
         let cseq = request.cseq().map_err(|_| Refusal::Bad("Malformed CSeq"))?.number;
         let path: Vec<String> = request
             .values(HeaderId::Path)
@@ -147,8 +148,11 @@ impl Registrar {
         if path.len() > PATHS_MAX || path.iter().any(|value| value.len() > CONTACT_BYTES_MAX) {
             return Err(Refusal::Bad("Path too long"));
         }
-        // RFC 3327 §5.3: "The recommended policy is for the registrar to reject the request with a 420".
-        if !path.is_empty() && !request.has_tag(HeaderId::Supported, "path") {
+        // RFC 3327 §5.3: "The recommended policy is for the registrar to reject the request with a 420"; a proxy that we trust
+        // may know better than its phones.
+        let settings = shared.settings;
+        let is_taken = settings.path == PathPolicy::Always && settings.is_trusted(flow.peer.ip().to_canonical());
+        if !path.is_empty() && !is_taken && !request.has_tag(HeaderId::Supported, "path") {
             return Err(Refusal::PathUnsupported);
         }
         let user_agent = request.header(HeaderId::UserAgent).unwrap_or_default();

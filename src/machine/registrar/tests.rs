@@ -16,6 +16,8 @@ use crate::machine::flow::Connection;
 use crate::machine::outbox::Live;
 use crate::machine::outbox::Output;
 use crate::machine::outbox::Stored;
+use crate::machine::settings::PathPolicy;
+use crate::machine::settings::Prefix;
 use crate::wire::event::Body;
 use crate::wire::link::DirectoryPart;
 
@@ -637,4 +639,23 @@ fn headers_and_method_of_a_contact_are_in_no_request() {
     // The same again is the same binding.
     assert_eq!(status(&caller.send(&mut world, &format!("Contact: <{contact}>\r\n"))), 200);
     assert_eq!(world.registrar.len(), 1);
+}
+
+/// Kamailio's `add_path()` in front of phones that do not say `Supported: path`.
+#[test]
+fn a_trusted_proxy_may_add_a_path_to_any_phone() {
+    for (policy, trusted, expected) in [
+        (PathPolicy::Always, "198.51.100.0", 200),
+        (PathPolicy::Always, "203.0.113.0", 420),
+        (PathPolicy::Supported, "198.51.100.0", 420),
+    ] {
+        let mut world = World::new(1);
+        world.settings.path = policy;
+        world.settings.trusted = vec![Prefix { address: trusted.parse().unwrap(), bits: 24 }];
+        let mut caller = Caller::new("1000", "198.51.100.5:5060");
+        let answer = caller.send(&mut world, "Contact: <sip:a@10.0.0.1>\r\nPath: <sip:198.51.100.5;lr>\r\n");
+        assert_eq!(status(&answer), expected, "{policy:?} {trusted}");
+        let paths: Vec<_> = world.registrar.locate(&[aor("1000")]).into_iter().flat_map(|target| target.path).collect();
+        assert_eq!(paths.len(), usize::from(expected == 200));
+    }
 }

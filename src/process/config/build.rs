@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::base::limit::SHARDS_MAX;
 use crate::machine::settings::Algorithm;
 use crate::machine::settings::MediaAddress;
+use crate::machine::settings::PathPolicy;
 use crate::machine::settings::Prefix;
 use crate::machine::settings::RecordingSettings;
 use crate::process::config::Config;
@@ -116,6 +117,7 @@ fn interfaces(document: &mut Document) -> Vec<Interface> {
         tcp: sockets(document, "sip.tcp"),
         advertise: Some(text(document, "sip.advertise")).filter(|text| !text.is_empty()),
         trusted: prefixes(document.value("sip.trusted")),
+        path: path_policy(document.value("sip.path")),
         digest: algorithms(document.value("sip.digest")),
         media: media(document, "media.address", "media.advertise", "media"),
         ports: ports(document.value("media.ports")),
@@ -139,10 +141,18 @@ fn interface(document: &mut Document, place: &str, first: &Interface) -> Interfa
     let tcp = given("sip.tcp").map_or_else(Vec::new, as_sockets);
     let advertise = given("sip.advertise").map(as_text).filter(|text| !text.is_empty());
     let trusted = given("sip.trusted").map_or_else(|| first.trusted.clone(), prefixes);
+    let path = given("sip.path").map_or(first.path, path_policy);
     let digest = given("sip.digest").map_or_else(|| first.digest.clone(), algorithms);
     let range = given("media.ports").map_or_else(|| ports(document.value("media.ports")), ports);
     let media = media(document, &format!("{place}.media.address"), &format!("{place}.media.advertise"), place);
-    Interface { name, udp, tcp, advertise, trusted, digest, media, ports: range }
+    Interface { name, udp, tcp, advertise, trusted, path, digest, media, ports: range }
+}
+
+fn path_policy(value: Value) -> PathPolicy {
+    match as_text(value).as_str() {
+        "supported" => PathPolicy::Supported,
+        _ => PathPolicy::Always,
+    }
 }
 
 /// `table` is blamed for an address that is missing.

@@ -75,6 +75,14 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("sip.trusted", Kind::Prefixes, "[]", Reload, "Prefixes that source limits never touch."),
     key(
+        "sip.path",
+        Kind::OneOf(&["always", "supported"]),
+        "\"always\"",
+        Reload,
+        "Whether a Path (RFC 3327) that a proxy of `trusted` adds is taken from phones that do not say `Supported: path`, too; from others \
+         it is 420.",
+    ),
+    key(
         "sip.digest",
         Kind::Algorithms,
         "[\"SHA-256\", \"MD5\"]",

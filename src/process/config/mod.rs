@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::machine::settings::Algorithm;
 use crate::machine::settings::MediaAddress;
+use crate::machine::settings::PathPolicy;
 use crate::machine::settings::Prefix;
 use crate::machine::settings::RecordingSettings;
 
@@ -72,6 +73,7 @@ pub struct Interface {
     /// `host[:port]` for Via and Contact where it differs from the local address.
     pub advertise: Option<String>,
     pub trusted: Vec<Prefix>,
+    pub path: PathPolicy,
     pub digest: Vec<Algorithm>,
     pub media: Vec<MediaAddress>,
     /// First and last port.

@@ -133,6 +133,7 @@ fn what_cannot_be_right_is_refused() {
     check("[side.tls]\ncert = \"x\"", "side.tls: not built yet");
     check("[side]\ndatabase = \"postgres://u:hunter2@db/x\"", "side.database: PostgreSQL is not built yet");
     check("[side]\ndatabase = { file = \"x\", more = 1 }", "{ file = \"…\" }");
+    check("[sip]\npath = \"never\"", "always");
     check("[sip]\ndigest = []", "at least one");
     check("[sip]\ndigest = [\"SHA-1\"]", "none of");
     check("[sip]\ntrusted = [\"10.0.0.0/33\"]", "not a prefix");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::machine::settings::Interface;
 use crate::machine::settings::Listener;
+use crate::machine::settings::PathPolicy;
 use crate::machine::settings::RegistrationBounds;
 use crate::machine::settings::Secrets;
 use crate::machine::settings::Settings;
@@ -52,6 +53,7 @@ pub(super) fn build(
         secrets,
         listeners,
         trusted: Vec::new(),
+        path: PathPolicy::default(),
         digest: Vec::new(),
         interfaces: engine.interfaces.iter().map(media_side).collect(),
         registration: RegistrationBounds::default(),
@@ -68,6 +70,7 @@ pub(super) fn build(
 pub(super) fn renewed(settings: &Settings, engine: &EngineSettings) -> Settings {
     let mut settings = settings.clone();
     settings.trusted = engine.interfaces.iter().flat_map(|interface| interface.trusted.iter().copied()).collect();
+    settings.path = engine.interfaces.first().map(|interface| interface.path).unwrap_or_default();
     settings.digest = engine.interfaces.first().map(|interface| interface.digest.clone()).unwrap_or_default();
     settings.recording = engine.recording.clone();
     // Listeners and media are as at the start; an interface is found again by its name.

@@ -23,7 +23,7 @@ use crate::process::side::recording::objects::ObjectError;
 use crate::process::side::seal::SealError;
 
 /// In their order, numbered from 1. What was released is never changed: its checksum is in every database.
-const MIGRATIONS: [(&str, &str); 8] = [
+const MIGRATIONS: [(&str, &str); 9] = [
     ("first", include_str!("migrations/0001_first.sql")),
     ("recordings", include_str!("migrations/0002_recordings.sql")),
     ("announce", include_str!("migrations/0003_announce.sql")),
@@ -32,6 +32,7 @@ const MIGRATIONS: [(&str, &str); 8] = [
     ("failed recordings", include_str!("migrations/0006_failed_recordings.sql")),
     ("uploads", include_str!("migrations/0007_uploads.sql")),
     ("tenant digest", include_str!("migrations/0008_tenant_digest.sql")),
+    ("digest of phones", include_str!("migrations/0009_digest_of_phones.sql")),
 ];
 
 /// Connections: one writer at a time, the others read.

@@ -13,6 +13,7 @@ use tipring::machine::settings::Algorithm;
 use tipring::machine::settings::Interface;
 use tipring::machine::settings::Listener;
 use tipring::machine::settings::MediaAddress;
+use tipring::machine::settings::PathPolicy;
 use tipring::machine::settings::Secrets;
 use tipring::machine::settings::Settings;
 use tipring::wire::link;
@@ -40,6 +41,7 @@ pub(super) fn settings(shards: u8, random: &mut Random) -> Settings {
             .map(|reliable| Listener { reliable, local: World::server(), advertise: None, interface: 0 })
             .to_vec(),
         trusted: Vec::new(),
+        path: PathPolicy::default(),
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
         interfaces: vec![Interface { name: "default".to_owned(), ipv4: Some(media), ipv6: None }],
         registration: tipring::machine::settings::RegistrationBounds::default(),
@@ -61,6 +63,7 @@ pub(super) fn tenant(announces: bool) -> link::Tenant {
         record: if announces { link::Record::Always } else { link::Record::Never },
         announce: if announces { link::Announce::Tone } else { link::Announce::None },
         digest: Vec::new(),
+        md5_fallback: true,
     }
 }
 
@@ -77,6 +80,7 @@ pub(super) fn entry(user: &str) -> link::Phone {
         name: format!("Phone {user}"),
         record: link::Record::Never,
         external_id: String::new(),
+        digest: Vec::new(),
         ha1: Ha1 { md5: Some(ha1.into()), sha256: None, sha512_256: None },
     }
 }

@@ -38,6 +38,7 @@ use crate::machine::outbox::Target;
 use crate::machine::settings::Interface;
 use crate::machine::settings::Listener;
 use crate::machine::settings::MediaAddress;
+use crate::machine::settings::PathPolicy;
 use crate::machine::settings::RecordingSettings;
 use crate::machine::settings::RegistrationBounds;
 use crate::machine::settings::Secrets;
@@ -72,6 +73,7 @@ pub(crate) fn settings() -> Settings {
         secrets: Secrets { hash: HashKey([7; 16]), nonce: [0; 32] },
         listeners: vec![listener(false), listener(true), listener_v6],
         trusted: Vec::new(),
+        path: PathPolicy::default(),
         digest: Vec::new(),
         interfaces: vec![Interface { name: "default".to_owned(), ipv4: address(MEDIA), ipv6: address(MEDIA_V6) }],
         registration: RegistrationBounds::default(),

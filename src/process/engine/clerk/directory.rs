@@ -11,7 +11,7 @@ use crate::machine::directory::Directory;
 use crate::wire::link::DirectoryPart;
 
 /// First byte of the file: how it is written.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 #[derive(Debug)]
 pub struct Keeping {
@@ -117,6 +117,7 @@ mod tests {
             record: Record::Never,
             announce: Announce::File { audio: vec![1, 2] },
             digest: Vec::new(),
+            md5_fallback: true,
         };
         DirectoryPart { tenants: vec![tenant], ..DirectoryPart::default() }
     }

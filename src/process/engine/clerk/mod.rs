@@ -452,6 +452,9 @@ fn say(event: &Event) {
         Body::AuthenticationFailed { source, cause, .. } => {
             tracing::warn!(event = "authentication.failed", source = %source, "authentication failed from {source}: {cause}");
         }
+        Body::DigestFallback { source, .. } => {
+            tracing::info!(event = "authentication.md5_alone", source = %source, "a phone at {source} answers no challenge with SHA in it: it is offered MD5 alone");
+        }
         Body::CallFault { place } => {
             let call = event.call.map(|call| call.to_string()).unwrap_or_default();
             tracing::error!(event = "call.fault", shard = event.shard.0, call = %call, "call {call} ended by a fault of ours at {place}");

@@ -47,6 +47,7 @@ pub(super) struct TenantEntry {
     pub(super) announce: Announce,
     /// Names of algorithms, in the order in which they are offered; empty: the node's.
     pub(super) digest: Vec<&'static str>,
+    pub(super) md5_fallback: bool,
     /// How long recordings are kept; 0: until they are deleted.
     pub(super) recording_days: u32,
 }
@@ -62,6 +63,8 @@ pub(super) struct PhoneEntry {
     pub(super) name: String,
     pub(super) record: Record,
     pub(super) external_id: String,
+    /// As the tenant's; empty: the tenant's.
+    pub(super) digest: Vec<&'static str>,
 }
 
 /// A hundred years.
@@ -141,6 +144,7 @@ fn tenant(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faul
     let realm = checked(fields.text("realm", faults), "tenant.realm", is_quotable, faults);
     let default = fields.flag("default", faults);
     let digest = offered(&mut fields, faults);
+    let md5_fallback = fields.flag_or("md5_fallback", true, faults);
     let record = record(&mut fields, faults);
     let announce = announce(&mut fields, read_file, faults);
     let recording_days = fields.count("recording_days", RECORDING_DAYS_MAX, faults);
@@ -158,6 +162,7 @@ fn tenant(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faul
         realm,
         default,
         digest,
+        md5_fallback,
         record,
         announce,
         recording_days,
@@ -181,6 +186,7 @@ fn phone(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Fault
     if numbers.len() > limit::NUMBERS_PER_PHONE_MAX {
         faults.note(line, "phone.numbers", format!("at most {} are possible", limit::NUMBERS_PER_PHONE_MAX));
     }
+    let digest = offered(&mut fields, faults);
     let secret = secret(&mut fields, read_file, faults);
     let name = checked(fields.text("name", faults), "phone.name", is_display, faults);
     let record = record(&mut fields, faults);
@@ -201,16 +207,18 @@ fn phone(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Fault
         name: name.unwrap_or_default(),
         record,
         external_id: external_id.unwrap_or_default(),
+        digest,
     })
 }
 
 fn offered(fields: &mut Fields<'_, '_>, faults: &mut Faults) -> Vec<&'static str> {
     let mut offered = Vec::new();
+    let key = fields.key("digest");
     for name in fields.texts("digest", faults) {
         match Algorithm::parse(name.value.as_bytes()).map(Algorithm::name) {
             Some(known) if !offered.contains(&known) => offered.push(known),
-            Some(known) => faults.note(name.line, "tenant.digest", format!("names {known} twice")),
-            None => faults.note(name.line, "tenant.digest", "must be of MD5, SHA-256 and SHA-512-256"),
+            Some(known) => faults.note(name.line, &key, format!("names {known} twice")),
+            None => faults.note(name.line, &key, "must be of MD5, SHA-256 and SHA-512-256"),
         }
     }
     offered

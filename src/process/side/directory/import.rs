@@ -198,10 +198,11 @@ async fn write_tenants(
             realms_changed.insert(tenant.name.clone());
         }
         sqlx::query(
-            "INSERT INTO tenants (name, realm, is_default, record, announce, announcement, recording_days, digest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            "INSERT INTO tenants (name, realm, is_default, record, announce, announcement, recording_days, digest,
+                 md5_fallback)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT (name) DO UPDATE SET realm = ?2, is_default = ?3, record = ?4, announce = ?5, announcement = ?6,
-                 recording_days = ?7, digest = ?8",
+                 recording_days = ?7, digest = ?8, md5_fallback = ?9",
         )
         .bind(&tenant.name)
         .bind(&tenant.realm)
@@ -214,6 +215,7 @@ async fn write_tenants(
         })
         .bind(tenant.recording_days)
         .bind(tenant.digest.join(" "))
+        .bind(tenant.md5_fallback)
         .execute(&mut **tx)
         .await?;
         sqlx::query("DELETE FROM domains WHERE tenant = ?").bind(&tenant.name).execute(&mut **tx).await?;
@@ -279,10 +281,11 @@ async fn write_phone(tx: &mut Tx, key: &NodeKey, phone: &PhoneEntry, realm: &str
     let sealed = key.seal(&secret_place(&phone.tenant, &phone.user), &plain).map_err(StoreError::Seal)?;
     let digest_realm = matches!(phone.secret, Secret::Digests(_)).then_some(realm);
     sqlx::query(
-        "INSERT INTO phones (tenant, user, auth_user, extension, name, record, external_id, secret, digest_realm)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "INSERT INTO phones (tenant, user, auth_user, extension, name, record, external_id, secret, digest_realm,
+             digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (tenant, user) DO UPDATE SET auth_user = ?3, extension = ?4, name = ?5, record = ?6,
-             external_id = ?7, secret = ?8, digest_realm = ?9",
+             external_id = ?7, secret = ?8, digest_realm = ?9, digest = ?10",
     )
     .bind(&phone.tenant)
     .bind(&phone.user)
@@ -293,6 +296,7 @@ async fn write_phone(tx: &mut Tx, key: &NodeKey, phone: &PhoneEntry, realm: &str
     .bind(&phone.external_id)
     .bind(sealed)
     .bind(digest_realm)
+    .bind(phone.digest.join(" "))
     .execute(&mut **tx)
     .await?;
     sqlx::query("DELETE FROM numbers WHERE tenant = ? AND user = ?")

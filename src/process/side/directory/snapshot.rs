@@ -90,7 +90,7 @@ impl<'k> Snapshot<'k> {
         size: &mut usize,
     ) -> Result<Option<(String, String)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT tenant, user, auth_user, extension, phones.name, phones.record, external_id, secret, realm,
+            "SELECT tenant, user, auth_user, extension, phones.name, phones.record, external_id, secret, phones.digest, realm,
                     (SELECT group_concat(number, ' ') FROM numbers WHERE numbers.tenant = phones.tenant
                      AND numbers.user = phones.user) AS numbers
              FROM phones JOIN tenants ON tenants.name = phones.tenant
@@ -141,7 +141,7 @@ pub(crate) async fn delta(store: &Store, key: &NodeKey, change: &Change) -> Resu
     }
     for (tenant, user) in &change.phones {
         let row = sqlx::query(
-            "SELECT tenant, user, auth_user, extension, phones.name, phones.record, external_id, secret, realm,
+            "SELECT tenant, user, auth_user, extension, phones.name, phones.record, external_id, secret, phones.digest, realm,
                     (SELECT group_concat(number, ' ') FROM numbers WHERE numbers.tenant = phones.tenant
                      AND numbers.user = phones.user) AS numbers
              FROM phones JOIN tenants ON tenants.name = phones.tenant WHERE tenant = ? AND user = ?",
@@ -162,11 +162,12 @@ pub(crate) async fn delta(store: &Store, key: &NodeKey, change: &Change) -> Resu
 }
 
 async fn tenant(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Option<Tenant>, StoreError> {
-    let row =
-        sqlx::query("SELECT realm, is_default, record, announce, announcement, digest FROM tenants WHERE name = ?")
-            .bind(name)
-            .fetch_optional(&mut **tx)
-            .await?;
+    let row = sqlx::query(
+        "SELECT realm, is_default, record, announce, announcement, digest, md5_fallback FROM tenants WHERE name = ?",
+    )
+    .bind(name)
+    .fetch_optional(&mut **tx)
+    .await?;
     let Some(row) = row else { return Ok(None) };
     let mut domains: Vec<String> = sqlx::query_scalar("SELECT domain FROM domains WHERE tenant = ? ORDER BY position")
         .bind(name)
@@ -184,7 +185,8 @@ async fn tenant(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Opt
         default: row.get("is_default"),
         record: record(row.get("record"))?,
         announce: announce(&row)?,
-        digest: row.get::<String, _>("digest").split_whitespace().map(str::to_owned).collect(),
+        digest: words(&row, "digest"),
+        md5_fallback: row.get("md5_fallback"),
     }))
 }
 
@@ -205,7 +207,12 @@ fn phone(row: &SqliteRow, key: &NodeKey) -> Result<Phone, StoreError> {
         name: row.get("name"),
         record: record(row.get("record"))?,
         external_id: row.get("external_id"),
+        digest: words(row, "digest"),
     })
+}
+
+fn words(row: &SqliteRow, column: &str) -> Vec<String> {
+    row.get::<String, _>(column).split_whitespace().map(str::to_owned).collect()
 }
 
 fn record(text: &str) -> Result<Record, StoreError> {

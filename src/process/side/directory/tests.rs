@@ -92,6 +92,27 @@ async fn a_tenant_may_offer_digests_of_its_own() {
     );
 }
 
+#[tokio::test]
+async fn a_phone_may_be_offered_digests_of_its_own_and_a_tenant_refuse_the_fallback() {
+    let world = World::new().await;
+    world.import(ACME).await.unwrap();
+    let part = world.whole().await;
+    assert!(part.tenants[0].md5_fallback && part.phones.iter().all(|phone| phone.digest.is_empty()));
+    let text = ACME
+        .replace("aliases", "md5_fallback = false\naliases")
+        .replace("user = \"1001\"", "user = \"1001\"\ndigest = [\"md5\"]");
+    let change = world.import(&text).await.unwrap().unwrap();
+    for part in [world.whole().await, snapshot::delta(&world.store, &world.key, &change).await.unwrap().unwrap()] {
+        assert!(!part.tenants[0].md5_fallback);
+        let phone = part.phones.iter().find(|phone| phone.user == "1001").unwrap();
+        assert_eq!(phone.digest, ["MD5"]);
+    }
+    assert_eq!(
+        faults_of("[[phone]]\ntenant = \"acme\"\nuser = \"1\"\npassword = \"x\"\ndigest = [\"MD4\"]\n")[0],
+        "line 5: phone.digest: must be of MD5, SHA-256 and SHA-512-256"
+    );
+}
+
 #[test]
 fn announcements_that_cannot_be_played_are_refused() {
     let check = |announce: &str, expected: &[&str]| {

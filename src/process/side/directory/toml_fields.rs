@@ -99,7 +99,11 @@ impl<'t, 'i> Fields<'t, 'i> {
     }
 
     pub(super) fn flag(&mut self, name: &'static str, faults: &mut Faults) -> bool {
-        let Some(value) = self.take(name) else { return false };
+        self.flag_or(name, false, faults)
+    }
+
+    pub(super) fn flag_or(&mut self, name: &'static str, default: bool, faults: &mut Faults) -> bool {
+        let Some(value) = self.take(name) else { return default };
         match value.get_ref() {
             DeValue::Boolean(flag) => *flag,
             other => {
