@@ -22,6 +22,7 @@ use tipring::process::phlem::live::Live;
 use tipring::process::phlem::media::Expected;
 use tipring::process::phlem::media::FrameReport;
 use tipring::process::phlem::media::check_recording;
+use tipring::process::phlem::null::Deaf;
 use tipring::process::phlem::null::NullServer;
 use tipring::process::phlem::report;
 use tipring::process::phlem::report::History;
@@ -47,6 +48,9 @@ pub(crate) enum PhlemCli {
         /// The UDP address to serve
         #[arg(long, default_value = "127.0.0.1:5060")]
         listen: SocketAddr,
+        /// This party's audio goes nowhere: shows what a scenario makes of one-way audio
+        #[arg(long, value_enum)]
+        deaf: Option<Party>,
     },
     /// Name the scenarios that come with the program, or print one to start a file of your own from
     Scenarios {
@@ -59,6 +63,12 @@ pub(crate) enum PhlemCli {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Party {
+    Caller,
+    Callee,
 }
 
 #[derive(Args)]
@@ -160,7 +170,7 @@ pub(crate) fn main(cli: PhlemCli) -> u8 {
     match cli {
         PhlemCli::Run(args) => run_scenario(*args),
         PhlemCli::Agent(args) => serve_fleet(args),
-        PhlemCli::Null { listen } => serve_null(listen),
+        PhlemCli::Null { listen, deaf } => serve_null(listen, deaf),
         PhlemCli::Check { files } => files.iter().map(|file| check(file)).max().unwrap_or(0),
         PhlemCli::Scenarios { name: None } => {
             for (name, text) in ready::READY {
@@ -264,10 +274,14 @@ fn run_scenario(args: RunArgs) -> u8 {
     }
 }
 
-fn serve_null(listen: SocketAddr) -> u8 {
+fn serve_null(listen: SocketAddr, deaf: Option<Party>) -> u8 {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(&stop);
-    match NullServer::start(listen) {
+    let deaf = deaf.map(|party| match party {
+        Party::Caller => Deaf::Caller,
+        Party::Callee => Deaf::Callee,
+    });
+    match NullServer::start_deaf(listen, deaf) {
         Ok(server) => {
             say(&format!("phlem: the null server is at {}\n", server.address()));
             server.wait(&stop);

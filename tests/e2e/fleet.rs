@@ -59,7 +59,7 @@ fn scenario(folder: &Path, duration: &str) -> PathBuf {
         "name = \"fleet\"\nduration = \"{duration}\"\nramp = \"1s\"\nwind_down = \"5s\"\n\
          [[population]]\nname = \"crowd\"\nusers = \"u10-u49\"\ndomain = \"acme.test\"\npassword = \"p\"\nanswer = \"100ms-500ms\"\n\
          [[calls]]\nfrom = \"crowd\"\nto = \"crowd\"\nrate = 6.0\ntalk = \"1s-2s\"\n\
-         [expect]\nregistered_min = 1.0\ncalls_min = 10\nwrong_audio_max = 0\n"
+         [expect]\nregistered_min = 1.0\ncalls_min = 10\nwrong_audio_max = 0\nsilent_legs_max = 0\naudio_share_min = 0.999\n"
     );
     std::fs::write(&file, text).unwrap();
     file
@@ -104,6 +104,10 @@ fn three_agents_share_a_run_and_one_that_dies_is_named() {
     assert_eq!(figures["media"]["wrong_call"].as_u64(), Some(0), "{text}");
     assert_eq!(figures["media"]["one_way_ms"]["count"].as_u64(), Some(0), "{text}");
     assert!(figures["media"]["round_trip_ms"]["count"].as_u64() > Some(20), "{text}");
+    // Every leg was held against what its other end sent, and most other ends are another machine's.
+    let media = &figures["media"];
+    assert_eq!(media["heard_share"]["count"], media["streams"], "{text}");
+    assert!(!text.contains("did not reach the leader"), "{text}");
     for share in ["agent one: 0.0 % to 50.0 %", "agent three: 50.0 % to 75.0 %", "agent two: 75.0 % to 100.0 %"] {
         assert!(text.contains(share), "{share} is not in\n{text}");
     }

@@ -45,8 +45,9 @@ fn check_clean(summary: &Summary) {
     assert_eq!(figures.registered_at_start, figures.phones, "{:?}", figures.errors);
     assert_eq!(figures.calls_good, figures.calls, "{:?} {:?}", figures.outcomes, figures.errors);
     let media = &figures.media;
-    let counts = [media.wrong_call, media.damaged, media.silent];
-    assert_eq!(counts, [0; 3], "wrong call, damaged, silent");
+    let counts = [media.wrong_call, media.damaged, media.silent, media.unheard];
+    assert_eq!(counts, [0; 4], "wrong call, damaged, silent, unheard");
+    assert_eq!(figures.unregistered_max, 0, "{:?}", figures.errors);
     assert_eq!(media.lost, 0, "lost, at {} holds", figures.holds);
     let known = "no idle phone to call from";
     assert!(figures.errors.keys().all(|cause| cause == known), "{:?}", figures.errors);
@@ -126,6 +127,7 @@ fn power_cuts_reboots_and_rebinds() {
     .unwrap();
     assert!((5..35).contains(&least), "{least} of 40 were registered while the power was off");
     assert_eq!(before_end, 40, "all came back: {:?}", summary.figures.errors);
+    assert_eq!(summary.figures.registered_min(), Some(1.0), "who was off, or only just on, is not missed");
     assert!(summary.figures.calls_good > 0, "{:?}", summary.figures.outcomes);
 }
 

@@ -2,7 +2,11 @@
 //! that come with it, in short; hold, as often as there are calls.
 
 use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -10,7 +14,9 @@ use tipring::base::time::UnixTime;
 use tipring::process::phlem::media::Expected;
 use tipring::process::phlem::media::Side;
 use tipring::process::phlem::media::check_samples;
+use tipring::process::phlem::null::Deaf;
 use tipring::process::phlem::null::NullServer;
+use tipring::process::phlem::run::Phase;
 use tipring::process::phlem::run::RunOptions;
 use tipring::process::phlem::run::Share;
 use tipring::process::phlem::run::Summary;
@@ -41,9 +47,9 @@ fn check_calls(summary: &Summary) {
     assert!(figures.calls > 3 && figures.calls_good == figures.calls, "{:?} {:?}", figures.outcomes, figures.errors);
     let media = &figures.media;
     assert_eq!(
-        [media.lost, media.wrong_call, media.damaged, media.silent],
-        [0; 4],
-        "lost, wrong call, damaged, silent"
+        [media.lost, media.unheard, media.wrong_call, media.damaged, media.silent],
+        [0; 5],
+        "lost, unheard, wrong call, damaged, silent"
     );
 }
 
@@ -90,6 +96,99 @@ fn a_speech_file_that_is_none_is_named() {
     let options = RunOptions { server: Some("127.0.0.1:9".to_owned()), ..RunOptions::default() };
     let error = run(scenario(&phones, "rate = 1.0"), options, |_, _| {}).unwrap_err().to_string();
     assert!(error.contains("none.wav"), "{error}");
+}
+
+/// The verdict on an expectation: what was found, and whether it does.
+fn verdict(summary: &Summary, key: &str) -> (f64, bool) {
+    let verdict = summary.verdicts.iter().find(|verdict| verdict.key == key).unwrap();
+    (verdict.found.parse().unwrap_or_else(|_| panic!("{verdict:?}")), verdict.met)
+}
+
+/// Every call is heard by one party alone, and signalling is in the best of order.
+#[test]
+fn one_way_audio_meets_no_expectation() {
+    let expect =
+        "[expect]\nsilent_legs_max = 0\naudio_share_min = 0.99\nloss_max = 0.001\nmos_min = 4.0\ncalls_good_min = 1.0";
+    for deaf in [None, Some(Deaf::Caller), Some(Deaf::Callee)] {
+        let server = NullServer::start_deaf(SocketAddr::from(([127, 0, 0, 1], 0)), deaf).unwrap();
+        let options = RunOptions { server: Some(server.address().to_string()), ..RunOptions::default() };
+        let calls = format!("rate = 4.0\ntalk = \"2s-3s\"\nhold = 0.3\n{expect}");
+        let summary = run(scenario("", &calls), options, |_, _| {}).unwrap();
+        let (figures, media) = (&summary.figures, &summary.figures.media);
+        assert!(figures.calls_answered > 3 && verdict(&summary, "calls_good_min").1, "{:?}", figures.errors);
+        let silent = if deaf.is_some() { figures.calls_answered } else { 0 };
+        assert_eq!(verdict(&summary, "silent_legs_max"), (silent as f64, silent == 0), "{deaf:?}: {media:?}");
+        assert_eq!((media.mos.count(), media.heard_share.count()), (media.streams, media.streams), "{deaf:?}");
+        let half = |found: f64, whole: f64, dead: f64| {
+            let expected = if deaf.is_some() { f64::midpoint(whole, dead) } else { whole };
+            assert!((found - expected).abs() < 0.1, "{deaf:?}: {found}, expected {expected}");
+        };
+        for (key, whole, dead) in [("audio_share_min", 1.0, 0.0), ("loss_max", 0.0, 1.0), ("mos_min", 4.37, 1.0)] {
+            let (found, met) = verdict(&summary, key);
+            assert_eq!(met, deaf.is_none(), "{deaf:?}: {key} {found}");
+            half(found, whole, dead);
+        }
+    }
+}
+
+/// Answers REGISTER as it likes: with 200 for two seconds, and while `refuses` with 403.
+fn serve_registrar(socket: &UdpSocket, refuses: impl Fn() -> bool, stop: &AtomicBool) {
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut bytes = vec![0; 65_536];
+    while !stop.load(Relaxed) {
+        let Ok((len, from)) = socket.recv_from(&mut bytes) else { continue };
+        let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
+        let status = if refuses() { "403 Forbidden" } else { "200 OK" };
+        let copied = |line: &&str| {
+            ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Contact:"].iter().any(|name| line.starts_with(name))
+        };
+        let head: String = text.split("\r\n").filter(copied).map(|line| format!("{line}\r\n")).collect();
+        let answer = format!("SIP/2.0 {status}\r\n{head}Expires: 2\r\nContent-Length: 0\r\n\r\n");
+        socket.send_to(answer.as_bytes(), from).unwrap();
+    }
+}
+
+/// All were registered when calls began, and all are at the end; in between the registrar refused them.
+#[test]
+fn phones_that_are_not_registered_in_the_middle_of_a_run_are_found() {
+    let registrar = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = registrar.local_addr().unwrap();
+    let (began, stop) = (Instant::now(), AtomicBool::new(false));
+    let refuses = || (Duration::from_millis(1_500)..Duration::from_millis(4_500)).contains(&began.elapsed());
+    let text = "name = \"e2e\"\nduration = \"11s\"\nramp = \"300ms\"\n[[population]]\nusers = \"u0-u9\"\nexpires = \"10s\"\n\
+                [expect]\nregistered_min = 0.5\n";
+    let scenario = Scenario::parse("e2e", text).unwrap();
+    let options = RunOptions { server: Some(address.to_string()), ..RunOptions::default() };
+    let mut last = 0;
+    let summary = std::thread::scope(|scope| {
+        scope.spawn(|| serve_registrar(&registrar, refuses, &stop));
+        let summary = run(scenario, options, |figures, elapsed| {
+            if elapsed.phase == Phase::Calls {
+                last = figures.registered_now;
+            }
+        });
+        stop.store(true, Relaxed);
+        summary.unwrap()
+    });
+    let figures = &summary.figures;
+    assert_eq!((figures.registered_at_start, last), (10, 10), "{:?}", figures.errors);
+    assert_eq!((figures.unregistered_max, verdict(&summary, "registered_min")), (10, (0.0, false)));
+}
+
+/// Names, passwords and what is dialled come from a file, and tipring knows each of them.
+#[test]
+fn phones_from_a_csv_file() {
+    let server = Server::start(|setup| {
+        (setup.crowd, setup.trusted) = (40, "[\"127.0.0.0/8\"]");
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = (0..40).map(|n| format!("\"p\",u{n},acme.test\r\n")).collect();
+    std::fs::write(folder.path().join("phones.csv"), format!("password,user,domain\r\n{rows}")).unwrap();
+    let text = "name = \"e2e\"\nduration = \"3s\"\nramp = \"300ms\"\nwind_down = \"8s\"\n[[population]]\npassword = \"wrong\"\n\
+                users = { csv = \"phones.csv\" }\nanswer = \"100ms-300ms\"\n[[calls]]\nrate = 4.0\ntalk = \"1s-2s\"\n";
+    let scenario = Scenario::parse(folder.path().join("x.toml").to_str().unwrap(), text).unwrap();
+    let options = RunOptions { server: Some(server.sip().to_string()), ..RunOptions::default() };
+    check_calls(&run(scenario, options, |_, _| {}).unwrap());
 }
 
 fn unix_now() -> UnixTime {

@@ -111,7 +111,7 @@ const fn phase(phase: Phase) -> &'static str {
 fn line(figures: &Figures, elapsed: Elapsed, rates: Rates) -> String {
     let media = &figures.media;
     format!(
-        "{:>5} {:11} phones {}/{}  calls {} up, {:.1}/s, {} ended well of {}  set-up p50 {} p99 {}  audio {} ways, loss {}, MOS {}  errors {}\n",
+        "{:>5} {:11} phones {}/{}  calls {} up, {:.1}/s, {} ended well of {}  set-up p50 {} p99 {}  audio {} ways, share {}, {} silent, MOS {}  errors {}\n",
         text::clock(elapsed.since_start),
         phase(elapsed.phase),
         figures.registered_now,
@@ -123,7 +123,8 @@ fn line(figures: &Figures, elapsed: Elapsed, rates: Rates) -> String {
         text::duration(figures.setup_delay.percentile_duration(0.5)),
         text::duration(figures.setup_delay.percentile_duration(0.99)),
         media.streams_now,
-        text::percent(media.loss()),
+        text::percent(media.audio_share()),
+        media.silent,
         text::mos(media.mos_mean()),
         figures.errors_in_all(),
     )
@@ -155,11 +156,11 @@ fn block(title: &str, figures: &Figures, elapsed: Elapsed, rates: Rates) -> Vec<
         format!("            {}", if others.is_empty() { "all completed".to_owned() } else { others.join(", ") }),
         format!("  set-up    {setup}   ringing after {post_dial}"),
         format!(
-            "  audio     {} ways, {:.0} frames/s   lost {} ({})   of another call {}",
+            "  audio     {} ways, {:.0} frames/s   share {}, {} silent   of another call {}",
             media.streams_now,
             rates.frames,
-            media.lost,
-            text::percent(media.loss()),
+            text::percent(media.audio_share()),
+            media.silent,
             media.wrong_call
         ),
         format!(
@@ -197,6 +198,7 @@ mod tests {
         let mut figures =
             Figures { phones: 50, registered_now: 49, answered_now: 12, calls_good: 30, ..Figures::default() };
         figures.setup_delay.record_duration(Duration::from_millis(20));
+        (figures.media.received, figures.media.unheard, figures.media.silent) = (900, 100, 3);
         figures.end(Outcome::Completed);
         figures.end(Outcome::Busy);
         for cause in 0..5 {
@@ -216,7 +218,15 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), 6, "{text}");
         assert!(!text.contains('\x1b'));
-        for part in ["0:05 calling", "phones 49/50", "calls 12 up", "30 ended well of 2", "p50 20.0 ms", "errors 6"] {
+        for part in [
+            "0:05 calling",
+            "phones 49/50",
+            "calls 12 up",
+            "30 ended well of 2",
+            "p50 20.0 ms",
+            "share 90.00 %, 3 silent",
+            "errors 6",
+        ] {
             assert!(text.lines().last().unwrap().contains(part), "{part} is not in {text}");
         }
     }
@@ -231,7 +241,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let height = text.split("\x1b[9A").next().unwrap().lines().count();
         assert_eq!((height, text.matches("\x1b[9A").count(), text.lines().count()), (9, 1, 18), "{text}");
-        assert!(text.contains("1 busy"));
+        assert!(text.contains("1 busy") && text.contains("share 90.00 %, 3 silent"), "{text}");
         assert!(text.contains("2 × cause 4, 1 × cause 0, 1 × cause 1, …"), "{text}");
         for line in text.lines() {
             assert!(line.trim_start_matches("\x1b[9A").trim_end_matches("\x1b[K").chars().count() <= COLUMNS, "{line}");

@@ -22,6 +22,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const PHONES_MAX: usize = 1_000_000;
 const BRANCH: &str = "z9hG4bKnull-";
 
+/// The party whose audio is to go nowhere, as behind a firewall: to see what a scenario makes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deaf {
+    Caller,
+    Callee,
+}
+
 /// Serves until it is dropped.
 pub struct NullServer {
     address: SocketAddr,
@@ -31,6 +38,11 @@ pub struct NullServer {
 
 impl NullServer {
     pub fn start(at: SocketAddr) -> io::Result<Self> {
+        Self::start_deaf(at, None)
+    }
+
+    /// The party that called, or that was called, hears nothing.
+    pub fn start_deaf(at: SocketAddr, deaf: Option<Deaf>) -> io::Result<Self> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(at), socket2::Type::DGRAM, None)?;
         // As much as the system gives.
         let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
@@ -40,7 +52,7 @@ impl NullServer {
         socket.set_read_timeout(Some(LOOK_EVERY))?;
         let address = socket.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
-        let mut desk = Desk { socket, own: address, phones: HashMap::new(), nonces: 0, out: String::new() };
+        let mut desk = Desk { socket, own: address, phones: HashMap::new(), nonces: 0, out: String::new(), deaf };
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("null-server".to_owned()).spawn(move || desk.serve(&stopped))?;
         Ok(Self { address, stop, thread: Some(thread) })
@@ -79,6 +91,7 @@ struct Desk {
     phones: HashMap<String, Place>,
     nonces: u64,
     out: String,
+    deaf: Option<Deaf>,
 }
 
 impl Desk {
@@ -205,6 +218,9 @@ impl Desk {
             self.out,
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch={BRANCH}{branch};peer={from}\r\n{rest}"
         );
+        if method == "INVITE" && self.deaf == Some(Deaf::Caller) {
+            mislead(&mut self.out);
+        }
         self.send(to);
     }
 
@@ -214,8 +230,19 @@ impl Desk {
         let Some(peer) = peer.filter(|_| via.contains(BRANCH)) else { return };
         self.out.clear();
         let _ = write!(self.out, "{start}\r\n{rest}");
+        if self.deaf == Some(Deaf::Callee) {
+            mislead(&mut self.out);
+        }
         self.send(peer);
     }
+}
+
+/// Points audio to the discard port (RFC 863), in as many digits as there were.
+fn mislead(message: &mut String) {
+    const LINE: &str = "m=audio ";
+    let Some(at) = message.find(LINE).map(|at| at + LINE.len()) else { return };
+    let digits = message[at..].bytes().take_while(u8::is_ascii_digit).count();
+    message.replace_range(at..at + digits, &format!("{:0digits$}", 9));
 }
 
 fn head(text: &str) -> impl Iterator<Item = &str> {

@@ -33,8 +33,10 @@ pub struct Media {
     pub late: u64,
     /// Frames that were not sent because the emulator itself was late.
     pub skipped: u64,
-    /// Legs that should have heard something and did not.
+    /// Legs that had to hear something and did not.
     pub silent: u64,
+    /// Frames that had to be heard and were not, beside the lost ones: before the first that came, after the last, or all of a leg's.
+    pub unheard: u64,
     /// RFC 4733.
     pub digits_sent: u64,
     pub digits_heard: u64,
@@ -47,6 +49,8 @@ pub struct Media {
     pub jitter: Histogram,
     /// Thousandths, of each stream at its end; by the E-model.
     pub mos: Histogram,
+    /// Thousandths of what it had to hear, of each leg at its end.
+    pub heard_share: Histogram,
 }
 
 impl Media {
@@ -67,6 +71,7 @@ impl Media {
             late,
             skipped,
             silent,
+            unheard,
             digits_sent,
             digits_heard,
             send_lateness,
@@ -74,6 +79,7 @@ impl Media {
             round_trip,
             jitter,
             mos,
+            heard_share,
         } = other;
         for (own, added) in [
             (&mut self.streams_now, streams_now),
@@ -91,6 +97,7 @@ impl Media {
             (&mut self.late, late),
             (&mut self.skipped, skipped),
             (&mut self.silent, silent),
+            (&mut self.unheard, unheard),
             (&mut self.digits_sent, digits_sent),
             (&mut self.digits_heard, digits_heard),
         ] {
@@ -101,12 +108,17 @@ impl Media {
         self.round_trip.merge(round_trip);
         self.jitter.merge(jitter);
         self.mos.merge(mos);
+        self.heard_share.merge(heard_share);
     }
 
     /// The share of frames that did not come; none if none was expected.
     pub fn loss(&self) -> Option<f64> {
-        let expected = self.received + self.lost;
-        (expected > 0).then(|| self.lost as f64 / expected as f64)
+        share(self.lost + self.unheard, self.received)
+    }
+
+    /// The share that was heard of what had to be heard, frames without a number included; none if nothing had to be.
+    pub fn audio_share(&self) -> Option<f64> {
+        share(self.lost + self.unheard, self.received + self.unnumbered).map(|missed| 1.0 - missed)
     }
 
     pub fn mos_mean(&self) -> Option<f64> {
@@ -117,4 +129,9 @@ impl Media {
     pub fn mos_percentile(&self, part: f64) -> Option<f64> {
         self.mos.percentile(part).map(|thousandths| thousandths as f64 / 1_000.0)
     }
+}
+
+fn share(part: u64, rest: u64) -> Option<f64> {
+    let whole = part + rest;
+    (whole > 0).then(|| part as f64 / whole as f64)
 }

@@ -17,13 +17,20 @@ const CAUSE_BYTES_MAX: usize = 80;
 
 /// One thread's, one machine's or the whole run's.
 ///
-/// `…_now` are levels, everything else only grows.
+/// `…_now` and `registrations_owed` are levels, everything else only grows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     pub phones: u64,
     pub registered_now: u64,
     /// Phones that were registered when calls began.
     pub registered_at_start: u64,
+    /// Phones that register at all.
+    pub registering: u64,
+    /// Phones that have to be registered now: switched on, and not only just.
+    pub registrations_owed: u64,
+    /// So many of those were not, at most at one time, from when calls began on. Added up over threads, which need not have had
+    /// theirs together.
+    pub unregistered_max: u64,
     /// REGISTER requests with an end, refreshes included.
     pub registrations: u64,
     pub registrations_failed: u64,
@@ -142,6 +149,18 @@ impl Figures {
         *self.errors.entry(cause.to_owned()).or_default() += count;
     }
 
+    /// The least share of the phones that were registered while calls were, those apart that the scenario had switched off.
+    pub fn registered_min(&self) -> Option<f64> {
+        let registered = self.registering.saturating_sub(self.unregistered_max);
+        (self.registering > 0).then(|| registered as f64 / self.registering as f64)
+    }
+
+    /// Takes note of phones that are not registered and should be.
+    pub fn look_for_unregistered(&mut self) {
+        let unregistered = self.registrations_owed.saturating_sub(self.registered_now);
+        self.unregistered_max = self.unregistered_max.max(unregistered);
+    }
+
     pub fn errors_in_all(&self) -> u64 {
         self.errors.values().sum()
     }
@@ -152,6 +171,9 @@ impl Figures {
             phones,
             registered_now,
             registered_at_start,
+            registering,
+            registrations_owed,
+            unregistered_max,
             registrations,
             registrations_failed,
             register_delay,
@@ -184,6 +206,9 @@ impl Figures {
             (&mut self.phones, phones),
             (&mut self.registered_now, registered_now),
             (&mut self.registered_at_start, registered_at_start),
+            (&mut self.registering, registering),
+            (&mut self.registrations_owed, registrations_owed),
+            (&mut self.unregistered_max, unregistered_max),
             (&mut self.registrations, registrations),
             (&mut self.registrations_failed, registrations_failed),
             (&mut self.calls, calls),

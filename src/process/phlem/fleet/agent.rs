@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -28,6 +29,7 @@ use crate::process::phlem::fleet::message::VERSION;
 use crate::process::phlem::fleet::message::emit;
 use crate::process::phlem::fleet::message::parse;
 use crate::process::phlem::fleet::runtime;
+use crate::process::phlem::media::LegEnd;
 use crate::process::phlem::run;
 use crate::process::phlem::run::Phase;
 use crate::process::phlem::run::RunOptions;
@@ -37,6 +39,10 @@ use crate::process::phlem::run::Share;
 const LEADER_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The last report is repeated for so long: NATS may have been away.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Ends of legs in one report: NATS takes a megabyte.
+const ENDS_MAX: usize = 2_000;
+/// Further ones are not reported, and the leader says so.
+const ENDS_WAITING_MAX: usize = 65_536;
 
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
@@ -186,6 +192,7 @@ struct Work {
     run: String,
     stop: Arc<AtomicBool>,
     latest: Arc<Mutex<Latest>>,
+    ends: mpsc::Receiver<LegEnd>,
     leader_heard: Instant,
     over_since: Option<Instant>,
 }
@@ -209,6 +216,7 @@ impl Work {
             figures: Figures::default(),
             notes: Vec::new(),
         }));
+        let (tell_end, ends) = mpsc::sync_channel(ENDS_WAITING_MAX);
         let run_options = RunOptions {
             server: task.server,
             seed: task.seed,
@@ -217,6 +225,7 @@ impl Work {
             share: Share { from: task.from, to: task.to },
             start_at: Some(task.start_at),
             stop: Arc::clone(&stop),
+            ends: Some(tell_end),
             ..RunOptions::default()
         };
         let (shared, scenario) = (Arc::clone(&latest), task.scenario);
@@ -238,7 +247,7 @@ impl Work {
                 Err(error) => latest.state = State::Failed(error.to_string()),
             });
         })?;
-        Ok(Self { run: task.run, stop, latest, leader_heard: clock::instant(), over_since: None })
+        Ok(Self { run: task.run, stop, latest, ends, leader_heard: clock::instant(), over_since: None })
     }
 
     fn is_over(&self) -> bool {
@@ -253,15 +262,20 @@ impl Work {
             elapsed_ms: 0,
             figures: Figures::default(),
             notes: Vec::new(),
+            ends: Vec::new(),
         };
         let Ok(latest) = self.latest.lock() else { return failed("the run's thread died") };
+        let ends: Vec<LegEnd> = self.ends.try_iter().take(ENDS_MAX).collect();
+        // The leader listens no longer than to the last report.
+        let has_more = ends.len() == ENDS_MAX;
         Report {
             agent: agent.to_owned(),
-            state: latest.state.clone(),
+            state: if has_more { State::Running } else { latest.state.clone() },
             phase: latest.phase,
             elapsed_ms: latest.elapsed.as_millis() as u64,
             figures: latest.figures.clone(),
             notes: latest.notes.clone(),
+            ends,
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::process::phlem::fleet::message::VERSION;
 use crate::process::phlem::fleet::message::emit;
 use crate::process::phlem::fleet::message::parse;
 use crate::process::phlem::fleet::runtime;
+use crate::process::phlem::media::Ledger;
 use crate::process::phlem::run;
 use crate::process::phlem::run::Elapsed;
 use crate::process::phlem::run::Phase;
@@ -90,7 +91,12 @@ async fn lead_all(
     }
     let began = clock::instant() + PREPARATION;
     let mut ticks = tokio::time::interval(TELL_EVERY);
-    let mut watch = Watch { began, last: BTreeMap::new(), ends_by: began + scenario.length_max() + PATIENCE };
+    let mut watch = Watch {
+        began,
+        last: BTreeMap::new(),
+        ledger: Ledger::default(),
+        ends_by: began + scenario.length_max() + PATIENCE,
+    };
     while agents.iter().any(|agent| agent.end.is_none()) {
         tokio::select! {
             Some(message) = reports.next() => {
@@ -107,9 +113,10 @@ async fn lead_all(
             }
         }
     }
+    watch.ledger.close();
     let (figures, elapsed) = watch.merged();
     on_figures(&figures, elapsed);
-    Ok(conclude(&scenario, &options, &agents, figures, elapsed.since_start))
+    Ok(conclude(&scenario, &options, &agents, figures, watch.ledger.judged(), elapsed.since_start))
 }
 
 /// One machine, and its part of the phones.
@@ -206,7 +213,14 @@ async fn give(
     };
     let refused = |reason: String| FleetError::Refused(agent.hello.id.clone(), reason);
     let subject = format!("{}.agent.{}", options.fleet, agent.hello.id);
-    let asked = tokio::time::timeout(TASK_MAX, client.request(subject, emit(&task))).await;
+    let (task, most) = (emit(&task), client.server_info().max_payload);
+    if task.len() > most {
+        let bytes = task.len();
+        return Err(refused(format!(
+            "the scenario with its accounts has {bytes} bytes, the NATS server takes {most}: raise its max_payload"
+        )));
+    }
+    let asked = tokio::time::timeout(TASK_MAX, client.request(subject, task)).await;
     let answer = asked.map_err(|_| refused("it does not answer".to_owned()))?;
     match answer.ok().and_then(|answer| parse::<Answer>(&answer.payload)) {
         Some(Answer::Accepted) => Ok(()),
@@ -219,6 +233,7 @@ async fn give(
 struct Watch {
     began: Instant,
     last: BTreeMap<String, (Figures, Phase)>,
+    ledger: Ledger,
     /// Whoever has not ended by then is given up.
     ends_by: Instant,
 }
@@ -229,6 +244,7 @@ impl Watch {
         if agent.end.is_some() {
             return;
         }
+        report.ends.into_iter().for_each(|leg| self.ledger.add(leg));
         agent.heard = clock::instant();
         agent.notes = report.notes;
         self.last.insert(report.agent, (report.figures, report.phase));
@@ -255,7 +271,7 @@ impl Watch {
     /// What an agent that is gone has counted stays; what it held is gone with it.
     fn forget_levels(&mut self, id: &str) {
         if let Some((figures, phase)) = self.last.get_mut(id) {
-            figures.registered_now = 0;
+            (figures.registered_now, figures.registrations_owed) = (0, 0);
             figures.calls_now = 0;
             figures.answered_now = 0;
             figures.media.streams_now = 0;
@@ -268,6 +284,7 @@ impl Watch {
         for (figures, _) in self.last.values() {
             merged.merge(figures);
         }
+        merged.media.merge(self.ledger.media());
         // As far as the one that is least far.
         let phases: Vec<Phase> = self.last.values().map(|(_, phase)| *phase).collect();
         let phase = [Phase::Ramp, Phase::Calls].into_iter().find(|phase| phases.contains(phase));
@@ -281,9 +298,14 @@ fn conclude(
     options: &LeadOptions,
     agents: &[Agent],
     figures: Figures,
+    judged: u64,
     elapsed: Duration,
 ) -> Summary {
     let mut notes = Vec::new();
+    if judged < figures.media.streams {
+        let legs = figures.media.streams - judged;
+        notes.push(format!("the ends of {legs} legs did not reach the leader: what those had to hear is not counted"));
+    }
     let mut missing = Vec::new();
     for agent in agents {
         let Agent { hello: Hello { id, .. }, from, to, .. } = agent;
@@ -326,6 +348,7 @@ fn conclude(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::phlem::media::LegEnd;
 
     fn hello(id: &str, capacity: u32) -> (String, (Hello, i64)) {
         let hello = Hello {
@@ -359,7 +382,12 @@ mod tests {
     fn an_agent_that_dies_is_named_with_its_share_and_its_levels_go() {
         let mut agents = deal(&[hello("a", 1), hello("b", 1)].into());
         let now = clock::instant();
-        let mut watch = Watch { began: now, last: BTreeMap::new(), ends_by: now + Duration::from_secs(60) };
+        let mut watch = Watch {
+            began: now,
+            last: BTreeMap::new(),
+            ledger: Ledger::default(),
+            ends_by: now + Duration::from_secs(60),
+        };
         for (id, state) in [("a", State::Done), ("b", State::Running)] {
             let figures = Figures { phones: 10, registered_now: 10, calls: 5, ..Figures::default() };
             let report = Report {
@@ -369,6 +397,14 @@ mod tests {
                 elapsed_ms: 1,
                 figures,
                 notes: vec!["n".into()],
+                ends: vec![LegEnd {
+                    call: 9,
+                    is_caller: id == "a",
+                    sent: 500,
+                    was_to_hear: true,
+                    unheard: 400,
+                    ..LegEnd::default()
+                }],
             };
             watch.on_report(report, &mut agents);
         }
@@ -376,6 +412,7 @@ mod tests {
         watch.look_for_dead(&mut agents);
         let (figures, _) = watch.merged();
         assert_eq!((figures.phones, figures.registered_now, figures.calls), (20, 10, 10));
+        assert_eq!((figures.media.silent, figures.media.unheard, watch.ledger.judged()), (2, 800, 2));
         let options = LeadOptions {
             nats: String::new(),
             fleet: "f".into(),
@@ -385,7 +422,7 @@ mod tests {
             seed: None,
             stop: Arc::default(),
         };
-        let summary = conclude(&Scenario::default(), &options, &agents, figures, Duration::ZERO);
+        let summary = conclude(&Scenario::default(), &options, &agents, figures, watch.ledger.judged(), Duration::ZERO);
         assert!(!summary.is_met());
         assert!(summary.notes.iter().any(|note| note.contains("agent b died") && note.contains("50.0 % to 100.0 %")));
         assert!(summary.notes.contains(&"agent a: n".to_owned()), "{:?}", summary.notes);

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::base::time::UnixTime;
 use crate::process::phlem::figures::Figures;
+use crate::process::phlem::media::LegEnd;
 use crate::process::phlem::run::Phase;
 use crate::process::phlem::scenario::Scenario;
 
@@ -52,6 +53,9 @@ pub(super) struct Report {
     pub(super) elapsed_ms: u64,
     pub(super) figures: Figures,
     pub(super) notes: Vec<String>,
+    /// Legs that ended since the last report.
+    #[serde(default)]
+    pub(super) ends: Vec<LegEnd>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

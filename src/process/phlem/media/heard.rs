@@ -8,6 +8,7 @@ use crate::process::phlem::media::frame::Found;
 use crate::process::phlem::media::frame::Side;
 use crate::process::phlem::media::frame::Stamp;
 use crate::process::phlem::media::frame::Time;
+use crate::process::phlem::media::ledger::LegEnd;
 use crate::wire::g711::quality;
 
 /// Frames back from the newest that are told apart; what is older still counts as having been there: 2.5 s.
@@ -58,16 +59,18 @@ impl Heard {
         }
     }
 
-    pub(super) const fn has_heard(&self) -> bool {
-        self.received > 0
+    /// Frames that are missing between others.
+    pub(super) const fn lost(&self) -> u64 {
+        self.lost
     }
 
-    pub(super) fn handle(&mut self, found: Found, arrival: Instant, media: &mut Media) {
+    /// True for a frame that is this leg's to hear and had not come before.
+    pub(super) fn handle(&mut self, found: Found, arrival: Instant, media: &mut Media) -> bool {
         let mark = found.mark;
         let is_other_call = self.call != 0 && mark.call != 0 && mark.call != self.call;
         if self.side.is_some_and(|side| mark.side != side) || is_other_call {
             media.wrong_call += 1;
-            return;
+            return false;
         }
         if self.call == 0 {
             self.call = mark.call;
@@ -78,7 +81,7 @@ impl Heard {
         }
         if !self.place(mark.number, media) {
             media.doubled += 1;
-            return;
+            return false;
         }
         self.received += 1;
         media.received += 1;
@@ -90,6 +93,7 @@ impl Heard {
                 self.round_trip = Some(self.round_trip.map_or(nanos, |least| least.min(nanos)));
             }
         }
+        true
     }
 
     /// False: it came before.
@@ -150,21 +154,19 @@ impl Heard {
         self.newest = Some((stamp, arrival));
     }
 
-    /// The leg ends.
-    pub(super) fn finish(&self, media: &mut Media) {
-        if self.received == 0 {
-            return;
+    /// The leg ends, or another is to be heard on it.
+    pub(super) fn finish(&self, media: &mut Media) -> LegEnd {
+        if self.received > 0 {
+            media.jitter.record(self.jitter as u64);
         }
-        media.jitter.record(self.jitter as u64);
-        if let Some(delay) = self.delay() {
-            let missing = (self.lost + self.late) as f64;
-            let heard = quality::Heard {
-                delay,
-                loss: missing / (self.received + self.lost) as f64,
-                gap: if self.gaps > 0 { self.lost.max(1) as f64 / self.gaps as f64 } else { 1.0 },
-            };
-            let (_, mos) = quality::rate(&heard);
-            media.mos.record((mos * 1_000.0) as u64);
+        LegEnd {
+            call: self.call,
+            received: self.received,
+            lost: self.lost,
+            gaps: self.gaps,
+            late: self.late,
+            delay: self.delay().map(|delay| delay.as_nanos() as u64),
+            ..LegEnd::default()
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::process::phlem::media::Expected;
+use crate::process::phlem::media::Ledger;
 use crate::process::phlem::media::check_frames;
 use crate::wire::wav::Wav;
 
@@ -30,8 +31,10 @@ struct Line {
 impl Line {
     fn new(call: u64) -> Self {
         let (now, mut random, mut media) = (Instant::from_millis(1_000), Random::new(call), Media::default());
-        let caller = Voice::new(settings(call, Side::Caller), now, &mut random, &mut media);
-        let callee = Voice::new(settings(0, Side::Callee), now, &mut random, &mut media);
+        let mut caller = Voice::new(settings(call, Side::Caller), now, &mut random, &mut media);
+        let mut callee = Voice::new(settings(0, Side::Callee), now, &mut random, &mut media);
+        caller.set_hearing(true, now);
+        callee.set_hearing(true, now);
         Self { now, caller, callee, media }
     }
 
@@ -53,6 +56,11 @@ impl Line {
 
     /// Both ways for so long, over a line that takes so long and forgets nothing.
     fn talk(&mut self, length: Duration, delay: Duration) {
+        self.talk_over(length, delay, true);
+    }
+
+    /// `hears`: the callee does.
+    fn talk_over(&mut self, length: Duration, delay: Duration, hears: bool) {
         let end = self.now + length;
         let mut under_way = Vec::new();
         while self.now < end {
@@ -60,7 +68,7 @@ impl Line {
                 let mut packet = [0; PACKET_BYTES];
                 let voice = if from_caller { &mut self.caller } else { &mut self.callee };
                 let len = voice.emit(self.now, &mut packet, &mut self.media);
-                if len > 0 {
+                if len > 0 && (hears || !from_caller) {
                     under_way.push((self.now + delay, from_caller, packet[..len].to_vec()));
                 }
             }
@@ -75,8 +83,12 @@ impl Line {
 
     fn finish(self) -> Media {
         let mut media = self.media;
-        self.caller.finish(false, &mut media);
-        self.callee.finish(true, &mut media);
+        let mut ledger = Ledger::default();
+        for voice in [self.caller, self.callee] {
+            ledger.add(voice.finish(self.now, &mut media).0);
+        }
+        ledger.close();
+        media.merge(ledger.media());
         media
     }
 }
@@ -154,6 +166,31 @@ fn frames_before_the_first_heard_are_told_apart() {
 }
 
 #[test]
+fn audio_that_dies_in_the_middle_or_begins_late_or_never_comes_is_missed() {
+    let check = |parts: &[(u64, bool)], silent: u64, share: std::ops::Range<f64>| {
+        let mut line = Line::new(21);
+        for (seconds, hears) in parts {
+            line.talk_over(Duration::from_secs(*seconds), Duration::from_millis(20), *hears);
+        }
+        let media = line.finish();
+        let own = media.heard_share.min().unwrap() as f64 / 1_000.0;
+        assert_eq!((media.silent, media.heard_share.count()), (silent, 2), "{parts:?}");
+        assert!(share.contains(&own), "{parts:?}: {own}");
+        // The other direction was whole.
+        let all = media.audio_share().unwrap();
+        assert!((f64::midpoint(1.0, own) - all).abs() < 0.01, "{all}, {own}");
+        assert!((media.loss().unwrap() - (1.0 - all)).abs() < 1e-9);
+        (media.mos.count(), media.mos.min().unwrap() as f64 / 1_000.0)
+    };
+    assert!(check(&[(10, true)], 0, 0.999..1.001).1 > 4.3);
+    assert_eq!(check(&[(10, false)], 1, 0.0..0.001), (2, 1.0));
+    assert!(check(&[(5, true), (5, false)], 0, 0.49..0.51).1 < 1.1);
+    assert!(check(&[(3, false), (7, true)], 0, 0.69..0.71).1 < 2.0);
+    // Lost between others, and counted there.
+    assert!(check(&[(4, true), (2, false), (4, true)], 0, 0.79..0.81).1 < 2.0);
+}
+
+#[test]
 fn audio_of_another_call_or_ones_own_is_noticed() {
     let mut line = Line::new(8);
     let packet = line.speak();
@@ -180,7 +217,7 @@ fn after_a_transfer_another_is_heard() {
     let mut line = Line::new(12);
     let packet = line.speak();
     line.hear(&packet, Duration::ZERO);
-    line.callee.expect_another(&mut line.media);
+    line.callee.expect_another(line.now, &mut line.media);
     for _ in 0..2 {
         let stranger = Line::new(13).speak();
         line.hear(&stranger, Duration::ZERO);
@@ -240,7 +277,7 @@ fn what_was_heard_comes_back_whole_as_a_file() {
     line.talk(Duration::from_secs(1), Duration::from_millis(5));
     line.caller.set_sending(true, line.now);
     line.talk(Duration::from_secs(1), Duration::from_millis(5));
-    let file = line.callee.finish(true, &mut line.media).unwrap();
+    let file = line.callee.finish(line.now, &mut line.media).1.unwrap();
     let wav = Wav::parse(&file).unwrap();
     let report = check_frames(wav.audio, Expected { call: Some(17), side: Some(Side::Caller), ..Expected::default() });
     assert!(report.is_whole(), "{report:#?}");
@@ -262,7 +299,6 @@ fn strange_packets_are_counted_and_change_nothing() {
     let media = line.finish();
     assert_eq!((media.strays, media.unnumbered, media.received, media.silent), (3, 2, 0, 0));
     assert!(media.mos.is_empty());
-    assert_eq!(Line::new(19).finish().silent, 1);
 }
 
 #[test]

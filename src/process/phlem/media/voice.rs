@@ -19,6 +19,8 @@ use crate::process::phlem::media::frame::Mark;
 use crate::process::phlem::media::frame::Stamp;
 use crate::process::phlem::media::frame::Time;
 use crate::process::phlem::media::heard::Heard;
+use crate::process::phlem::media::ledger::LegEnd;
+use crate::process::phlem::media::promise::Promise;
 use crate::wire::g711::FRAME_SAMPLES;
 use crate::wire::g711::Law;
 use crate::wire::g711::SAMPLES_PER_SECOND;
@@ -69,7 +71,9 @@ pub struct Voice {
     keys: Keys,
     dialled: Dialled,
     heard: Heard,
-    has_unnumbered: bool,
+    promise: Promise,
+    sent: u64,
+    is_switched: bool,
     kept: Option<Kept>,
 }
 
@@ -88,7 +92,9 @@ impl Voice {
             keys: Keys::default(),
             dialled: Dialled::default(),
             heard: Heard::new(settings.call, Some(settings.side.other()), settings.one_clock),
-            has_unnumbered: false,
+            promise: Promise::default(),
+            sent: 0,
+            is_switched: false,
             kept: settings.keep.then(|| Kept::new(settings.speech.law())),
             settings,
         }
@@ -145,6 +151,7 @@ impl Voice {
             place.copy_from_slice(&audio);
         }
         self.number = (self.number + 1) & frame::NUMBER_MAX;
+        self.sent += 1;
         media.sent += 1;
         PACKET_BYTES
     }
@@ -180,10 +187,18 @@ impl Voice {
     }
 
     /// Another has taken the place of the one who was heard, as after a transfer: whose call it is is learnt anew.
-    pub fn expect_another(&mut self, media: &mut Media) {
-        self.heard.finish(media);
+    pub fn expect_another(&mut self, now: Instant, media: &mut Media) -> LegEnd {
+        self.promise.change(now, self.heard.lost());
+        self.is_switched = true;
+        let ended = self.end_of_heard(media);
         // Two callers, or two callees, may be left over: the side is learnt, too.
         self.heard = Heard::new(0, None, self.settings.one_clock);
+        ended
+    }
+
+    /// From now on the other side is to be heard, or not: hold, a call that is not answered yet, one that is left to others.
+    pub fn set_hearing(&mut self, hears: bool, now: Instant) {
+        self.promise.set(hears, now, self.heard.lost());
     }
 
     /// Sends digits one after the other instead of audio; returns how many. None if events were not agreed on.
@@ -194,11 +209,6 @@ impl Voice {
     /// The digits that were heard.
     pub fn dialled(&self) -> &str {
         &self.dialled.digits
-    }
-
-    /// Something numbered, or at all, was heard.
-    pub const fn has_heard(&self) -> bool {
-        self.heard.has_heard() || self.has_unnumbered
     }
 
     /// The call that this leg belongs to, 0 if nothing has said it.
@@ -216,6 +226,8 @@ impl Voice {
         let payload = packet.get(payload).unwrap_or_default();
         if Some(header.payload_type) == self.settings.event_type {
             media.digits_heard += u64::from(self.dialled.handle(header.timestamp, payload));
+            // Keys are pressed instead of speaking.
+            self.promise.on_audio(FRAME_SAMPLES, arrival);
             return;
         }
         if header.payload_type != self.settings.payload_type {
@@ -228,27 +240,46 @@ impl Voice {
         let (frames, rest) = payload.as_chunks::<FRAME_SAMPLES>();
         for frame in frames {
             match frame::parse(frame) {
-                Some(found) => self.heard.handle(found, arrival, media),
-                None => self.on_unnumbered(media),
+                Some(found) => {
+                    if self.heard.handle(found, arrival, media) {
+                        self.promise.on_audio(FRAME_SAMPLES, arrival);
+                    }
+                }
+                None => self.on_unnumbered(frame.len(), arrival, media),
             }
         }
         if !rest.is_empty() {
-            self.on_unnumbered(media);
+            self.on_unnumbered(rest.len(), arrival, media);
         }
     }
 
-    const fn on_unnumbered(&mut self, media: &mut Media) {
-        self.has_unnumbered = true;
+    const fn on_unnumbered(&mut self, samples: usize, arrival: Instant, media: &mut Media) {
         media.unnumbered += 1;
+        self.promise.on_audio(samples, arrival);
     }
 
-    /// The leg ends. `was_to_hear`: someone should have been heard. Returns what was heard as a WAV file if it was kept.
-    pub fn finish(self, was_to_hear: bool, media: &mut Media) -> Option<Vec<u8>> {
+    /// What a [`Ledger`](crate::process::phlem::media::Ledger) has to know of what was heard until now.
+    fn end_of_heard(&mut self, media: &mut Media) -> LegEnd {
+        let Promise { heard, unheard, was_kept_or_broken, .. } = self.promise;
+        (self.promise.heard, self.promise.unheard, self.promise.was_kept_or_broken) = (0, 0, false);
+        LegEnd {
+            is_caller: self.settings.side == Side::Caller,
+            sent: self.sent,
+            heard,
+            unheard,
+            was_to_hear: was_kept_or_broken,
+            is_switched: self.is_switched,
+            ..self.heard.finish(media)
+        }
+    }
+
+    /// The leg ends. Returns also what was heard as a WAV file if it was kept.
+    pub fn finish(mut self, now: Instant, media: &mut Media) -> (LegEnd, Option<Vec<u8>>) {
         media.streams_now = media.streams_now.saturating_sub(1);
         media.streams += 1;
-        media.silent += u64::from(was_to_hear && !self.has_heard());
-        self.heard.finish(media);
-        self.kept.and_then(Kept::into_wav)
+        self.set_hearing(false, now);
+        let ended = self.end_of_heard(media);
+        (ended, self.kept.and_then(Kept::into_wav))
     }
 }
 

@@ -238,6 +238,8 @@ impl Phone {
         let Some(to) = heard.to else { return };
         // Somebody who is not one of ours has no number: what comes first decides.
         let is_known = call.is_caller || heard.call.is_some();
+        // Before the ACK servers may pass audio or not; who leaves a call to others is not spoken to any more.
+        let is_between_two = call.state == State::Up && !call.is_transferred;
         desk.effects.push(Effect::Speak(Speech {
             slot,
             to,
@@ -246,7 +248,7 @@ impl Phone {
             codec: heard.codec.unwrap_or(PCMU),
             events: heard.events,
             sends: call.direction.sends() && heard.direction.answer().sends(),
-            hears: heard.direction.sends() && call.direction.answer().sends(),
+            hears: heard.direction.sends() && call.direction.answer().sends() && is_between_two,
         }));
     }
 

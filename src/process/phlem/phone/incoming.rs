@@ -320,6 +320,7 @@ impl Phone {
         self.with_call(number, |phone, call| {
             if call.state == State::Accepted {
                 call.state = State::Up;
+                phone.speak(call, desk);
             }
             if let Some(heard) = Described::parse(&message.body) {
                 // The answer to an offer that we made in 200.

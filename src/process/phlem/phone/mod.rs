@@ -38,6 +38,7 @@ pub use outbox::Settings;
 pub use outbox::Speech;
 pub use outbox::To;
 pub use outbox::Transfer;
+pub use register::REGISTERED_WITHIN;
 use register::Registration;
 
 type Client = transaction::Client<Purpose>;
@@ -153,6 +154,7 @@ impl Phone {
         self.challenges = [None, None];
         self.is_on = false;
         self.set_registered(false, desk);
+        self.set_owed(false, desk);
         self.registration = Registration::new(self.random.next_u64());
         desk.effects.push(Effect::Disconnect);
     }

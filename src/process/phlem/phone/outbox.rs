@@ -56,7 +56,7 @@ pub struct Speech {
     pub events: Option<u8>,
     /// False: on hold, or the other side does not listen.
     pub sends: bool,
-    /// The other side speaks.
+    /// The other side speaks, and has to be heard.
     pub hears: bool,
 }
 

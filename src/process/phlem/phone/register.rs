@@ -19,6 +19,8 @@ use crate::process::phlem::sip::value::param;
 /// RFC 5626 §4.4.1.
 const KEEPALIVE: &[u8] = b"\r\n\r\n";
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// A phone that was switched on is registered after this.
+pub const REGISTERED_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub(super) struct Registration {
@@ -36,6 +38,9 @@ pub(super) struct Registration {
     /// What the server wants at least (423).
     expires_min: u32,
     pub(super) is_valid: bool,
+    /// It has to be registered from here on, or from this time on.
+    is_owed: bool,
+    owed_at: Instant,
     /// The phone is being shut down.
     leaving: bool,
 }
@@ -53,12 +58,14 @@ impl Registration {
             challenged: 0,
             expires_min: 0,
             is_valid: false,
+            is_owed: false,
+            owed_at: Instant::NEVER,
             leaving: false,
         }
     }
 
     pub(super) fn next_deadline(&self) -> Instant {
-        self.next_at.min(self.keepalive_at).min(self.rebind_at)
+        self.next_at.min(self.keepalive_at).min(self.rebind_at).min(self.owed_at)
     }
 
     /// Registers at once.
@@ -79,6 +86,7 @@ impl Phone {
         let population = desk.settings.population(self.population);
         self.registration.leaving = false;
         self.registration.next_at = if population.register { at } else { Instant::NEVER };
+        self.registration.owed_at = if population.register { at + REGISTERED_WITHIN } else { Instant::NEVER };
         if let Some(nat) = population.nat.as_ref().filter(|nat| !nat.rebind.0.is_zero()) {
             // Not all phones' at once.
             let part = nat.rebind.0.mul_f64((1 + self.random.below(1_000)) as f64 / 1_000.0);
@@ -101,9 +109,30 @@ impl Phone {
             self.send_register(Purpose::Unregister, desk);
         }
         self.set_registered(false, desk);
+        self.set_owed(false, desk);
+    }
+
+    /// From now on it counts where the phone is not registered.
+    pub fn owe_registration(&mut self, desk: &mut Desk<'_>) {
+        if self.is_on && desk.settings.population(self.population).register {
+            self.set_owed(true, desk);
+        }
+    }
+
+    pub(super) fn set_owed(&mut self, is_owed: bool, desk: &mut Desk<'_>) {
+        self.registration.owed_at = Instant::NEVER;
+        match (self.registration.is_owed, is_owed) {
+            (false, true) => desk.figures.registrations_owed += 1,
+            (true, false) => desk.figures.registrations_owed = desk.figures.registrations_owed.saturating_sub(1),
+            _ => {}
+        }
+        self.registration.is_owed = is_owed;
     }
 
     pub(super) fn set_registered(&mut self, is_valid: bool, desk: &mut Desk<'_>) {
+        if is_valid {
+            self.set_owed(true, desk);
+        }
         match (self.registration.is_valid, is_valid) {
             (false, true) => desk.figures.registered_now += 1,
             (true, false) => desk.figures.registered_now = desk.figures.registered_now.saturating_sub(1),
@@ -115,6 +144,9 @@ impl Phone {
     pub(super) fn registration_timeout(&mut self, desk: &mut Desk<'_>) {
         let now = desk.now.instant;
         let population = desk.settings.population(self.population);
+        if self.registration.owed_at <= now {
+            self.set_owed(true, desk);
+        }
         if self.registration.next_at <= now {
             self.registration.begun = now;
             // Again if no answer at all ends this one.
@@ -176,6 +208,7 @@ impl Phone {
         if !(200..300).contains(&code) {
             desk.figures.registrations_failed += 1;
             desk.figures.fail(&format!("REGISTER {code}"));
+            self.set_registered(false, desk);
             let wanted = message.value("Retry-After").and_then(|after| {
                 let digits = after.trim().bytes().take_while(u8::is_ascii_digit).count();
                 after.trim().get(..digits)?.parse().ok().map(Duration::from_secs)

@@ -30,7 +30,7 @@ impl Phone {
 
     pub(super) fn domain<'a>(&self, desk: &Desk<'a>) -> &'a str {
         let settings = desk.settings;
-        let domain = &settings.population(self.population).domain;
+        let domain = settings.population(self.population).domain_of(self.member);
         if domain.is_empty() { &settings.server_host } else { domain }
     }
 
@@ -100,7 +100,7 @@ impl Phone {
         let user = self.user(desk).to_string();
         // The digest of the secrets is kept with the challenge.
         let mut password =
-            if challenge.is_answered() { String::new() } else { population.password.replace("{user}", &user) };
+            if challenge.is_answered() { String::new() } else { population.password_of(self.member, &user) };
         if self.has(Quirk::WrongPasswordFirst) && self.registration.challenged == 1 && method == "REGISTER" {
             password.push('x');
             // This one is thrown away.
@@ -126,10 +126,7 @@ impl Phone {
         method: &str,
         desk: &Desk<'_>,
     ) {
-        let auth_user = match desk.settings.population(self.population).auth_user.as_str() {
-            "{user}" => user.into(),
-            other => Cow::Owned(other.replace("{user}", user)),
-        };
+        let auth_user = desk.settings.population(self.population).auth_user_of(self.member, user);
         let cnonce = format!("{:08x}", self.random.next_u32());
         let request = digest::Request { user: &auth_user, password, method, uri: message.uri(), cnonce: &cnonce };
         let value = challenge.answer(&request);

@@ -164,7 +164,7 @@ impl Phone {
     pub(super) fn on_refer_final(&mut self, number: u64, code: u16, desk: &mut Desk<'_>) {
         if (200..300).contains(&code) {
             // Whoever accepted may end this call before it says how the other one went.
-            self.mark_transferred(number, true);
+            self.mark_transferred(number, true, desk);
             return;
         }
         // The far side does not transfer: the call goes on, and so did not the transfer.
@@ -173,16 +173,18 @@ impl Phone {
     }
 
     /// A call that is to be left to others, and the consultation for it.
-    fn mark_transferred(&mut self, number: u64, is_transferred: bool) {
+    fn mark_transferred(&mut self, number: u64, is_transferred: bool, desk: &mut Desk<'_>) {
         for call in self.calls.iter_mut().filter(|call| call.number == number || call.consults_for == Some(number)) {
             call.is_transferred = is_transferred;
         }
+        let marked = self.calls.iter().filter(|call| call.number == number || call.consults_for == Some(number));
+        marked.for_each(|call| self.speak(call, desk));
     }
 
     /// Back to the first call, if it was held for a consultation, and soon its end.
     fn give_up_transfer(&mut self, number: u64, desk: &mut Desk<'_>) {
         let now = desk.now.instant;
-        self.mark_transferred(number, false);
+        self.mark_transferred(number, false, desk);
         let consulted = self.end_consultation(number, desk);
         self.with_call(number, |_, call| {
             if consulted {
@@ -209,7 +211,7 @@ impl Phone {
         match code {
             Some(200..300) => {
                 desk.figures.transfers += 1;
-                self.mark_transferred(number, true);
+                self.mark_transferred(number, true, desk);
                 self.end_consultation(number, desk);
                 self.hang_up(number, desk);
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::process::phlem::figures::Figures;
 use crate::process::phlem::figures::Histogram;
+use crate::process::phlem::figures::Media;
 use crate::process::phlem::run::Elapsed;
 
 const POINTS_MAX: usize = 600;
@@ -27,6 +28,9 @@ pub struct Point {
     pub one_way_p99: Option<Duration>,
     pub lateness_p99: Option<Duration>,
     pub loss: Option<f64>,
+    /// What legs missed is known when they end.
+    pub audio_share: Option<f64>,
+    pub silent: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -74,8 +78,13 @@ fn point(before: &Figures, now: &Figures, at: Duration, length: Duration) -> Poi
     let seconds = length.as_secs_f64().max(1e-3);
     let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
     let of = |now: &Histogram, before: &Histogram, part: f64| now.since(before).percentile_duration(part);
-    let received = now.media.received.saturating_sub(before.media.received);
-    let lost = now.media.lost.saturating_sub(before.media.lost);
+    let media = Media {
+        received: now.media.received.saturating_sub(before.media.received),
+        unnumbered: now.media.unnumbered.saturating_sub(before.media.unnumbered),
+        lost: now.media.lost.saturating_sub(before.media.lost),
+        unheard: now.media.unheard.saturating_sub(before.media.unheard),
+        ..Media::default()
+    };
     Point {
         at,
         registered: now.registered_now,
@@ -89,6 +98,8 @@ fn point(before: &Figures, now: &Figures, at: Duration, length: Duration) -> Poi
         register_p99: of(&now.register_delay, &before.register_delay, 0.99),
         one_way_p99: of(&now.media.one_way, &before.media.one_way, 0.99),
         lateness_p99: of(&now.media.send_lateness, &before.media.send_lateness, 0.99),
-        loss: (received + lost > 0).then(|| lost as f64 / (received + lost) as f64),
+        loss: media.loss(),
+        audio_share: media.audio_share(),
+        silent: now.media.silent.saturating_sub(before.media.silent),
     }
 }

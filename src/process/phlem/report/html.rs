@@ -94,6 +94,18 @@ fn plots(page: &mut String, summary: &Summary, points: &[Point]) {
         &times,
         &[of("loss", &|point| point.loss.map(|loss| loss * 100.0))],
     ));
+    page.push_str(&plot::lines(
+        "Audio heard",
+        "% of what had to be",
+        &times,
+        &[of("share", &|point| point.audio_share.map(|share| share * 100.0))],
+    ));
+    page.push_str(&plot::lines(
+        "Legs that heard nothing",
+        "by their end",
+        &times,
+        &[of("legs", &|point| Some(point.silent as f64))],
+    ));
     let audio =
         [of("one way", &|point| millis(point.one_way_p99)), of("sent late", &|point| millis(point.lateness_p99))];
     page.push_str(&plot::lines("Audio delay, 99 %", "ms", &times, &audio));

@@ -58,6 +58,9 @@ fn figures(figures: &Figures) -> Value {
     for (name, histogram) in distributions {
         replace(&mut form, name, histogram, 1e-6, "_ms");
     }
+    if let Some(form) = form.as_object_mut() {
+        form.insert("registered_min".to_owned(), figures.registered_min().into());
+    }
     let media = &figures.media;
     if let Some(form) = form.get_mut("media") {
         let distributions: [(&str, &Histogram); 4] = [
@@ -70,8 +73,10 @@ fn figures(figures: &Figures) -> Value {
             replace(form, name, histogram, 1e-6, "_ms");
         }
         replace(form, "mos", &media.mos, 1e-3, "");
+        replace(form, "heard_share", &media.heard_share, 1e-3, "");
         if let Some(form) = form.as_object_mut() {
             form.insert("loss".to_owned(), media.loss().into());
+            form.insert("audio_share".to_owned(), media.audio_share().into());
         }
     }
     form
@@ -108,5 +113,7 @@ fn point(point: &Point) -> Value {
         "one_way_p99_ms": millis(point.one_way_p99),
         "send_lateness_p99_ms": millis(point.lateness_p99),
         "loss": point.loss,
+        "audio_share": point.audio_share,
+        "silent_legs": point.silent,
     })
 }

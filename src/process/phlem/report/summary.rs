@@ -45,9 +45,10 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, String)> {
     let mut lines = vec![(
         "phones",
         format!(
-            "{}, {} registered when calls began; {} registrations, {} failed",
+            "{}, {} registered when calls began, at least {} at any time after; {} registrations, {} failed",
             text::count(figures.phones),
             text::count(figures.registered_at_start),
+            text::percent(figures.registered_min()),
             text::count(figures.registrations),
             text::count(figures.registrations_failed)
         ),
@@ -72,20 +73,29 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, String)> {
         lines.push((
             "audio",
             format!(
-                "{} legs, {} frames sent, {} heard, {} lost ({}), {} before the first heard",
+                "{} legs, {} frames sent, {} heard, {} lost between those, {} before the first",
                 text::count(media.streams + media.streams_now),
                 text::count(media.sent),
                 text::count(media.received),
                 text::count(media.lost),
-                text::percent(media.loss()),
                 text::count(media.missed_at_start)
+            ),
+        ));
+        lines.push((
+            "audio share",
+            format!(
+                "{} of what had to be heard, worst leg {}; {} frames not heard at a leg's beginning or end, {} legs heard nothing",
+                text::percent(media.audio_share()),
+                text::percent(media.heard_share.min().map(|thousandths| thousandths as f64 / 1_000.0)),
+                text::count(media.unheard),
+                text::count(media.silent)
             ),
         ));
         lines.push((
             "audio faults",
             format!(
-                "{} of another call, {} damaged, {} double, {} out of order, {} late, {} without a number, {} legs heard nothing",
-                media.wrong_call, media.damaged, media.doubled, media.reordered, media.late, media.unnumbered, media.silent
+                "{} of another call, {} damaged, {} double, {} out of order, {} late, {} without a number",
+                media.wrong_call, media.damaged, media.doubled, media.reordered, media.late, media.unnumbered
             ),
         ));
         delay(&mut lines, "delay one way", &media.one_way);

@@ -15,7 +15,7 @@ use crate::process::phlem::run::Verdict;
 /// `seconds` of fifty phones.
 fn run(seconds: u64) -> (Summary, History) {
     let (mut figures, mut history, mut random) = (Figures::default(), History::default(), Random::new(1));
-    figures.phones = 50;
+    (figures.phones, figures.registering, figures.unregistered_max) = (50, 50, 2);
     (figures.threads, figures.cpu_nanos, figures.busiest_permille) = (2, 1_200_000_000, 870);
     for second in 0..seconds {
         figures.registered_now = (second * 10).min(50);
@@ -34,6 +34,12 @@ fn run(seconds: u64) -> (Summary, History) {
             figures.media.mos.record(4_370);
             figures.end(Outcome::Completed);
             figures.end(Outcome::Busy);
+            if second == 30 {
+                (figures.media.silent, figures.media.unheard) = (1, 600);
+                figures.media.mos.record(1_000);
+                figures.media.heard_share.record(0);
+            }
+            figures.media.heard_share.record(1_000);
             figures.fail("<script>alert(1)</script>");
         }
         for part in 0..4 {
@@ -70,11 +76,13 @@ fn people_read_what_happened() {
         "busy & hour against 127.0.0.1:5060: 60.0 s, seed 7",
         "54 completed, 54 busy",
         "54 × <script>",
-        "54 lost (0.10 %)",
+        "54 lost between those",
+        "98.80 % of what had to be heard, worst leg 0 %; 600 frames not heard at a leg's beginning or end, 1 legs heard nothing",
+        "0 registered when calls began, at least 96.00 % at any time after",
         "NOT MET",
         "calls_good_min at least 1, found 0.98",
         "sockets are shared",
-        "mean 4.37",
+        "mean 4.31, worst 1 % 1.0",
         "2 threads, the busiest at 87.0 % of its CPU",
         "21,400 registrations a second, 5,250 calls a second without audio, 2,150 calls at once with it",
         "may be the emulator's",
@@ -89,7 +97,17 @@ fn programs_read_the_same() {
     let json = json(&summary, &history);
     assert_eq!((json["met"].as_bool(), json["expectations"][1]["met"].as_bool()), (Some(false), Some(false)));
     assert_eq!(json["figures"]["outcomes"]["busy"].as_u64(), Some(54));
-    assert_eq!(json["figures"]["media"]["lost"].as_u64(), Some(54));
+    let media = &json["figures"]["media"];
+    assert_eq!(
+        [&media["lost"], &media["silent"], &media["unheard"]].map(|count| count.as_u64().unwrap()),
+        [54, 1, 600]
+    );
+    assert!((media["audio_share"].as_f64().unwrap() - 0.988).abs() < 0.001, "{media}");
+    assert_eq!(media["heard_share"]["min"].as_f64(), Some(0.0));
+    assert_eq!(json["figures"]["registered_min"].as_f64(), Some(0.96));
+    let course = json["course"].as_array().unwrap();
+    assert_eq!(course.iter().filter_map(|point| point["silent_legs"].as_u64()).sum::<u64>(), 1);
+    assert!(course.iter().any(|point| point["audio_share"].as_f64().is_some_and(|share| share < 0.7)));
     let p99 = json["figures"]["setup_delay_ms"]["p99"].as_f64().unwrap();
     assert!((40.0..48.5).contains(&p99), "{p99}");
     assert!((json["figures"]["media"]["mos"]["p50"].as_f64().unwrap() - 4.37).abs() < 0.07);
@@ -105,7 +123,7 @@ fn the_page_stands_alone_and_runs_nothing() {
     for foreign in ["http:", "https:", "src=", "<script", "<made", "@import", "url("] {
         assert!(!page.contains(foreign), "{foreign}");
     }
-    assert_eq!(page.matches("<svg").count(), 9);
+    assert_eq!(page.matches("<svg").count(), 11);
     assert!(page.contains("Not met: 1 of 2 expectations") && page.contains("&lt;script&gt;alert"), "{page}");
     assert!(page.contains("21,400 registrations a second"), "{page}");
     assert!(!page.contains("NaN"));

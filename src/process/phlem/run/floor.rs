@@ -16,6 +16,7 @@ use crate::base::timer::Alarm;
 use crate::base::timer::Wheel;
 use crate::process::clock;
 use crate::process::phlem::figures::Figures;
+use crate::process::phlem::media::LegEnd;
 use crate::process::phlem::phone::Desk;
 use crate::process::phlem::phone::Effect;
 use crate::process::phlem::phone::Phone;
@@ -45,11 +46,11 @@ pub(super) enum Note {
     /// To a thread: hang up, unregister, end.
     Stop,
     /// From a thread: where it stands.
-    Figures { figures: Box<Figures>, phase: Phase },
+    Figures { figures: Box<Figures>, ends: Vec<LegEnd>, phase: Phase },
     /// From a thread: what one leg heard.
     Recording { name: String, wav: Vec<u8> },
     /// From a thread: its phones are quiet.
-    Done(Box<Figures>),
+    Done(Box<Figures>, Vec<LegEnd>),
 }
 
 const TELL_EVERY: Duration = Duration::from_millis(250);
@@ -146,7 +147,7 @@ impl Floor {
         let times = Times::ramp(now.instant + settings.scenario.ramp.0);
         let registers = |phone: &&Phone| settings.population(phone.population()).register;
         let registering = phones.iter().filter(registers).count() as u64;
-        let figures = Figures { phones: phones.len() as u64, threads: 1, ..Figures::default() };
+        let figures = Figures { phones: phones.len() as u64, registering, threads: 1, ..Figures::default() };
         let mut floor = Self {
             timers: vec![Timer { alarm: Alarm::new(), deadline: Instant::NEVER }; phones.len()],
             wheel: Wheel::new(now.instant),
@@ -202,6 +203,9 @@ impl Floor {
         if let Some(timer) = self.timers.get_mut(index as usize) {
             timer.deadline = phone.next_deadline();
             timer.enter(index, &mut self.wheel);
+        }
+        if self.phase != Phase::Ramp && !self.is_leaving {
+            self.figures.look_for_unregistered();
         }
         Some(result)
     }
@@ -286,8 +290,12 @@ impl Floor {
 
     /// The ramp is over: calls and events begin.
     fn settle(&mut self) {
-        self.phase = Phase::Calls;
         self.figures.registered_at_start = self.figures.registered_now;
+        for index in 0..self.phones.len() as u32 {
+            self.step(index, |phone, desk| phone.owe_registration(desk));
+        }
+        self.figures.look_for_unregistered();
+        self.phase = Phase::Calls;
         self.times.settle(&self.settings, self.now.instant, self.is_endless);
         self.traffic = Traffic::new(&self.settings, &self.phones, &self.times, &mut self.random);
         self.happenings = Happenings::new(&self.settings, &self.times);
@@ -327,7 +335,8 @@ impl Floor {
         self.advance_phase();
         if !self.is_done && self.notes.is_empty() {
             let figures = Box::new(self.figures_so_far());
-            self.notes.push_back(Note::Figures { figures, phase: self.phase });
+            let ends = self.legs.take_ends();
+            self.notes.push_back(Note::Figures { figures, ends, phase: self.phase });
         }
     }
 
@@ -480,7 +489,8 @@ impl ShardMachine for Floor {
         }
         self.legs.send_due(self.now.instant, effects);
         if std::mem::take(&mut self.owes_last_word) {
-            self.notes.push_back(Note::Done(Box::new(self.figures_so_far())));
+            let ends = self.legs.take_ends();
+            self.notes.push_back(Note::Done(Box::new(self.figures_so_far()), ends));
         }
         while let Some(note) = self.notes.pop_front() {
             if let Err(note) = effects.send_mesh(Member::Clerk, note) {

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::base::random::Random;
 use crate::base::time::Instant;
@@ -10,6 +9,7 @@ use crate::base::time::Now;
 use crate::process::phlem::figures::Figures;
 use crate::process::phlem::figures::Media;
 use crate::process::phlem::media;
+use crate::process::phlem::media::LegEnd;
 use crate::process::phlem::media::Side;
 use crate::process::phlem::media::Speech as Sound;
 use crate::process::phlem::media::Voice;
@@ -19,8 +19,6 @@ use crate::shard::run::Effects;
 use crate::shard::udp::Slot;
 use crate::wire::g711::Law;
 
-/// A leg that lived shorter may have heard nothing.
-const HEARS_WITHIN: Duration = Duration::from_secs(1);
 /// Longer than any packet of a voice.
 const PACKET_BYTES: usize = 256;
 
@@ -32,8 +30,6 @@ struct Leg {
     voice: Voice,
     to: SocketAddr,
     call: u64,
-    hears: bool,
-    began: Instant,
     is_queued: bool,
     generation: u32,
     is_caller: bool,
@@ -60,8 +56,9 @@ pub(super) struct Legs {
     keeps: bool,
     media: Media,
     random: Random,
-    /// Received audio of legs that ended.
+    /// Received audio of legs that ended, and their ends.
     recordings: Vec<(String, Vec<u8>)>,
+    ends: Vec<LegEnd>,
 }
 
 impl Legs {
@@ -77,6 +74,7 @@ impl Legs {
             media: Media::default(),
             random,
             recordings: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
@@ -107,8 +105,6 @@ impl Legs {
                 voice: Voice::new(settings, now, &mut self.random, &mut self.media),
                 to: speech.to,
                 call: speech.call,
-                hears: speech.hears,
-                began: now,
                 is_queued: false,
                 generation: self.generation,
                 is_caller: speech.is_caller,
@@ -117,10 +113,11 @@ impl Legs {
         let Some(leg) = place else { return false };
         if leg.call != speech.call {
             leg.call = speech.call;
-            leg.voice.expect_another(&mut self.media);
+            self.ends.push(leg.voice.expect_another(now, &mut self.media));
         }
-        (leg.to, leg.hears) = (speech.to, speech.hears);
+        leg.to = speech.to;
         leg.voice.set_sending(speech.sends, now);
+        leg.voice.set_hearing(speech.hears, now);
         if let Some(at) = leg.voice.next_frame_at().filter(|_| !leg.is_queued) {
             leg.is_queued = true;
             let entry = (at, speech.slot, leg.generation);
@@ -132,11 +129,10 @@ impl Legs {
     /// True if the port was open and is to be closed.
     pub(super) fn hush(&mut self, slot: Slot, now: Now) -> bool {
         let Some(leg) = self.legs.get_mut(slot as usize).and_then(Option::take) else { return false };
-        let was_to_hear = leg.hears && now.instant.since(leg.began) > HEARS_WITHIN;
         let name = leg.name();
-        if let Some(wav) = leg.voice.finish(was_to_hear, &mut self.media) {
-            self.recordings.push((name, wav));
-        }
+        let (ended, wav) = leg.voice.finish(now.instant, &mut self.media);
+        self.ends.push(ended);
+        self.recordings.extend(wav.map(|wav| (name, wav)));
         true
     }
 
@@ -178,6 +174,10 @@ impl Legs {
 
     pub(super) fn media(&self) -> &Media {
         &self.media
+    }
+
+    pub(super) fn take_ends(&mut self) -> Vec<LegEnd> {
+        std::mem::take(&mut self.ends)
     }
 
     pub(super) fn take_recordings(&mut self) -> Vec<(String, Vec<u8>)> {

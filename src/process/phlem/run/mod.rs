@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -26,6 +27,8 @@ use crate::process::clock;
 use crate::process::phlem::ceiling;
 use crate::process::phlem::ceiling::Ceiling;
 use crate::process::phlem::figures::Figures;
+use crate::process::phlem::media::Ledger;
+use crate::process::phlem::media::LegEnd;
 pub(in crate::process::phlem) use crate::process::phlem::run::expect::verdicts;
 use crate::process::phlem::run::floor::Note;
 use crate::process::phlem::run::start::Started;
@@ -55,6 +58,8 @@ pub struct RunOptions {
     pub record: Option<PathBuf>,
     /// Measure first what the emulator can do by itself on these CPUs.
     pub ceiling: bool,
+    /// Legs that ended go here, to be held against those of other machines; none: their other ends are of this run.
+    pub ends: Option<SyncSender<LegEnd>>,
 }
 
 impl Default for RunOptions {
@@ -70,6 +75,7 @@ impl Default for RunOptions {
             endless: false,
             record: None,
             ceiling: false,
+            ends: None,
         }
     }
 }
@@ -173,7 +179,7 @@ pub fn run(
     }
     let ceiling = if options.ceiling { Some(ceiling::measure(&scenario, &options)?) } else { None };
     let mut started = start::start(scenario, &options)?;
-    let mut watch = Watch::new(started.threads.len());
+    let mut watch = Watch::new(started.threads.len(), options.ends.clone());
     let mut stopped_at = None;
     while !watch.is_done() {
         std::thread::sleep(LOOK_EVERY);
@@ -192,6 +198,7 @@ pub fn run(
         }
     }
     let elapsed = started.elapsed();
+    watch.ledger.close();
     let figures = watch.merged();
     on_figures(&figures, Elapsed { since_start: elapsed, phase: Phase::WindDown });
     let server = started.server.clone();
@@ -207,12 +214,25 @@ struct Watch {
     done: Vec<bool>,
     phase: Phase,
     told: Option<Duration>,
+    ledger: Ledger,
+    ends: Option<SyncSender<LegEnd>>,
 }
 
 impl Watch {
-    fn new(threads: usize) -> Self {
+    fn new(threads: usize, ends: Option<SyncSender<LegEnd>>) -> Self {
         let figures = vec![Figures::default(); threads];
-        Self { figures, done: vec![false; threads], phase: Phase::Ramp, told: None }
+        let ledger = Ledger::default();
+        Self { figures, done: vec![false; threads], phase: Phase::Ramp, told: None, ledger, ends }
+    }
+
+    fn take_ends(&mut self, ends: Vec<LegEnd>) {
+        for leg in ends {
+            match &self.ends {
+                // Who leads a fleet says how many did not reach it.
+                Some(elsewhere) => drop(elsewhere.try_send(leg)),
+                None => self.ledger.add(leg),
+            }
+        }
     }
 
     fn receive(&mut self, started: &Started, record: Option<&Path>) -> Result<(), PhlemError> {
@@ -220,13 +240,15 @@ impl Watch {
             let Member::Shard(ShardId(shard)) = from else { continue };
             let thread = usize::from(shard);
             match note {
-                Note::Figures { figures, phase } => {
+                Note::Figures { figures, ends, phase } => {
                     self.figures[thread] = *figures;
                     self.phase = phase;
+                    self.take_ends(ends);
                 }
-                Note::Done(figures) => {
+                Note::Done(figures, ends) => {
                     self.figures[thread] = *figures;
                     self.done[thread] = true;
+                    self.take_ends(ends);
                 }
                 Note::Recording { name, wav } => {
                     if let Some(folder) = record {
@@ -257,6 +279,7 @@ impl Watch {
         for figures in &self.figures {
             merged.merge(figures);
         }
+        merged.media.merge(self.ledger.media());
         merged
     }
 }

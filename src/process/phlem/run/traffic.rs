@@ -158,8 +158,9 @@ impl Traffic {
         if own.is_some_and(|own| own.member == member) {
             member = ((u64::from(member) + 1) % count) as u32;
         }
-        let user = population.users.user(member).unwrap_or_default();
-        let domain = if population.domain.is_empty() { &settings.server_host } else { &population.domain };
-        format!("sip:{user}@{domain}")
+        let dialled = population.dialled(member, own.is_some());
+        let domain = population.domain_of(member);
+        let domain = if domain.is_empty() { &settings.server_host } else { domain };
+        format!("sip:{dialled}@{domain}")
     }
 }

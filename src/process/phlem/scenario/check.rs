@@ -6,10 +6,12 @@ use std::fmt;
 use crate::process::phlem::scenario::Scenario;
 
 /// The first fault of a scenario.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
     pub file: String,
     pub line: Option<usize>,
+    /// From 1, in characters; of a file of accounts.
+    pub column: Option<usize>,
     /// With the table it stands in, such as `population[2].users`.
     pub key: String,
     pub reason: String,
@@ -20,6 +22,9 @@ impl fmt::Display for Fault {
         write!(f, "{}:", self.file)?;
         if let Some(line) = self.line {
             write!(f, "{line}:")?;
+        }
+        if let Some(column) = self.column {
+            write!(f, "{column}:")?;
         }
         if !self.key.is_empty() {
             write!(f, " {}:", self.key)?;
@@ -39,7 +44,7 @@ pub(super) fn fault_of_form(file: &str, text: &str, error: &toml::de::Error) -> 
     let table = line.map(|line| table_at(text, line)).unwrap_or_default();
     let key = [table.as_str(), own].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
     let reason = error.message().lines().collect::<Vec<_>>().join(" ");
-    Fault { file: file.to_owned(), line: line.map(|line| line + 1), key, reason }
+    Fault { file: file.to_owned(), line: line.map(|line| line + 1), column: None, key, reason }
 }
 
 /// The table that a line stands in, as `name` or `name[number]`, from 1.
@@ -63,7 +68,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn fail(&self, key: impl Into<String>, reason: impl Into<String>) -> Result<(), Fault> {
-        Err(Fault { file: self.file.to_owned(), line: None, key: key.into(), reason: reason.into() })
+        Err(Fault { file: self.file.to_owned(), key: key.into(), reason: reason.into(), ..Fault::default() })
     }
 
     fn need(&self, holds: bool, key: impl Into<String>, reason: impl Into<String>) -> Result<(), Fault> {
@@ -111,7 +116,11 @@ impl Scenario {
             let key = |key: &str| format!("{table}.{key}");
             let twice = format!("\"{}\" is there twice", population.name);
             checker.need(names.insert(&population.name), key("name"), twice)?;
-            checker.need(population.users.count() > 0, key("users"), "is missing: a range such as \"1001-1050\"")?;
+            checker.need(
+                population.users.count() > 0,
+                key("users"),
+                "is missing: a range such as \"1001-1050\", or { csv = \"phones.csv\" }",
+            )?;
             let shares =
                 [("busy", population.busy), ("reject", population.reject), ("no_answer", population.no_answer)];
             checker.shares(&table, shares, 1.000_001)?;
@@ -171,6 +180,7 @@ impl Scenario {
             ("registered_min", expect.registered_min),
             ("calls_good_min", expect.calls_good_min),
             ("loss_max", expect.loss_max),
+            ("audio_share_min", expect.audio_share_min),
         ] {
             checker.share(format!("expect.{key}"), share.unwrap_or(0.0))?;
         }

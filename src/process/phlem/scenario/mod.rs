@@ -1,26 +1,31 @@
 //! A scenario: which phones there are, how they behave, who calls whom how often, what happens to them, and what is expected.
 //!
 //! TOML, every key with a default but `users`; unknown keys are faults. [`Scenario::parse`] names line, key and reason of the
-//! first fault of form, [`Scenario::check`] those of sense. The ready ones are in [`ready`].
+//! first fault of form, [`Scenario::check`] those of sense. Files of accounts are read from the folder of the scenario. The ready ones are in [`ready`].
 
+mod accounts;
 mod check;
 pub mod ready;
+mod users;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
 
+pub use accounts::Account;
 pub use check::Fault;
+pub use users::USERS_MAX;
+pub use users::User;
+pub use users::Users;
 pub use value::Span;
 pub use value::Spread;
-pub use value::USERS_MAX;
-pub use value::User;
-pub use value::Users;
 pub use value::exponential;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,6 +137,36 @@ impl Default for Population {
             lines: 2,
             speech: String::new(),
             user_agent: "PHLEM/1".to_owned(),
+        }
+    }
+}
+
+/// Of one phone: what its line in a file says, else what the population says of all.
+impl Population {
+    pub fn domain_of(&self, member: u32) -> &str {
+        self.users.account(member).map(|own| &*own.domain).filter(|own| !own.is_empty()).unwrap_or(&self.domain)
+    }
+
+    pub fn auth_user_of<'a>(&'a self, member: u32, user: &'a str) -> Cow<'a, str> {
+        match self.users.account(member).filter(|own| !own.auth_user.is_empty()) {
+            Some(own) => (&*own.auth_user).into(),
+            None if self.auth_user == "{user}" => user.into(),
+            None => self.auth_user.replace("{user}", user).into(),
+        }
+    }
+
+    pub fn password_of(&self, member: u32, user: &str) -> String {
+        match self.users.account(member).filter(|own| !own.password.is_empty()) {
+            Some(own) => own.password.to_string(),
+            None => self.password.replace("{user}", user),
+        }
+    }
+
+    /// What is dialled for a phone, by one of the same population or another.
+    pub fn dialled(&self, member: u32, is_colleague: bool) -> String {
+        match self.users.account(member) {
+            Some(own) => own.dialled(is_colleague).to_owned(),
+            None => self.users.of(member).to_string(),
         }
     }
 }
@@ -306,24 +341,33 @@ fn all() -> f64 {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
-    /// The share of phones that were registered when calls began.
+    /// The share of the phones that are registered at every time from when calls begin on; those do not count that the scenario
+    /// switched off, or on again less than 5 s ago.
     pub registered_min: Option<f64>,
     /// The share of the calls that ended as the scenario meant them to.
     pub calls_good_min: Option<f64>,
     pub calls_min: Option<u64>,
     pub setup_p99_max: Option<Span>,
     pub register_p99_max: Option<Span>,
-    /// The share of audio frames that did not come.
+    /// The share of audio frames that did not come, those included that had to be heard before the first or after the last.
     pub loss_max: Option<f64>,
     pub wrong_audio_max: Option<u64>,
+    /// Legs that had to hear something and heard nothing.
+    pub silent_legs_max: Option<u64>,
+    /// The share that was heard of what had to be heard.
+    pub audio_share_min: Option<f64>,
     pub mos_min: Option<f64>,
     pub one_way_p99_max: Option<Span>,
 }
 
 impl Scenario {
-    /// `file` is only named in the fault.
+    /// `file` is named in faults, and files of accounts are looked for beside it.
     pub fn parse(file: &str, text: &str) -> Result<Self, Fault> {
-        let scenario: Self = toml::from_str(text).map_err(|error| check::fault_of_form(file, text, &error))?;
+        let mut scenario: Self = toml::from_str(text).map_err(|error| check::fault_of_form(file, text, &error))?;
+        let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+        for population in &mut scenario.populations {
+            population.users.read(folder)?;
+        }
         scenario.check(file)?;
         Ok(scenario)
     }

@@ -45,6 +45,40 @@ fn faults_say_file_line_key_and_reason() {
 }
 
 #[test]
+fn phones_from_a_file_travel_with_the_scenario() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.toml");
+    let text = "[[population]]\ndomain = \"acme.test\"\nusers = { csv = \"p.csv\" }\n";
+    let parse = || Scenario::parse(file.to_str().unwrap(), text);
+    let csv = folder.path().join("p.csv");
+    let missing = parse().unwrap_err().to_string();
+    assert!(missing.contains("p.csv:") && missing.contains("No such file"), "{missing}");
+    std::fs::write(&csv, b"user\nb\xFF\n").unwrap();
+    assert!(parse().unwrap_err().to_string().contains("p.csv:2: is no UTF-8"));
+    std::fs::write(&csv, "user,password,domain,auth_user,extension\nanna,geheim,other.test,a1,21\nbert,,,,\n").unwrap();
+    let scenario = parse().unwrap();
+    let json = serde_json::to_string(&scenario).unwrap();
+    std::fs::remove_file(&csv).unwrap();
+    for scenario in [&scenario, &serde_json::from_str(&json).unwrap()] {
+        scenario.check("x").unwrap();
+        let population = &scenario.populations[0];
+        assert_eq!((population.users.count(), population.users.user(1).as_deref()), (2, Some("bert")));
+        assert!(population.users.is(0, "anna") && !population.users.is(1, "anna") && !population.users.is(2, ""));
+        assert_eq!([population.domain_of(0), population.domain_of(1)], ["other.test", "acme.test"]);
+        assert_eq!([population.auth_user_of(0, "anna"), population.auth_user_of(1, "bert")], ["a1", "bert"]);
+        assert_eq!([population.password_of(0, "anna"), population.password_of(1, "bert")], ["geheim", "secret-bert"]);
+        assert_eq!([population.dialled(0, true), population.dialled(1, true)], ["21", "bert"]);
+    }
+    for (users, fault) in
+        [("{ cvs = \"p.csv\" }", "unknown field `cvs`"), ("{}", "missing field `csv`"), ("5", "users such as")]
+    {
+        let text = format!("[[population]]\nusers = {users}\n");
+        let found = Scenario::parse("x.toml", &text).unwrap_err().to_string();
+        assert!(found.contains(fault) && found.contains("x.toml:2:"), "{found}");
+    }
+}
+
+#[test]
 fn quirks_are_all_in_the_table() {
     let texts: Vec<_> = Quirk::ALL.iter().map(|quirk| serde_json::to_string(quirk).unwrap()).collect();
     for text in &texts {
