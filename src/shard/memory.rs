@@ -208,6 +208,7 @@ figures! {
     EventsLost "tipring_events_lost_total" "" "Events that found neither room on the tape nor room to wait for it";
     ContactsNotRung "tipring_contacts_not_rung_total" "" "Contacts that did not ring because one call rings no more at once";
     ProvisionalsJoined "tipring_provisionals_joined_total" "" "Reliable provisional responses that went out as one with a later one, as the caller acknowledged none before";
+    BindingsDamaged "tipring_bindings_damaged_total" "" "Damaged places of the bindings' log: what they said is lost; the first shard tells those of the node";
 }
 
 figures! {
@@ -252,6 +253,8 @@ figures! {
     BuffersRtpReserve "tipring_buffers" "kind=\"rtp\",state=\"reserve\"" "Receive buffers: those that the kernel fills in turn, and those never needed yet";
     BuffersSipUsed "tipring_buffers" "kind=\"sip\",state=\"circulating\"" "Receive buffers: those that the kernel fills in turn, and those never needed yet";
     BuffersSipReserve "tipring_buffers" "kind=\"sip\",state=\"reserve\"" "Receive buffers: those that the kernel fills in turn, and those never needed yet";
+    BindingsUnsaved "tipring_bindings_unsaved" "" "Bindings that are in memory alone because the disk does not take them; the first shard tells those of the node";
+    DataFailing "tipring_data_failing" "" "1 while the engine cannot write to the data folder; the first shard tells it";
 }
 
 /// What the shard is doing.

@@ -14,6 +14,7 @@ mod baresip;
 mod calls;
 mod crash;
 mod digest;
+mod disk;
 mod fail2ban;
 mod figures;
 mod fleet;

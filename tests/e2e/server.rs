@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use rustix::process::kill_process;
 use serde_json::Value;
 
+use crate::disk::Disk;
 use crate::http;
 use crate::phone::Phone;
 
@@ -42,6 +43,8 @@ pub struct Setup {
     pub ip: Option<Ipv4Addr>,
     /// Switches of debug builds.
     pub switches: Vec<(&'static str, &'static str)>,
+    /// The data folder is a file system of its own of so many MiB; needs root. 0: a plain folder.
+    pub disk_mib: u32,
 }
 
 impl Default for Setup {
@@ -58,12 +61,14 @@ impl Default for Setup {
             directory: None,
             ip: None,
             switches: Vec::new(),
+            disk_mib: 0,
         }
     }
 }
 
 pub struct Server {
     child: Option<Child>,
+    pub disk: Option<Disk>,
     folder: tempfile::TempDir,
     network: [u8; 3],
     ip: IpAddr,
@@ -96,6 +101,7 @@ impl Server {
         let ip = setup.ip.unwrap_or_else(|| Ipv4Addr::new(network[0], network[1], network[2], 1));
         let mut server = Self {
             child: None,
+            disk: None,
             folder,
             network,
             ip: ip.into(),
@@ -104,6 +110,9 @@ impl Server {
             starts: 0,
             switches: setup.switches.clone(),
         };
+        if setup.disk_mib > 0 {
+            server.disk = Some(Disk::mount(server.path("disk.image"), server.path("data"), setup.disk_mib));
+        }
         fs::write(server.path("tipring.toml"), server.configuration(&setup)).unwrap();
         let phones = setup.directory.unwrap_or_else(|| directory(setup.crowd));
         fs::write(server.path("directory.toml"), phones).unwrap();

@@ -19,6 +19,7 @@ use crate::process::child;
 use crate::process::engine::clerk;
 use crate::process::engine::clerk::Clerk;
 use crate::process::engine::clerk::directory::Keeping;
+use crate::process::engine::clerk::saving::Saving;
 use crate::process::engine::clerk::store::Store;
 use crate::process::engine::driver::Beginning;
 use crate::process::engine::driver::Driver;
@@ -26,12 +27,13 @@ use crate::process::engine::events::Waiting;
 use crate::process::engine::message::Message;
 use crate::process::engine::received::Received;
 use crate::process::engine::received::ShardHandles;
-use crate::process::engine::secrets;
+use crate::process::engine::secrets::Kept;
 use crate::process::engine::settings;
 use crate::process::engine::tape;
 use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
+use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
 use crate::shard::mesh::Post;
 use crate::shard::probe;
@@ -45,6 +47,7 @@ use crate::shard::tape::ring::Ring;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
 use crate::wire::control::FromChild;
+use crate::wire::control::Start;
 
 /// Returns the exit code.
 pub fn run() -> u8 {
@@ -74,11 +77,16 @@ fn serve(received: Received) -> Result<(), Failure> {
     one_line_a_panic();
     let is_plain = probe_host()?;
     let in_data = |error: io::Error| Failure::from_io("the data folder", &error);
-    let secrets = secrets::load(&start.data).map_err(in_data)?;
-    let settings = Arc::new(settings::build(&start, &engine, secrets, shards.first()));
+    let secrets = secrets(&start)?;
+    let settings = Arc::new(settings::build(&start, &engine, secrets.secrets().clone(), shards.first()));
     let directory = Keeping::open(&start.data);
-    let (store, bindings) = Store::open(&start.data.join("engine"), "bindings").map_err(in_data)?;
-    let mut bindings = deal(bindings, &settings, directory.current());
+    let (store, found) = Store::open(&start.data.join("engine"), "bindings");
+    let figures = shards.first().and_then(|shard| Figures::open(&shard.state, shard.shard).ok());
+    if let Some(figures) = &figures {
+        figures.add(Counter::BindingsDamaged, found.damaged);
+    }
+    let mut bindings = deal(found.entries, &settings, directory.current());
+    let saving = Saving { store, directory, secrets, data: start.data.clone(), figures, failing: None };
 
     let mut posts = Post::mesh(shards.len()).map_err(|error| Failure::from_io("eventfd", &error))?.into_iter();
     let is_captured = engine.hep.address.is_some();
@@ -88,7 +96,8 @@ fn serve(received: Received) -> Result<(), Failure> {
         let own = bindings.remove(&shard.shard).unwrap_or_default();
         let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping, is_captured, is_plain };
         let tape = (ring, waiting.clone());
-        let handle = start_shard(shard, post, tape, own, &place, &settings, directory.current()).map_err(forbidden)?;
+        let handle =
+            start_shard(shard, post, tape, own, &place, &settings, saving.directory.current()).map_err(forbidden)?;
         handles.push(handle);
     }
     wait_ready(&handles, &keeper)?;
@@ -98,19 +107,8 @@ fn serve(received: Received) -> Result<(), Failure> {
     keeper.send(&FromChild::Ready).map_err(|error| Failure::from_io("the keeper", &error))?;
     let (boot, is_draining, hep) = (settings.boot, start.draining, engine.hep);
     let teller = tape.teller();
-    let beginning = clerk::Beginning {
-        boot,
-        settings,
-        post,
-        keeper,
-        link,
-        store,
-        directory,
-        is_draining,
-        hep,
-        tape: teller,
-        waiting,
-    };
+    let beginning =
+        clerk::Beginning { boot, settings, post, keeper, link, saving, is_draining, hep, tape: teller, waiting };
     let result = Clerk::new(beginning).and_then(|mut clerk| clerk.run());
     for handle in handles {
         handle.stop();
@@ -120,6 +118,22 @@ fn serve(received: Received) -> Result<(), Failure> {
     }
     tape.finish();
     result.map_err(in_data)
+}
+
+/// Damaged secrets are a failed start. Later, when they are damaged under a node that serves, they are replaced: phones that wait
+/// are worse off than phones that are challenged anew.
+fn secrets(start: &Start) -> Result<Kept, Failure> {
+    let failed = |error: io::Error| Failure::from_io("the secrets", &error);
+    let mut secrets = Kept::open(&start.data).or_else(|error| {
+        if start.generation <= 1 {
+            return Err(failed(error));
+        }
+        tracing::error!(event = "secrets.damaged", "{error}; this node serves: they are made anew");
+        Kept::new(&start.data).map_err(failed)
+    })?;
+    // A disk that does not take them is the clerk's matter.
+    let _ = secrets.sync();
+    Ok(secrets)
 }
 
 /// Whether datagrams must go the plain way here; what forbids both is a failed start.

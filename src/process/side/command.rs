@@ -6,7 +6,7 @@ use crate::base::time::UnixTime;
 use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::side::clock;
-use crate::process::side::node;
+use crate::process::side::opening;
 use crate::process::side::store::Store;
 use crate::process::side::token;
 pub use crate::process::side::token::NewToken;
@@ -34,7 +34,7 @@ pub enum TokenAnswer {
 
 /// Does it to the database in the data folder of a node.
 pub fn token(data: &Path, command: &TokenCommand) -> Result<TokenAnswer, Failure> {
-    let path = data.join(node::DATABASE);
+    let path = data.join(opening::DATABASE);
     if !path.exists() {
         return Err(Failure::new(exit::OTHER, format!("{} does not exist: start the node once", path.display())));
     }

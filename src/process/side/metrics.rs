@@ -28,6 +28,9 @@ use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
 use crate::shard::memory::Gauge;
 use crate::shard::memory::Histogram;
+use crate::wire::control::ProcessState;
+use crate::wire::control::ProcessStatus;
+use crate::wire::control::Role;
 use crate::wire::control::Status;
 use crate::wire::sip::Method;
 
@@ -50,6 +53,7 @@ pub(crate) struct Metrics {
     tally: Mutex<Tally>,
     pub(crate) events_unknown: AtomicU64,
     pub(crate) calls_lost: AtomicU64,
+    database_down: AtomicU64,
     pub(crate) link_connections: AtomicU64,
     pub(crate) link_faults: AtomicU64,
     pub(crate) mirror_overflows: AtomicU64,
@@ -79,6 +83,7 @@ impl Metrics {
             tally: Mutex::default(),
             events_unknown: zero(),
             calls_lost: zero(),
+            database_down: zero(),
             link_connections: zero(),
             link_faults: zero(),
             mirror_overflows: zero(),
@@ -117,6 +122,17 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn on_database_down(&self) {
+        self.database_down.store(1, Relaxed);
+    }
+
+    /// As the keeper sees it.
+    pub(crate) fn is_engine_ready(&self) -> bool {
+        let Ok(status) = self.status.lock() else { return false };
+        let is_up = |process: &ProcessStatus| process.role == Role::Engine && process.state == ProcessState::Ready;
+        status.as_ref().is_some_and(|status| !status.draining && status.processes.iter().any(is_up))
+    }
+
     pub(crate) fn render(&self, mirror: &Mirror, format: Format) -> String {
         let mut text = Text::new(format);
         text.gauge("build_info", "The version that runs.");
@@ -143,6 +159,7 @@ impl Metrics {
             ("calls", "Calls up or being set up.", calls as u64),
             ("draining", "1 while new calls are refused.", u64::from(readiness == Readiness::Draining)),
             ("side_engine_connected", "1 while the engine is connected.", u64::from(readiness != Readiness::Down)),
+            ("side_database_up", "0 while the database cannot be opened.", 1 - self.database_down.load(Relaxed)),
             ("directory_version", "Version of the directory in the database.", self.directory_version.load(Relaxed)),
             ("directory_import_success", "0 if the directory file has faults and was not applied.", 1 - import_failed),
         ];

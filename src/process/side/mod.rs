@@ -11,6 +11,7 @@ mod link;
 mod metrics;
 mod mirror;
 mod node;
+mod opening;
 mod procfs;
 mod record;
 mod recording;
@@ -20,6 +21,8 @@ mod seal;
 mod store;
 mod tapes;
 mod token;
+mod waiting;
+mod wal_index;
 
 pub use run::run;
 

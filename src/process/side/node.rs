@@ -27,9 +27,10 @@ use crate::process::side::link::Link;
 use crate::process::side::link::LinkHandle;
 use crate::process::side::metrics::Metrics;
 use crate::process::side::mirror::Mirror;
+use crate::process::side::opening;
+use crate::process::side::opening::Unopened;
 use crate::process::side::record;
 use crate::process::side::record::desk::Desk;
-use crate::process::side::record::ingest;
 use crate::process::side::recording::objects::Objects;
 use crate::process::side::recording::rows::Shelf;
 use crate::process::side::recording::so_far::SoFar;
@@ -43,12 +44,6 @@ use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
 use crate::process::side::tapes::Following;
-use crate::process::side::token;
-
-/// The database's name in the data folder.
-pub(crate) const DATABASE: &str = "tipring.db";
-const KEY: &str = "node.key";
-const TOKEN: &str = "token";
 
 pub(crate) struct Settings {
     pub(crate) node: String,
@@ -81,19 +76,16 @@ impl Node {
         settings: Settings,
         listeners: Vec<TcpListener>,
         figures: Vec<OwnedFd>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, Unopened> {
         let Settings { node, data, link: socket, retain: kept, import, first_start, objects } = settings;
-        let store = Store::open(&data.join(DATABASE)).await.map_err(failure)?;
-        let key = NodeKey::open(&data.join(KEY)).map_err(|error| Failure::from_io("the node key", &error))?;
-        token::make_first(&store, &data.join(TOKEN))
-            .await
-            .map_err(|error| Failure::new(exit::OTHER, format!("the first API token: {error}")))?;
+        let unopened = |error: StoreError| Unopened::of(&error, &data);
+        let (store, key, newest) = opening::open(&data).await?;
         let (of_events, of_media) = (copies(&figures)?, copies(&figures)?);
         let (mirror, metrics) = (Arc::new(Mirror::default()), Arc::new(Metrics::new(figures)));
-        let (newest, newest_event) = watch::channel(ingest::newest_event(&store).await.map_err(failure)?);
+        let (newest, newest_event) = watch::channel(newest);
         let key = Arc::new(key);
         let desk = Desk::open(store.clone(), node.clone(), Arc::clone(&metrics), newest);
-        let desk = Arc::new(desk.await.map_err(failure)?);
+        let desk = Arc::new(desk.await.map_err(unopened)?);
         let (link, handle) = Link::new(
             socket,
             store.clone(),
@@ -136,10 +128,10 @@ impl Node {
             tasks: JoinSet::new(),
             _tapes: [events, media],
         };
-        if let Err(error) = running.import(import.as_deref()).await
-            && first_start
-        {
-            return Err(error);
+        match running.import(import.as_deref()).await {
+            Err(ImportError::Store(error)) if first_start => return Err(unopened(error)),
+            Err(error) if first_start => return Err(fault_of(error, import.as_deref()).into()),
+            _ => {}
         }
         running.tasks.spawn(link.run());
         running.keep_recordings(&store, shelf, &api, goes_up);
@@ -174,8 +166,8 @@ impl Node {
         let _ = self.import(import).await;
     }
 
-    /// Applies the directory file if it is not the one applied last.
-    async fn import(&self, file: Option<&Path>) -> Result<(), Failure> {
+    /// Applies the directory file if it is not the one applied last. Faults are in the log.
+    async fn import(&self, file: Option<&Path>) -> Result<(), ImportError> {
         let outcome = match file {
             Some(file) => self.import_file(file).await,
             None => Ok(()),
@@ -187,24 +179,22 @@ impl Node {
         outcome
     }
 
-    async fn import_file(&self, file: &Path) -> Result<(), Failure> {
+    async fn import_file(&self, file: &Path) -> Result<(), ImportError> {
         let change = match import_file(&self.store, &self.key, file).await {
             Ok(Imported::Unchanged) => return Ok(()),
             Ok(Imported::Applied(change)) => change,
-            Err(ImportError::Faults(faults)) => {
-                let lines: Vec<_> = faults.iter().map(|fault| format!("{}: {fault}", file.display())).collect();
-                for line in &lines {
-                    tracing::error!(event = "directory.fault", "{line}");
+            Err(error) => {
+                match &error {
+                    ImportError::Faults(faults) => {
+                        let say = |fault| tracing::error!(event = "directory.fault", "{}: {fault}", file.display());
+                        faults.iter().for_each(say);
+                    }
+                    ImportError::File(error) => {
+                        tracing::error!(event = "directory.file", "{}: {error}", file.display());
+                    }
+                    ImportError::Store(error) => tracing::error!(event = "database.error", "{error}"),
                 }
-                return Err(Failure::new(exit::CONFIG, lines.join("\n")));
-            }
-            Err(ImportError::File(error)) => {
-                tracing::error!(event = "directory.file", "{}: {error}", file.display());
-                return Err(Failure::new(exit::CONFIG, format!("{}: {error}", file.display())));
-            }
-            Err(ImportError::Store(error)) => {
-                tracing::error!(event = "database.error", "{error}");
-                return Err(failure(error));
+                return Err(error);
             }
         };
         let (tenants, phones) = (change.tenants.len(), change.phones.len());
@@ -226,6 +216,19 @@ impl Node {
     }
 }
 
+/// What a first start ends with.
+fn fault_of(error: ImportError, file: Option<&Path>) -> Failure {
+    let file = file.unwrap_or_else(|| Path::new("")).display();
+    let line = match error {
+        ImportError::Faults(faults) => {
+            faults.iter().map(|fault| format!("{file}: {fault}")).collect::<Vec<_>>().join("\n")
+        }
+        ImportError::File(error) => format!("{file}: {error}"),
+        ImportError::Store(error) => return Failure::new(exit::OTHER, error.to_string()),
+    };
+    Failure::new(exit::CONFIG, line)
+}
+
 fn copies(figures: &[OwnedFd]) -> Result<Vec<OwnedFd>, Failure> {
     let copies = figures.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
     copies.map_err(|error| Failure::from_io("the figures", &error))
@@ -235,11 +238,4 @@ fn copies(figures: &[OwnedFd]) -> Result<Vec<OwnedFd>, Failure> {
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address)
         .map_err(|error| Failure::from_io(format!("the HTTP API cannot listen at {address}"), &error))
-}
-
-fn failure(error: StoreError) -> Failure {
-    match error {
-        StoreError::File(error) => Failure::from_io("the database", &error),
-        error => Failure::new(exit::OTHER, error.to_string()),
-    }
 }

@@ -1,6 +1,7 @@
 //! The side process from its first step to its last: it does what the keeper says.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,11 @@ use crate::process::side::mirror::Readiness;
 use crate::process::side::node;
 use crate::process::side::node::Node;
 use crate::process::side::node::Settings;
+use crate::process::side::opening::Unopened;
 use crate::process::side::recording::objects::Objects;
 #[cfg(feature = "s3")]
 use crate::process::side::recording::s3::Bucket;
+use crate::process::side::waiting::Waiting;
 use crate::wire::control::FromChild;
 use crate::wire::control::Passed;
 use crate::wire::control::ToChild;
@@ -64,12 +67,12 @@ fn serve(begun: Begun) -> Result<(), Failure> {
     child::keep_to_housekeeping(&start);
     log::start(&settings.log, &start.node, "side").map_err(lost)?;
     let listeners = settings.http.iter().map(|address| node::bind(*address)).collect::<Result<Vec<_>, _>>()?;
-    let mut figures = Vec::new();
-    for (passed, descriptors) in &handles {
-        if let (Passed::State { .. }, [file]) = (passed, descriptors.as_slice()) {
-            figures.push(file.try_clone().map_err(lost)?);
-        }
-    }
+    let state = || {
+        let is_state = |(passed, _): &&(Passed, Vec<OwnedFd>)| matches!(passed, Passed::State { .. });
+        let files = handles.iter().filter(is_state).filter_map(|(_, descriptors)| descriptors.first());
+        files.map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>().map_err(lost)
+    };
+    let (figures, waiting) = (state()?, Waiting::new(&start.data, &listeners, state()?)?);
     let own = Settings {
         node: start.node,
         data: start.data,
@@ -85,10 +88,21 @@ fn serve(begun: Begun) -> Result<(), Failure> {
         .map_err(|error| Failure::from_io("the runtime", &error))?;
     runtime.block_on(async {
         let mut starting = std::pin::pin!(Node::start(own, listeners, figures));
-        let node = loop {
+        let started = loop {
             tokio::select! {
-                node = &mut starting => break node?,
+                started = &mut starting => break started,
                 () = tokio::time::sleep(WORKING_EVERY) => keeper.send(&FromChild::Working).map_err(lost)?,
+            }
+        };
+        let node = match started {
+            Ok(node) => {
+                drop(waiting);
+                node
+            }
+            Err(Unopened::Failed(failure)) => return Err(failure),
+            Err(Unopened::Database(failure)) => {
+                keeper.send(&FromChild::Ready).map_err(lost)?;
+                return waiting.run(&failure, listen(keeper).map_err(lost)?).await;
             }
         };
         // Who is told "ready" will call at once: the engine has to know the phones by then.
@@ -186,7 +200,7 @@ async fn on_frame(node: &Node, frame: ToChild) {
     }
 }
 
-fn decode(settings: &[u8]) -> Result<SideSettings, Failure> {
+pub(super) fn decode(settings: &[u8]) -> Result<SideSettings, Failure> {
     postcard::from_bytes(settings).map_err(|_| Failure::new(exit::OTHER, "the keeper passed no settings"))
 }
 

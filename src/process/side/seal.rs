@@ -34,16 +34,24 @@ pub(crate) enum SealError {
 }
 
 impl NodeKey {
-    /// Reads the key, or makes it at first start.
+    /// Reads the key, or makes it where nothing was ever sealed.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        match read_key(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match Self::read(path)? {
+            Some(key) => Ok(key),
+            None => {
                 let mut key = [0u8; KEY_BYTES];
                 getrandom::fill(&mut key).map_err(|_| io::Error::other("no randomness"))?;
                 write_secret_file(path, &key)?;
                 Ok(Self::new(&key))
             }
-            read => Ok(Self::new(&read?)),
+        }
+    }
+
+    /// None if there is no such file.
+    pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
+        match read_key(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => Ok(Some(Self::new(&read?))),
         }
     }
 
@@ -81,8 +89,10 @@ fn read_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
 pub(crate) fn write_secret_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
+        let _ = std::fs::remove_file(&draft);
+        return Err(error);
+    }
     std::fs::rename(&draft, path)?;
     match path.parent() {
         Some(folder) => std::fs::File::open(folder)?.sync_all(),

@@ -5,12 +5,17 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use sqlx::Connection;
 use sqlx::SqlSafeStr;
 use sqlx::Sqlite;
+use sqlx::SqliteConnection;
 use sqlx::SqlitePool;
 use sqlx::Transaction;
+use sqlx::migrate::MigrateError;
 use sqlx::migrate::Migration;
 use sqlx::migrate::MigrationType;
 use sqlx::migrate::Migrator;
@@ -21,6 +26,7 @@ use sqlx::sqlite::SqliteSynchronous;
 
 use crate::process::side::recording::objects::ObjectError;
 use crate::process::side::seal::SealError;
+use crate::process::side::wal_index;
 
 /// In their order, numbered from 1. What was released is never changed: its checksum is in every database.
 const MIGRATIONS: [(&str, &str); 9] = [
@@ -43,24 +49,37 @@ const BUSY_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) pool: SqlitePool,
+    /// Never used: while one connection is open, SQLite keeps the WAL and its index.
+    _anchor: Arc<Mutex<SqliteConnection>>,
 }
 
 /// The world failed, or the file is not ours.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("database: {0}")]
+    #[error("the database tipring.db: {0}")]
     Sql(#[from] sqlx::Error),
-    #[error("database schema: {0}")]
-    Schema(#[from] sqlx::migrate::MigrateError),
-    #[error("database file: {0}")]
+    #[error("the schema of the database tipring.db: {0}")]
+    Schema(#[from] MigrateError),
+    #[error("the file of the database tipring.db: {0}")]
     File(#[from] std::io::Error),
-    #[error("database: {0}")]
+    #[error("the database tipring.db: {0}")]
     Seal(#[from] SealError),
     #[error(transparent)]
     Object(#[from] ObjectError),
     /// A row does not decode: written by hand, or by a newer version.
-    #[error("database: a row of {0} does not decode")]
+    #[error("the database tipring.db: a row of {0} does not decode")]
     Row(&'static str),
+}
+
+impl StoreError {
+    /// The file or its disk is what fails, not what we want of it: another file, or room, would do.
+    pub(crate) fn is_of_the_file(&self) -> bool {
+        match self {
+            Self::Sql(_) | Self::Schema(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)) => true,
+            Self::File(error) => error.kind() != std::io::ErrorKind::PermissionDenied,
+            Self::Schema(_) | Self::Seal(_) | Self::Object(_) | Self::Row(_) => false,
+        }
+    }
 }
 
 impl Store {
@@ -75,13 +94,26 @@ impl Store {
             // A key that is deleted is overwritten.
             .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_MAX);
+        wal_index::try_room(path)?;
+        let mut anchor = SqliteConnection::connect_with(&options).await?;
+        // The index is made when something is read.
+        sqlx::query("SELECT 1 FROM sqlite_schema LIMIT 1").execute(&mut anchor).await?;
+        wal_index::reserve(path)?;
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(Duration::from_secs(30))
+            // A full disk makes SQLite roll back by itself; then ROLLBACK fails, and the connection would count as one in the
+            // middle of a transaction for ever. When it has answered, it has done what was asked of it before.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            })
             .connect_with(options)
             .await?;
         migrator().run(&pool).await?;
-        Ok(Self { pool })
+        Ok(Self { pool, _anchor: Arc::new(Mutex::new(anchor)) })
     }
 
     /// A transaction that may write: it takes the write lock at once, so that it cannot fail half-way for want of it.

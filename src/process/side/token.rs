@@ -105,14 +105,8 @@ pub(crate) enum TokenError {
     Expiry,
     #[error("the system gave no randomness")]
     Random,
-    #[error("{0}")]
-    Store(String),
-}
-
-impl From<StoreError> for TokenError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error.to_string())
-    }
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl From<sqlx::Error> for TokenError {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::machine::directory::Directory;
 use crate::wire::link::DirectoryPart;
 
-/// First byte of the file: how it is written.
+/// First byte of the file: how it is written. Behind it stand the CRC-32C of the rest, and the rest.
 const FORMAT: u8 = 3;
 
 #[derive(Debug)]
@@ -28,10 +28,27 @@ pub struct Keeping {
 pub struct OutOfStep;
 
 impl Keeping {
-    /// Reads the last directory; none or a damaged one is empty, and side will send it.
+    /// Reads the last directory. Without one, or with one that is damaged, it is empty, and side will send it.
     pub fn open(data: &Path) -> Self {
         let path = data.join("directory.snapshot");
-        let read = fs::read(&path).ok().and_then(|bytes| parse(&bytes));
+        let read = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::error!(event = "directory.unreadable", "{}: {error}", path.display());
+                None
+            }
+            Ok(bytes) => {
+                let parsed = parse(&bytes);
+                if parsed.is_none() {
+                    let path = path.display();
+                    tracing::error!(
+                        event = "directory.damaged",
+                        "{path} is damaged: no phone is known before side sends it"
+                    );
+                }
+                parsed
+            }
+        };
         Self { path, current: Arc::new(read.unwrap_or_default()), coming: None, is_dirty: false }
     }
 
@@ -76,11 +93,14 @@ impl Keeping {
         if !self.is_dirty {
             return Ok(());
         }
-        let bytes = postcard::to_extend(self.current.as_ref(), vec![FORMAT]).map_err(io::Error::other)?;
+        let directory = postcard::to_stdvec(self.current.as_ref()).map_err(io::Error::other)?;
+        let bytes = [&[FORMAT][..], &crc32c::crc32c(&directory).to_le_bytes(), &directory].concat();
         let partial = self.path.with_extension("partial");
-        let mut file = open_private(&partial)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
+        if let Err(error) = write_private(&partial, &bytes) {
+            // On a full disk it would be in the way.
+            let _ = fs::remove_file(&partial);
+            return Err(error);
+        }
         fs::rename(&partial, &self.path)?;
         self.is_dirty = false;
         Ok(())
@@ -88,16 +108,18 @@ impl Keeping {
 }
 
 /// It holds digests of passwords.
-fn open_private(path: &Path) -> io::Result<fs::File> {
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 fn parse(bytes: &[u8]) -> Option<Directory> {
-    match bytes.split_first()? {
-        (&FORMAT, directory) => postcard::from_bytes(directory).ok(),
-        _ => None,
-    }
+    let rest = bytes.strip_prefix(&[FORMAT])?;
+    let (checksum, directory) = rest.split_first_chunk()?;
+    let is_whole = crc32c::crc32c(directory) == u32::from_le_bytes(*checksum);
+    postcard::from_bytes(directory).ok().filter(|_| is_whole)
 }
 
 #[cfg(test)]
@@ -137,6 +159,22 @@ mod tests {
         assert_eq!((again.current().version(), again.current().tenants_len()), (8, 3));
         fs::write(dir.path().join("directory.snapshot"), b"\x02garbage").unwrap();
         assert_eq!(Keeping::open(dir.path()).current().version(), 0);
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("directory.snapshot");
+        let mut keeping = Keeping::open(dir.path());
+        keeping.replace(7, part("acme"), true);
+        keeping.sync().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        for flipped in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[flipped] ^= 4;
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(Keeping::open(dir.path()).current().version(), 0, "flipped {flipped}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! Writes an append-only file of checked records ([`journal`]). A file that was torn is never appended to; its owner goes on
-//! in a new one.
+//! Writes an append-only file of checked records ([`journal`]). A file that was torn is never appended to: its writer cuts off what a
+//! full disk left half written, and another life of its owner goes on in a new one.
 
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -23,14 +24,18 @@ pub struct Journal {
     len: u64,
     pending: Vec<u8>,
     synced: bool,
+    is_torn: bool,
 }
 
 impl Journal {
     /// Makes a new file; one that exists is an error.
     pub fn create(path: PathBuf) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-        file.write_all(MAGIC)?;
-        Ok(Self { path, file, len: MAGIC.len() as u64, pending: Vec::new(), synced: false })
+        let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        if let Err(error) = file.write_all(MAGIC) {
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(Self { path, file, len: MAGIC.len() as u64, pending: Vec::new(), synced: false, is_torn: false })
     }
 
     pub fn path(&self) -> &Path {
@@ -66,16 +71,26 @@ impl Journal {
         self.pending.extend_from_slice(record);
     }
 
-    /// After this a crash of the process loses nothing; power loss may until [`Journal::sync`].
+    /// Half a record could not be cut off: nothing may be written behind it.
+    pub fn is_torn(&self) -> bool {
+        self.is_torn
+    }
+
+    /// After this a crash of the process loses nothing; power loss may until [`Journal::sync`]. After an error nothing is pending.
     pub fn write(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        self.file.write_all_at(&self.pending, self.len)?;
-        self.len += self.pending.len() as u64;
-        self.pending.clear();
         self.synced = false;
-        Ok(())
+        let written = self.file.write_all_at(&self.pending, self.len);
+        if written.is_ok() {
+            self.len += self.pending.len() as u64;
+        } else {
+            // Behind what is written next, half a record of now would be a record of then.
+            self.is_torn = self.file.set_len(self.len).is_err();
+        }
+        self.pending.clear();
+        written
     }
 
     pub fn sync(&mut self) -> io::Result<()> {

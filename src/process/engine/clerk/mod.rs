@@ -1,7 +1,8 @@
 //! The engine's one thread that may wait: for disks, for the side process, for the keeper.
 //!
 //! It serves the queues of the shards, writes their bindings down, shows side what happens, and carries commands back. A full or
-//! slow disk, or a side that is dead, never reaches a shard: its queue fills, and is counted. Events that must not be lost go by the tape.
+//! slow disk, or a side that is dead, never reaches a shard: its queue fills, and is counted. Events that must not be lost go by the
+//! tape.
 
 mod capture;
 pub mod directory;
@@ -9,6 +10,7 @@ pub mod journal;
 pub mod link;
 pub mod mirror;
 mod questions;
+pub mod saving;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -32,12 +34,11 @@ use crate::machine::settings::Settings;
 use crate::process::channel::Channel;
 use crate::process::channel::Wait;
 use crate::process::config::Hep;
-use crate::process::engine::clerk::directory::Keeping;
 use crate::process::engine::clerk::link::Link;
 use crate::process::engine::clerk::mirror::Mirror;
 use crate::process::engine::clerk::questions::Asker;
 use crate::process::engine::clerk::questions::Questions;
-use crate::process::engine::clerk::store::Store;
+use crate::process::engine::clerk::saving::Saving;
 use crate::process::engine::events::Waiting;
 use crate::process::engine::message::Message;
 use crate::process::engine::message::ToClerk;
@@ -76,8 +77,7 @@ pub struct Clerk {
     post: Post<Message>,
     keeper: Channel,
     link: Link,
-    store: Store,
-    directory: Keeping,
+    saving: Saving,
     mirror: Mirror,
     questions: Questions,
     capture: Option<capture::Mirror>,
@@ -99,8 +99,7 @@ pub struct Beginning {
     pub post: Post<Message>,
     pub keeper: Channel,
     pub link: UnixListener,
-    pub store: Store,
-    pub directory: Keeping,
+    pub saving: Saving,
     pub is_draining: bool,
     pub hep: Hep,
     pub tape: Teller,
@@ -109,7 +108,7 @@ pub struct Beginning {
 
 impl Clerk {
     pub fn new(beginning: Beginning) -> io::Result<Self> {
-        let Beginning { boot, settings, post, keeper, link, store, directory, .. } = beginning;
+        let Beginning { boot, settings, post, keeper, link, saving, .. } = beginning;
         let Beginning { is_draining, hep, tape, waiting, .. } = beginning;
         Ok(Self {
             boot,
@@ -117,8 +116,7 @@ impl Clerk {
             post,
             keeper,
             link: Link::new(link)?,
-            store,
-            directory,
+            saving,
             mirror: Mirror::default(),
             questions: Questions::default(),
             capture: capture::Mirror::new(&hep)?,
@@ -141,19 +139,18 @@ impl Clerk {
         loop {
             self.wait()?;
             self.take_messages();
-            self.store.write()?;
+            self.saving.write(clock::now().instant);
             self.serve_link();
             self.send_unsent();
-            if !self.serve_keeper()? {
-                return self.sync();
-            }
+            let goes_on = self.serve_keeper()?;
             let now = clock::now().instant;
-            if now >= sync_at {
-                self.sync()?;
-                sync_at = now + SYNC_EVERY;
+            if !goes_on || self.ends_at.is_some_and(|end| now >= end || self.is_idle()) {
+                self.saving.finish(now);
+                return Ok(());
             }
-            if self.ends_at.is_some_and(|end| now >= end || self.is_idle()) {
-                return self.sync();
+            if now >= sync_at {
+                self.saving.sync(now);
+                sync_at = now + SYNC_EVERY;
             }
         }
     }
@@ -161,11 +158,6 @@ impl Clerk {
     /// A shard says that a call is gone after its last event is on the tape or waits.
     fn is_idle(&self) -> bool {
         self.mirror.calls_len() == 0 && self.unsent.is_empty() && self.waiting.count() == 0
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.store.sync()?;
-        self.directory.sync()
     }
 
     fn wait(&mut self) -> io::Result<()> {
@@ -213,8 +205,8 @@ impl Clerk {
                 self.link.send(&change);
             }
             ToClerk::Store(stored) => match *stored {
-                Stored::Put { key, value } => self.store.put(key, value),
-                Stored::Remove { key } => self.store.remove(key),
+                Stored::Put { key, value } => self.saving.store.put(key, value),
+                Stored::Remove { key } => self.saving.store.remove(key),
             },
             ToClerk::Capture(capture) => {
                 if let Some(server) = &mut self.capture {
@@ -258,7 +250,7 @@ impl Clerk {
     fn serve_link(&mut self) {
         let progress = self.link.turn();
         if progress.connected {
-            self.directory.forget_parts();
+            self.saving.directory.forget_parts();
             self.greet();
         }
         for message in progress.messages {
@@ -268,7 +260,7 @@ impl Clerk {
 
     /// Hello, then all that is up; events follow as they happen.
     fn greet(&mut self) {
-        let directory_version = self.directory.current().version();
+        let directory_version = self.saving.directory.current().version();
         let node = self.settings.node.clone();
         self.link.send(&FromEngine::Hello { node, boot: self.boot, shards: self.settings.shards, directory_version });
         for change in self.mirror.snapshot() {
@@ -281,11 +273,12 @@ impl Clerk {
     fn on_side(&mut self, message: FromSide) {
         match message {
             FromSide::Directory { version, part, last } => {
-                if self.directory.replace(version, part, last) {
+                if self.saving.directory.replace(version, part, last) {
                     self.publish_directory();
                 }
             }
-            FromSide::DirectoryDelta { from, version, part } => match self.directory.change(from, version, part) {
+            FromSide::DirectoryDelta { from, version, part } => match self.saving.directory.change(from, version, part)
+            {
                 Ok(()) => self.publish_directory(),
                 // Side begins anew with a whole directory.
                 Err(directory::OutOfStep) => self.link.close(),
@@ -300,7 +293,7 @@ impl Clerk {
     }
 
     fn publish_directory(&mut self) {
-        let directory = Arc::clone(self.directory.current());
+        let directory = Arc::clone(self.saving.directory.current());
         let version = directory.version();
         tracing::info!(event = "directory.changed", version, "directory version {version}");
         self.broadcast(&ToShard::Directory(directory));

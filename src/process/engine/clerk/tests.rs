@@ -11,8 +11,10 @@ use crate::process::engine::clerk::Beginning;
 use crate::process::engine::clerk::Clerk;
 use crate::process::engine::clerk::FAREWELL;
 use crate::process::engine::clerk::directory::Keeping;
+use crate::process::engine::clerk::saving::Saving;
 use crate::process::engine::clerk::store::Store;
 use crate::process::engine::events::Waiting;
+use crate::process::engine::secrets::Kept;
 use crate::shard::clock;
 use crate::shard::mesh::Post;
 use crate::shard::tape::disk::Folder;
@@ -49,8 +51,14 @@ fn time_to_stop(room: Duration) -> Duration {
             post: Post::mesh(1).unwrap().pop().unwrap(),
             keeper,
             link: UnixListener::bind(data.join("link.sock")).unwrap(),
-            store: Store::open(&data.join("engine"), "bindings").unwrap().0,
-            directory: Keeping::open(&data),
+            saving: Saving {
+                store: Store::open(&data.join("engine"), "bindings").0,
+                directory: Keeping::open(&data),
+                secrets: Kept::open(&data).unwrap(),
+                data,
+                figures: None,
+                failing: None,
+            },
             is_draining: false,
             hep: Hep { address: None, capture_id: 0 },
             tape: tape.teller(),

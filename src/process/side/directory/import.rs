@@ -369,7 +369,7 @@ async fn changed_phones(
     Ok(phones.into_iter().collect())
 }
 
-pub(super) fn secret_place(tenant: &str, user: &str) -> String {
+pub(crate) fn secret_place(tenant: &str, user: &str) -> String {
     format!("phone/{tenant}/{user}")
 }
 

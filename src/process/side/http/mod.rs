@@ -14,6 +14,7 @@ mod problem;
 mod recordings;
 mod registrations;
 pub(crate) mod serve;
+pub(crate) mod without_database;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

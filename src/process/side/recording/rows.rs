@@ -259,13 +259,18 @@ async fn put(
     Ok(())
 }
 
+/// What the node key seals a tenant's key for.
+pub(crate) fn tenant_place(tenant: &str) -> String {
+    format!("tenant/{tenant}")
+}
+
 /// The tenant's key, made when it is first needed.
 async fn tenant_key(
     tx: &mut Transaction<'static, Sqlite>,
     node_key: &NodeKey,
     tenant: &str,
 ) -> Result<NodeKey, StoreError> {
-    let place = format!("tenant/{tenant}");
+    let place = tenant_place(tenant);
     let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT key FROM tenant_keys WHERE tenant = ?")
         .bind(tenant)
         .fetch_optional(&mut **tx)
