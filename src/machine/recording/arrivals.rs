@@ -20,6 +20,8 @@ use crate::wire::tape::Mark;
 const RUNS_MAX: usize = 4_096;
 /// Nothing lies further back; who sends such arrival times is not an engine of ours.
 pub(super) const LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Encoding names that are counted.
+const NAMES_MAX: usize = 16;
 /// Nanoseconds that a recording begins earlier at most because something was said before that.
 const LEAD_MAX: i64 = 5_000_000_000;
 
@@ -30,6 +32,7 @@ pub struct Arrivals {
     streams: Streams,
     drafts: BTreeMap<u32, Draft>,
     codecs: Vec<Codec>,
+    undecodable: BTreeMap<String, u64>,
 }
 
 /// What the first reading knows for the second.
@@ -39,17 +42,18 @@ pub struct Courses {
     lead: i64,
     courses: Vec<Option<Course>>,
     codecs: Vec<Codec>,
+    undecodable: BTreeMap<String, u64>,
 }
 
 impl Arrivals {
     pub fn new(began: Instant) -> Self {
         let (formats, streams) = (Formats::default(), Streams::default());
-        Self { began, formats, streams, drafts: BTreeMap::new(), codecs: Vec::new() }
+        Self { began, formats, streams, drafts: BTreeMap::new(), codecs: Vec::new(), undecodable: BTreeMap::new() }
     }
 
-    pub fn on_mark(&mut self, mark: &Mark) {
+    pub fn on_mark(&mut self, at: Instant, mark: &Mark) {
         match mark {
-            Mark::Formats { leg, stream, formats } => self.formats.set(*leg, *stream, formats),
+            Mark::Formats { leg, stream, formats } => self.formats.set(*leg, *stream, formats, at),
             Mark::Paused => self.streams.end(|_, _| {}),
             Mark::Begin { .. } | Mark::Resumed | Mark::Ended { .. } | Mark::Announced { .. } | Mark::Untaped { .. } => {
             }
@@ -60,7 +64,18 @@ impl Arrivals {
         let Some((header, payload)) = parse(frame, self.began) else { return };
         let key = (frame.leg, frame.stream, header.ssrc);
         let (order, stream, runs) = self.streams.hear(key, &header, payload, frame.at, |_, _| {});
-        let Kind::Audio(codec) = self.formats.kind(frame.leg, frame.stream, header.payload_type) else { return };
+        let codec = match self.formats.kind(frame.leg, frame.stream, header.payload_type, frame.at) {
+            Kind::Audio(codec) => codec,
+            Kind::Undecodable(name) if !payload.is_empty() => {
+                if let Some(packets) = self.undecodable.get_mut(name) {
+                    *packets += 1;
+                } else if self.undecodable.len() < NAMES_MAX {
+                    self.undecodable.insert(name.to_owned(), 1);
+                }
+                return;
+            }
+            Kind::Undecodable(_) | Kind::Other | Kind::Unknown => return,
+        };
         let samples = codec.samples(payload);
         if samples == 0 {
             return;
@@ -85,7 +100,8 @@ impl Arrivals {
             courses.push(Some(draft.finish()));
         }
         let first = courses.iter().flatten().map(Course::first).min().unwrap_or(0);
-        Courses { began: self.began, lead: (-first).clamp(0, LEAD_MAX), courses, codecs: self.codecs }
+        let (lead, codecs, undecodable) = ((-first).clamp(0, LEAD_MAX), self.codecs, self.undecodable);
+        Courses { began: self.began, lead, courses, codecs, undecodable }
     }
 }
 
@@ -93,6 +109,11 @@ impl Courses {
     /// All that were heard.
     pub fn codecs(&self) -> &[Codec] {
         &self.codecs
+    }
+
+    /// Packets of audio that no build of this code decodes, by its name.
+    pub fn undecodable(&self) -> &BTreeMap<String, u64> {
+        &self.undecodable
     }
 
     pub(super) const fn began(&self) -> Instant {

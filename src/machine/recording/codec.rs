@@ -1,7 +1,9 @@
 //! Which audio a payload type stands for, and how much of it a payload holds.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::base::time::Instant;
 use crate::wire::g711::Law;
 use crate::wire::tape::record::Format;
 
@@ -100,8 +102,10 @@ pub enum Kind<'a> {
     Audio(Codec),
     /// Audio of this name that this build cannot decode.
     Undecodable(&'a str),
-    /// No audio, or nobody said what it is.
+    /// No audio.
     Other,
+    /// Nobody said what it is.
+    Unknown,
 }
 
 #[derive(Clone, Debug)]
@@ -111,39 +115,59 @@ enum Known {
     Other,
 }
 
-/// What payload types of a call's streams mean at a time.
+/// RFC 3264 §8.3.2: "the offerer MUST be prepared to receive media with either the old or new types until the answer is received",
+/// and packets that were under way come "for a brief time".
+const BRIEF: Duration = Duration::from_secs(2);
+
+/// What payload types of a call's streams mean at a time, and until when if others are agreed on.
 #[derive(Clone, Debug, Default)]
-pub struct Formats(BTreeMap<(u8, u8, u8), Known>);
+pub struct Formats(BTreeMap<(u8, u8, u8), (Known, Option<Instant>)>);
 
 impl Formats {
-    /// A leg's stream has these from here on, and no others.
-    pub fn set(&mut self, leg: u8, stream: u8, formats: &[Format]) {
-        self.0.retain(|(of, index, _), _| (*of, *index) != (leg, stream));
+    /// A leg's stream has these from here on; those of before for a brief time more, unless their number is another's now.
+    pub fn set(&mut self, leg: u8, stream: u8, formats: &[Format], at: Instant) {
+        self.0.retain(|_, (_, until)| until.is_none_or(|until| until >= at));
+        let own = self.0.range_mut((leg, stream, 0)..=(leg, stream, u8::MAX));
+        own.for_each(|(_, (_, until))| *until = Some(until.unwrap_or(at + BRIEF)));
         for format in formats {
             if self.0.len() < FORMATS_MAX {
-                self.0.insert((leg, stream, format.payload_type), known(format));
+                self.0.insert((leg, stream, format.payload_type), (known(format), None));
             }
         }
     }
 
-    pub fn codec(&self, leg: u8, stream: u8, payload_type: u8) -> Option<Codec> {
-        match self.kind(leg, stream, payload_type) {
-            Kind::Audio(codec) => Some(codec),
-            Kind::Undecodable(_) | Kind::Other => None,
-        }
-    }
-
-    pub fn kind(&self, leg: u8, stream: u8, payload_type: u8) -> Kind<'_> {
-        match self.0.get(&(leg, stream, payload_type)) {
+    pub fn kind(&self, leg: u8, stream: u8, payload_type: u8, at: Instant) -> Kind<'_> {
+        let found = self.0.get(&(leg, stream, payload_type));
+        match found.filter(|(_, until)| until.is_none_or(|until| at <= until)).map(|(known, _)| known) {
             Some(Known::Audio(codec)) => Kind::Audio(*codec),
             Some(Known::Undecodable(name)) => Kind::Undecodable(name),
             Some(Known::Other) => Kind::Other,
-            None => Codec::of_static(payload_type).map_or(Kind::Other, Kind::Audio),
+            None => kind_of_static(payload_type),
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// RFC 3551 §6, table 4, for what was not negotiated.
+const fn kind_of_static(payload_type: u8) -> Kind<'static> {
+    if let Some(codec) = Codec::of_static(payload_type) {
+        return Kind::Audio(codec);
+    }
+    match payload_type {
+        3 => Kind::Undecodable("gsm"),
+        4 => Kind::Undecodable("g723"),
+        5 | 6 | 16 | 17 => Kind::Undecodable("dvi4"),
+        7 => Kind::Undecodable("lpc"),
+        12 => Kind::Undecodable("qcelp"),
+        // RFC 3389 §4; 19 is what its drafts had.
+        13 | 19 => Kind::Other,
+        14 => Kind::Undecodable("mpa"),
+        15 => Kind::Undecodable("g728"),
+        18 => Kind::Undecodable("g729"),
+        _ => Kind::Unknown,
     }
 }
 

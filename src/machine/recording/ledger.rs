@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use crate::machine::recording::timeline::Party;
 use crate::wire::tape::record::Frames;
+use crate::wire::tape::record::Untaped;
 
-/// Audio packets are `received = written + duplicated + discarded`; all packets are that, `other`, `undecodable`
-/// and `malformed`.
+/// Audio packets are `received = written + duplicated + discarded`; all packets of the tape are that, `other`, `unknown`,
+/// `undecodable` and `malformed`. What reached the node and not the tape stands beside them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// Audio packets that reached us.
@@ -22,28 +23,42 @@ pub struct Line {
     pub written: u64,
     /// Had no place: all of it lay where other audio is already.
     pub discarded: u64,
-    /// Not audio: telephone events, comfort noise, empty packets, payload types that nobody named.
+    /// Not audio: telephone events, comfort noise, empty packets.
     pub other: u64,
+    /// Of payload types that nobody named: audio, for all that is known.
+    pub unknown: u64,
     /// Audio in a format that this build cannot decode.
     pub undecodable: u64,
     /// Not RTP.
     pub malformed: u64,
+    /// Not on the tape: encrypted between the parties.
+    pub encrypted: u64,
+    /// The negotiated direction let nobody hear them.
+    pub direction: u64,
+    /// From an address that was not taken for the party's.
+    pub strangers: u64,
+    /// Lost in our own socket.
+    pub overrun: u64,
+    /// Not RTP, or longer than any that is recorded.
+    pub refused: u64,
 }
 
 impl Line {
     /// Packets of the tape that this line accounts for.
     pub const fn packets(&self) -> u64 {
-        self.received + self.other + self.undecodable + self.malformed
+        self.received + self.other + self.unknown + self.undecodable + self.malformed
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Every audio packet that reached us is in the recording.
+    /// Every packet that reached us from a party, that the other was to hear and that may be audio, is in the recording.
     Complete,
-    /// Something that reached us is not in it, or nobody can say.
+    /// One that reached us is not in it, or nobody can say.
     Degraded,
+    /// Audio came under a key that we do not have.
+    Encrypted,
 }
 
 impl Verdict {
@@ -51,6 +66,7 @@ impl Verdict {
         match self {
             Self::Complete => "complete",
             Self::Degraded => "degraded",
+            Self::Encrypted => "encrypted",
         }
     }
 }
@@ -69,8 +85,22 @@ impl Ledger {
         self.lines.iter().map(|(leg, line)| (*leg, Party::of_leg(*leg), line))
     }
 
+    pub(super) fn on_untaped(&mut self, untaped: &[Untaped]) {
+        for one in untaped {
+            let line = self.line(one.leg);
+            line.encrypted += one.encrypted;
+            line.direction += one.direction;
+            line.strangers += one.strangers;
+            line.overrun += one.overrun;
+            line.refused += one.malformed;
+        }
+    }
+
     /// `expected`: what the engine gave to the tape, of its last mark; `None` if there was none.
     pub fn verdict(&self, expected: Option<&[Frames]>) -> Verdict {
+        if self.lines.values().any(|line| line.encrypted > 0) {
+            return Verdict::Encrypted;
+        }
         let Some(expected) = expected else { return Verdict::Degraded };
         let mut given: BTreeMap<u8, u64> = BTreeMap::new();
         for frames in expected {
@@ -78,7 +108,11 @@ impl Ledger {
         }
         let is_counted =
             |(leg, frames): (&u8, &u64)| self.lines.get(leg).copied().unwrap_or_default().packets() == *frames;
-        let is_written = |line: &Line| line.received == line.written + line.duplicated && line.undecodable == 0;
+        let is_written = |line: &Line| {
+            // What is no RTP is no audio: phones keep their way through a NAT open with it.
+            let missing = [line.undecodable, line.unknown, line.overrun];
+            line.received == line.written + line.duplicated && missing == [0; 3]
+        };
         let is_whole = given.iter().all(is_counted) && self.lines.values().all(is_written);
         if is_whole { Verdict::Complete } else { Verdict::Degraded }
     }

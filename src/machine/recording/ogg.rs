@@ -6,6 +6,8 @@ use opus_pure::Application;
 use opus_pure::OggOpusWriter;
 use opus_pure::OpusEncoder;
 use opus_pure::OpusHead;
+use rubato::FftFixedInOut;
+use rubato::Resampler;
 
 /// Rates that the encoder takes.
 const RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
@@ -34,7 +36,60 @@ impl From<opus_pure::Error> for OggError {
     }
 }
 
+/// Audio of a rate that Opus does not know, brought to the next that it knows.
+struct Raising {
+    resampler: FftFixedInOut<f32>,
+    channels: usize,
+    /// Of each channel.
+    waiting: Vec<Vec<f32>>,
+    /// Samples of the delay that are still to come out.
+    delay: usize,
+}
+
+impl Raising {
+    fn new(from: u32, to: u32, channels: usize) -> Option<Self> {
+        let chunk = (from / FRAMES_PER_SECOND) as usize;
+        let resampler = FftFixedInOut::new(from as usize, to as usize, chunk, channels).ok()?;
+        let delay = resampler.output_delay();
+        Some(Self { resampler, channels, waiting: vec![Vec::new(); channels], delay })
+    }
+
+    fn push(&mut self, samples: impl Iterator<Item = i16>, out: &mut Vec<i16>) {
+        for (number, sample) in samples.enumerate() {
+            if let Some(channel) = self.waiting.get_mut(number % self.channels) {
+                channel.push(f32::from(sample) / 32_768.0);
+            }
+        }
+        loop {
+            let chunk = self.resampler.input_frames_next();
+            if self.waiting.iter().any(|channel| channel.len() < chunk) {
+                return;
+            }
+            let made =
+                self.resampler.process(&self.waiting.iter().map(|channel| &channel[..chunk]).collect::<Vec<_>>(), None);
+            self.waiting.iter_mut().for_each(|channel| drop(channel.drain(..chunk)));
+            let made = made.unwrap_or_default();
+            let samples = made.first().map_or(0, Vec::len);
+            let late = self.delay.min(samples);
+            self.delay -= late;
+            for at in late..samples {
+                // A cast from f32 saturates.
+                out.extend(made.iter().map(|channel| (channel[at] * 32_768.0).round() as i16));
+            }
+        }
+    }
+
+    /// What is still in it: silence drives it out.
+    fn finish(&mut self, out: &mut Vec<i16>) {
+        let chunk = self.resampler.input_frames_next();
+        self.push(std::iter::repeat_n(0, 4 * chunk * self.channels), out);
+    }
+}
+
 pub struct OggOpus {
+    raising: Option<Raising>,
+    /// Of what comes.
+    source_rate: u32,
     encoder: OpusEncoder,
     writer: OggOpusWriter<Vec<u8>>,
     channels: usize,
@@ -51,25 +106,50 @@ pub struct OggOpus {
 
 impl OggOpus {
     pub fn new(rate: u32, channels: u16) -> Result<Self, OggError> {
-        if !RATES.contains(&rate) {
-            return Err(OggError::Rate(rate));
-        }
+        let source_rate = rate;
+        let rate = RATES.into_iter().find(|known| *known >= rate).ok_or(OggError::Rate(rate))?;
         let channels = usize::from(channels);
+        let raising = match rate == source_rate {
+            true => None,
+            false => Some(Raising::new(source_rate, rate, channels).ok_or(OggError::Rate(source_rate))?),
+        };
         let mut encoder = OpusEncoder::new(rate.cast_signed(), channels, Application::Audio)?;
         encoder.bitrate_bps = BITS_PER_SECOND * i32::from(channels as u8);
         encoder.complexity = COMPLEXITY;
-        let head = OpusHead::for_encoder(&encoder, rate);
+        let head = OpusHead::for_encoder(&encoder, source_rate);
         let pre_skip = u64::from(head.pre_skip);
         let writer = OggOpusWriter::new(Vec::new(), head)?;
         let (waiting, packet) = (Vec::new(), vec![0; PACKET_BYTES_MAX]);
-        Ok(Self { encoder, writer, channels, rate, pre_skip, waiting, came: 0, written: 0, packet })
+        Ok(Self {
+            raising,
+            source_rate,
+            encoder,
+            writer,
+            channels,
+            rate,
+            pre_skip,
+            waiting,
+            came: 0,
+            written: 0,
+            packet,
+        })
     }
 
     /// Takes whole blocks of PCM of 16 bits, little-endian, and appends what is ready.
     pub fn push(&mut self, pcm: &[u8], out: &mut Vec<u8>) -> Result<(), OggError> {
         let (samples, _) = pcm.as_chunks::<2>();
-        self.waiting.extend(samples.iter().map(|sample| i16::from_le_bytes(*sample)));
+        let own = samples.iter().map(|sample| i16::from_le_bytes(*sample));
+        match &mut self.raising {
+            Some(raising) => raising.push(own, &mut self.waiting),
+            None => self.waiting.extend(own),
+        }
         self.came += (samples.len() / self.channels) as u64;
+        self.encode_waiting()?;
+        self.drain(out);
+        Ok(())
+    }
+
+    fn encode_waiting(&mut self) -> Result<(), OggError> {
         let frame = self.frame() * self.channels;
         let waiting = std::mem::take(&mut self.waiting);
         let mut frames = waiting.chunks_exact(frame);
@@ -77,16 +157,18 @@ impl OggOpus {
             self.encode(samples, FRAME_TICKS)?;
         }
         self.waiting.extend_from_slice(frames.remainder());
-        self.drain(out);
         Ok(())
     }
 
     /// The last page.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), OggError> {
-        let end = self.pre_skip + self.came * TICKS / u64::from(self.rate);
+        let end = self.pre_skip + self.came * TICKS / u64::from(self.source_rate);
+        if let Some(raising) = &mut self.raising {
+            raising.finish(&mut self.waiting);
+        }
         let frame = self.frame() * self.channels;
         while self.written < end {
-            let mut samples = std::mem::take(&mut self.waiting);
+            let mut samples: Vec<i16> = self.waiting.drain(..frame.min(self.waiting.len())).collect();
             samples.resize(frame, 0);
             // RFC 7845 §4.4: a granule position that is less than the audio's end trims it.
             let ticks = u32::try_from(end - self.written).unwrap_or(FRAME_TICKS).min(FRAME_TICKS);
@@ -178,7 +260,26 @@ mod tests {
     }
 
     #[test]
-    fn rates_that_opus_does_not_have_are_refused() {
-        assert_eq!(OggOpus::new(44_100, 1).err(), Some(OggError::Rate(44_100)));
+    fn rates_that_opus_does_not_have_are_raised_to_one_that_it_has() {
+        for (rate, heard) in [(44_100, 48_000), (22_050, 24_000), (11_025, 12_000), (32_000, 48_000)] {
+            for seconds in [0, 1, 3] {
+                let length = rate as usize * seconds + seconds * 77;
+                let pairs = tone(rate, 440.0, length).into_iter().zip(tone(rate, 1_000.0, length));
+                let samples: Vec<i16> = pairs.flat_map(|(left, right)| [left, right]).collect();
+                let file = coded(rate, 2, &samples, 1_000);
+                assert!(file == coded(rate, 2, &samples, 77), "the same however it comes");
+                let found = decoded(&file, heard, 2);
+                let expected = length * heard as usize / rate as usize;
+                assert!((found.len() / 2).abs_diff(expected) <= 1, "{rate}: {} of {expected}", found.len() / 2);
+                if seconds > 0 {
+                    let level = |channel, hertz| power(&found, channel, heard, hertz);
+                    assert!(level(0, 440.0) > 3_000.0 && level(1, 1_000.0) > 3_000.0, "{rate}");
+                    assert!(level(0, 1_000.0) < 400.0 && level(1, 440.0) < 400.0, "{rate}");
+                    let last = &found[found.len() - heard as usize / 10..];
+                    assert!(power(last, 0, heard, 440.0) > 2_000.0, "{rate}: its end is there");
+                }
+            }
+        }
+        assert_eq!(OggOpus::new(96_000, 1).err(), Some(OggError::Rate(96_000)));
     }
 }

@@ -116,9 +116,9 @@ impl Segments {
         }
     }
 
-    pub fn on_mark(&mut self, mark: &Mark) {
+    pub fn on_mark(&mut self, at: Instant, mark: &Mark) {
         match mark {
-            Mark::Formats { leg, stream, formats } => self.formats.set(*leg, *stream, formats),
+            Mark::Formats { leg, stream, formats } => self.formats.set(*leg, *stream, formats, at),
             Mark::Paused => {
                 self.pauses += 1;
                 self.close_where(|_| true);
@@ -130,10 +130,10 @@ impl Segments {
 
     pub fn on_frame(&mut self, frame: &Frame<'_>) {
         let Ok(header) = Header::parse(frame.packet) else { return };
-        let codec = match self.formats.kind(frame.leg, frame.stream, header.payload_type) {
+        let codec = match self.formats.kind(frame.leg, frame.stream, header.payload_type, frame.at) {
             Kind::Audio(codec) => codec.text(),
             Kind::Undecodable(name) => name.to_owned(),
-            Kind::Other => return,
+            Kind::Unknown | Kind::Other => return,
         };
         let at = frame.at;
         let key = (frame.leg, frame.stream, header.ssrc, codec);
@@ -251,8 +251,8 @@ mod tests {
         let mut call = Call::new();
         call.packets(0, 0, 1, 0..1_000).packets(0, 0, 2, 1_000..2_000).packets(0, 8, 2, 2_000..3_000);
         call.packets(0, 8, 2, 9_000..10_000);
-        call.0.on_mark(&Mark::Paused);
-        call.0.on_mark(&Mark::Resumed);
+        call.0.on_mark(BEGAN, &Mark::Paused);
+        call.0.on_mark(BEGAN, &Mark::Resumed);
         call.packets(0, 8, 2, 10_000..11_000);
         call.0.on_boot(8);
         call.packets(0, 8, 2, 11_000..12_000);
@@ -285,7 +285,7 @@ mod tests {
         let format =
             |payload_type, name: &str, clock| Format { payload_type, name: name.to_owned(), clock, channels: 1 };
         let formats = vec![format(18, "g729", 8_000), format(101, "telephone-event", 8_000)];
-        call.0.on_mark(&Mark::Formats { leg: 0, stream: 0, formats });
+        call.0.on_mark(BEGAN, &Mark::Formats { leg: 0, stream: 0, formats });
         call.packets(0, 18, 1, 0..1_000).packets(0, 101, 1, 1_000..3_000).packets(0, 77, 1, 3_000..4_000);
         call.check(&[(0, 980, "g729", Cause::Begin)]);
     }

@@ -21,6 +21,7 @@ use crate::wire::tape::Frame;
 use crate::wire::tape::Mark;
 use crate::wire::tape::record::Format;
 use crate::wire::tape::record::Frames;
+use crate::wire::tape::record::Untaped;
 
 mod courses;
 
@@ -124,7 +125,7 @@ impl Recorded {
         for (nanos, input) in &self.inputs {
             match input {
                 Input::Frame(leg, packet) => arrivals.on_frame(&frame(*leg, *nanos, packet)),
-                Input::Mark(mark) => arrivals.on_mark(mark),
+                Input::Mark(mark) => arrivals.on_mark(Instant::from_nanos(BEGAN + nanos), mark),
             }
         }
         arrivals.finish()
@@ -310,6 +311,64 @@ fn formats_say_what_is_audio() {
 }
 
 #[test]
+fn formats_of_before_are_heard_for_a_brief_time() {
+    let mark = |formats: Vec<Format>| Mark::Formats { leg: 0, stream: 0, formats };
+    let check = |after: u64, new: Vec<Format>, codec: Codec, is_heard: bool| {
+        let mut recorded = Recorded::new();
+        recorded.mark(0, &mark(vec![format(96, "pcma", 8_000)]));
+        recorded.frame(0, 0, &packet(Rtp { payload_type: 96, ..rtp(0) }, &numbered(0)));
+        recorded.mark(10 * MILLI, &mark(new));
+        recorded.frame(0, 10 * MILLI + after * MILLI, &packet(Rtp { payload_type: 96, ..rtp(1) }, &numbered(1)));
+        recorded.finish(5 * SECOND);
+        let line = recorded.line(0);
+        assert_eq!((line.written, line.unknown), if is_heard { (2, 0) } else { (1, 1) }, "{after}");
+        assert_eq!(recorded.courses().codecs().last(), Some(&codec));
+    };
+    let (pcma, g722) = (Codec::G711(Law::A), Codec::G722);
+    check(20, vec![format(9, "g722", 8_000)], pcma, true);
+    check(1_900, vec![format(9, "g722", 8_000)], pcma, true);
+    check(2_100, vec![format(9, "g722", 8_000)], pcma, false);
+    check(20, vec![format(96, "g722", 8_000)], g722, true);
+}
+
+#[test]
+fn the_verdict_tells_what_reached_the_node_and_not_the_tape() {
+    let check = |untaped: Untaped, extra: Option<u8>, verdict: Verdict| {
+        let mut recorded = Recorded::new();
+        recorded.frame(0, 0, &packet(rtp(0), &numbered(0)));
+        if let Some(payload_type) = extra {
+            recorded.frame(0, 20 * MILLI, &packet(Rtp { payload_type, ..rtp(1) }, &numbered(1)));
+        }
+        recorded.mark(SECOND, &Mark::Untaped { untaped: vec![untaped] });
+        recorded.finish(SECOND);
+        let frames = [Frames { leg: 0, stream: 0, frames: 1 + u64::from(extra.is_some()) }];
+        assert_eq!(recorded.timeline.ledger().verdict(Some(&frames)), verdict, "{untaped:?} {extra:?}");
+        recorded.line(untaped.leg)
+    };
+    let none = Untaped { leg: 1, ..Untaped::default() };
+    check(none, None, Verdict::Complete);
+    assert_eq!(check(Untaped { direction: 5, ..none }, None, Verdict::Complete).direction, 5);
+    assert_eq!(check(Untaped { strangers: 6, ..none }, None, Verdict::Complete).strangers, 6);
+    assert_eq!(check(Untaped { malformed: 7, ..none }, None, Verdict::Complete).refused, 7);
+    assert_eq!(check(Untaped { overrun: 1, ..none }, None, Verdict::Degraded).overrun, 1);
+    assert_eq!(check(Untaped { encrypted: 200, overrun: 1, ..none }, None, Verdict::Encrypted).encrypted, 200);
+    // Comfort noise; what RFC 3551 gives another codec; what nobody named.
+    check(none, Some(13), Verdict::Complete);
+    check(none, Some(3), Verdict::Degraded);
+    check(none, Some(111), Verdict::Degraded);
+}
+
+#[test]
+fn a_call_of_encrypted_audio_alone_is_not_complete() {
+    let mut recorded = Recorded::new();
+    let untaped = [0, 1].map(|leg| Untaped { leg, encrypted: 200, ..Untaped::default() }).to_vec();
+    recorded.mark(4 * SECOND, &Mark::Untaped { untaped });
+    recorded.finish(4 * SECOND);
+    assert_eq!(recorded.timeline.ledger().verdict(Some(&[])), Verdict::Encrypted);
+    assert_eq!(recorded.timeline.ledger().lines().count(), 2);
+}
+
+#[test]
 fn a_pause_is_silence_and_is_listed() {
     let mut recorded = Recorded::new();
     for number in 0..500u32 {
@@ -449,7 +508,7 @@ fn mixed(encoding: Encoding, frames: &[(u8, u64, Vec<u8>)], ended: u64) -> [Vec<
     let formats = vec![format(96, "l16", 48_000), format(9, "g722", 8_000), format(111, "opus", 48_000)];
     let formats = Mark::Formats { leg: 0, stream: 0, formats };
     let mut arrivals = Arrivals::new(Instant::from_nanos(BEGAN));
-    arrivals.on_mark(&formats);
+    arrivals.on_mark(Instant::from_nanos(BEGAN), &formats);
     frames.iter().for_each(|(leg, nanos, packet)| arrivals.on_frame(&frame(*leg, *nanos, packet)));
     let mut timeline = Timeline::new(encoding.rate(), arrivals.finish());
     let mut mixdown = Mixdown::new(encoding);

@@ -190,13 +190,14 @@ impl Timeline {
 
     pub fn on_mark(&mut self, at: Instant, mark: &Mark) {
         match mark {
-            Mark::Formats { leg, stream, formats } => self.formats.set(*leg, *stream, formats),
+            Mark::Formats { leg, stream, formats } => self.formats.set(*leg, *stream, formats, at),
             Mark::Paused if self.paused_at.is_none() => {
                 self.paused_at = Some(self.place_of(at));
                 self.end_streams();
             }
             Mark::Resumed => self.end_pause(at),
-            Mark::Begin { .. } | Mark::Paused | Mark::Ended { .. } | Mark::Announced { .. } | Mark::Untaped { .. } => {}
+            Mark::Untaped { untaped } => self.ledger.on_untaped(untaped),
+            Mark::Begin { .. } | Mark::Paused | Mark::Ended { .. } | Mark::Announced { .. } => {}
         }
     }
 
@@ -218,13 +219,17 @@ impl Timeline {
         let on_gone = |leg, lost| ledger.line(leg).lost += lost;
         let (order, stream, runs) = self.streams.hear(key, &header, payload, frame.at, on_gone);
         let line = self.ledger.line(frame.leg);
-        let codec = match self.formats.kind(frame.leg, frame.stream, header.payload_type) {
+        let codec = match self.formats.kind(frame.leg, frame.stream, header.payload_type, frame.at) {
             Kind::Audio(codec) => codec,
             Kind::Undecodable(_) if !payload.is_empty() => {
                 line.undecodable += 1;
                 return;
             }
-            Kind::Undecodable(_) | Kind::Other => {
+            Kind::Unknown if !payload.is_empty() => {
+                line.unknown += 1;
+                return;
+            }
+            Kind::Undecodable(_) | Kind::Unknown | Kind::Other => {
                 line.other += 1;
                 return;
             }

@@ -23,6 +23,7 @@ use crate::process::side::record::ingest::Committed;
 use crate::process::side::record::tally::Tally;
 use crate::process::side::recording::finisher::Counts;
 use crate::process::side::recording::live::Live;
+use crate::process::side::recording::scrub;
 use crate::process::side::recording::upload;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
@@ -62,6 +63,7 @@ pub(crate) struct Metrics {
     pub(crate) finishing: Arc<Counts>,
     pub(crate) live: Arc<Live>,
     pub(crate) uploads: Arc<upload::Counts>,
+    pub(crate) scrubbed: Arc<scrub::Counts>,
 }
 
 impl Metrics {
@@ -91,6 +93,7 @@ impl Metrics {
             import_failed: zero(),
             finishing: Arc::default(),
             uploads: Arc::default(),
+            scrubbed: Arc::default(),
             live: Arc::default(),
         }
     }
@@ -238,10 +241,22 @@ impl Metrics {
             ("side_recordings_unreadable_total", "Stores of calls that were set aside.", &self.finishing.unreadable),
             ("side_uploads_total", "Recordings that went to the object store.", &self.uploads.done),
             ("side_upload_failures_total", "Tries to take one there that failed.", &self.uploads.failures),
+            ("side_recordings_scrubbed_total", "Recordings whose audio was looked through.", &self.scrubbed.files),
+            (
+                "side_recordings_damaged_total",
+                "Recordings whose audio is not what was written.",
+                &self.scrubbed.damaged,
+            ),
         ];
         for (name, help, count) in counters {
             text.counter(name, help);
             text.sample(name, "", count.load(Relaxed));
+        }
+        text.counter("recording_undecodable_packets_total", "Packets of recorded calls that no decoder knows.");
+        if let Ok(undecodable) = self.finishing.undecodable.lock() {
+            for (codec, packets) in undecodable.iter() {
+                text.sample("recording_undecodable_packets_total", &format!("codec=\"{codec}\""), packets);
+            }
         }
         text.gauge("side_recordings_live", "Recordings that are not in the database yet.");
         let (recording, processing) = self.live.counts();

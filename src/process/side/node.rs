@@ -33,6 +33,7 @@ use crate::process::side::record;
 use crate::process::side::record::desk::Desk;
 use crate::process::side::recording::objects::Objects;
 use crate::process::side::recording::rows::Shelf;
+use crate::process::side::recording::scrub;
 use crate::process::side::recording::so_far::SoFar;
 use crate::process::side::recording::sweep;
 use crate::process::side::recording::tail;
@@ -101,7 +102,8 @@ impl Node {
         let media = tail::start(&data, of_media, &store, &key, around)
             .map_err(|error| Failure::from_io("the recordings", &error))?;
         let goes_up = objects.is_some();
-        let shelf = Arc::new(Shelf::new(store.clone(), Arc::clone(&key), &data).with_objects(objects));
+        let shelf = Shelf::new(store.clone(), Arc::clone(&key), &data).with_objects(objects);
+        let shelf = Arc::new(shelf.with_counts(Arc::clone(&metrics.scrubbed)));
         let recordings = Recordings {
             shelf: Arc::clone(&shelf),
             so_far: SoFar::new(&data, Arc::clone(&key), Arc::clone(&live)),
@@ -144,6 +146,7 @@ impl Node {
         if goes_up {
             self.tasks.spawn(upload::run(Arc::clone(&shelf), Arc::clone(&self.metrics.uploads)));
         }
+        self.tasks.spawn(scrub::run(Arc::clone(&shelf)));
         self.tasks.spawn(sweep::run(store.clone(), shelf));
         let (listened, encoded) = (api.clone(), api.clone());
         self.tasks.spawn(async move { listened.so_far.forget().await });

@@ -40,6 +40,7 @@ use crate::process::side::http::recordings::note;
 use crate::process::side::recording::audio;
 use crate::process::side::recording::finish;
 use crate::process::side::recording::rows;
+use crate::process::side::recording::rows::Shelf;
 use crate::process::side::recording::so_far::SoFarError;
 use crate::process::side::recording::transcode::OggFile;
 use crate::process::side::recording::transcode::Source;
@@ -122,7 +123,11 @@ async fn answer(
     let content = match format {
         Format::Ogg => {
             let source = Source { reader: audio.reader, len: audio.len, view };
-            Content::Ogg(api.transcoder.file(&tag, source).await.map_err(not_encoded)?)
+            let made = api.transcoder.file(&tag, source).await;
+            if let Err(TranscodeError::File(error)) = &made {
+                on_fault(&api.shelf, found.id(), error).await;
+            }
+            Content::Ogg(made.map_err(not_encoded)?)
         }
         Format::Wav | Format::Pcm => Content::Wav(File::new(audio, view)?),
     };
@@ -154,13 +159,24 @@ async fn answer(
     let body = if *method == Method::HEAD {
         Body::empty()
     } else {
-        Body::from_stream(stream::unfold((content, start), move |(content, at)| async move {
+        let (shelf, id) = (Arc::clone(&api.shelf), found.id().to_owned());
+        Body::from_stream(stream::unfold((content, start, shelf, id), move |(content, at, shelf, id)| async move {
             let part = content.part(at, end).await?;
+            if let Err(error) = &part {
+                on_fault(&shelf, &id, error).await;
+            }
             let next = part.as_ref().map_or(end, |part| at + part.len() as u64);
-            Some((part, (content, next)))
+            Some((part, (content, next, shelf, id)))
         }))
     };
     response.body(body).map_err(broken)
+}
+
+/// Who cannot read audio to its end says so to those who come later.
+async fn on_fault(shelf: &Shelf, id: &str, error: &std::io::Error) {
+    if let Err(error) = shelf.on_fault(id, error).await {
+        tracing::error!(event = "recording.unread", "the verdict of {id}: {error}");
+    }
 }
 
 /// What a recording is heard from.
@@ -185,7 +201,11 @@ async fn audio(api: &Api, found: &Found, is_part: bool) -> Result<Audio, Problem
             Err(error) => return Err(failed(error)),
         },
     };
-    let (reader, len) = api.shelf.open(row).await?.ok_or_else(|| no_audio(row))?;
+    let opened = api.shelf.open(row).await;
+    if let Err(StoreError::File(error)) = &opened {
+        on_fault(&api.shelf, row.get("id"), error).await;
+    }
+    let (reader, len) = opened?.ok_or_else(|| no_audio(row))?;
     Ok(Audio { reader: Arc::new(reader), encoding: rows::encoding(row)?, len, sha256: row.get("sha256") })
 }
 

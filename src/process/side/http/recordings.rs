@@ -85,8 +85,9 @@ pub(super) struct RecordingItem {
     state: String,
     /// Why it failed. What was recorded is kept, and it is tried again when side starts.
     failure: Option<String>,
-    /// complete: everything that reached us is in it; degraded: something is not, or nobody can say; null before it is
-    /// completed
+    /// complete: every packet that reached us from a party, that the other was to hear and that may be audio, is in it;
+    /// degraded: one is not, or nobody can say; encrypted: audio came under a key that we do not have; damaged: what is stored
+    /// is not what was written; null before it is completed
     verdict: Option<String>,
     /// Empty before it is completed.
     ledger: Vec<LedgerLine>,

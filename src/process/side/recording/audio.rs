@@ -100,11 +100,20 @@ impl Reader {
         let held = usize::try_from(self.len - first).unwrap_or(usize::MAX).min(CHUNK_BYTES);
         let mut sealed = vec![0; held + SEAL_BYTES];
         self.sealed.fill(&mut sealed, index * SEALED_BYTES)?;
-        let chunk = self.key.open_value(&place(&self.id, index), &sealed).map_err(io::Error::other)?;
+        let chunk = self.key.open_value(&place(&self.id, index), &sealed).map_err(|_| damage())?;
         let start = (at - first) as usize;
         let end = start.saturating_add(wanted).min(chunk.len());
         Ok(chunk.get(start..end).unwrap_or_default().to_vec())
     }
+}
+
+fn damage() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a piece does not open under its seal")
+}
+
+/// The audio is not what was written: changed, cut short, or gone.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound)
 }
 
 fn place(id: &str, chunk: u64) -> String {

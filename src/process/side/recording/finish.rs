@@ -1,5 +1,6 @@
 //! Makes a recording of a call's records: reads them twice, once for the codecs and once for the audio, in bounded memory.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 
@@ -48,6 +49,8 @@ pub(crate) struct Finished {
     pub(crate) samples: u64,
     pub(crate) verdict: Verdict,
     pub(crate) ledger: Ledger,
+    /// Packets that could not be decoded, by the name of their encoding.
+    pub(crate) undecodable: BTreeMap<String, u64>,
     /// Of the WAV file as it is given out when nothing else is asked for.
     pub(crate) sha256: String,
     pub(crate) detail: Detail,
@@ -125,6 +128,7 @@ struct Survey {
 pub(crate) fn finish(store: &Chunks, file: &File, id: &str, key: &[u8; KEY_BYTES]) -> io::Result<Finished> {
     let survey = survey(store)?;
     let encoding = Encoding::of(survey.courses.codecs().iter().copied());
+    let undecodable = survey.courses.undecodable().clone();
     let mut timeline = Timeline::new(encoding.rate(), survey.courses);
     let mut segments = Segments::new(timeline.began());
     let mut making = Making {
@@ -144,7 +148,7 @@ pub(crate) fn finish(store: &Chunks, file: &File, id: &str, key: &[u8; KEY_BYTES
                 making.drain();
             }
             Record::Mark { at, mark, .. } => {
-                segments.on_mark(&mark);
+                segments.on_mark(at, &mark);
                 timeline.on_mark(at, &mark);
             }
             Record::Event { .. } | Record::Gap { .. } | Record::Unknown { .. } => {}
@@ -169,6 +173,7 @@ pub(crate) fn finish(store: &Chunks, file: &File, id: &str, key: &[u8; KEY_BYTES
         verdict: ledger.verdict(survey.expected.as_deref()),
         sha256: digest(&audio::Reader::new(file.try_clone()?, id, key, bytes), encoding, bytes)?,
         ledger,
+        undecodable,
         detail: Detail {
             pauses,
             peaks,
@@ -224,8 +229,8 @@ fn survey(store: &Chunks) -> io::Result<Survey> {
         });
         match record {
             Record::Frame(frame) => arrivals.on_frame(&frame),
-            Record::Mark { mark, .. } => {
-                arrivals.on_mark(&mark);
+            Record::Mark { at, mark, .. } => {
+                arrivals.on_mark(at, &mark);
                 match mark {
                     Mark::Begin { tenant: own } => tenant = own,
                     Mark::Ended { frames } => expected = Some(frames),

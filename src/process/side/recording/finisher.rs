@@ -4,6 +4,7 @@
 //! and given up when it is the store that fails and not the disk or the database: then the store is kept, and tried at the next
 //! start. What is made once is not made again because the database failed. Killed at any point, the store is still there.
 
+use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -128,6 +129,31 @@ pub(crate) struct Counts {
     /// Stores that could not be read, and were set aside.
     pub(crate) unreadable: AtomicU64,
     pub(crate) waiting: AtomicU64,
+    /// Packets that are not in recordings because no decoder knows them, by the name of their encoding.
+    pub(crate) undecodable: Mutex<BTreeMap<String, u64>>,
+}
+
+/// Names that are counted; senders choose them.
+const NAMES_MAX: usize = 64;
+
+impl Counts {
+    fn on_undecodable(&self, job: &Job, finished: &Finished) {
+        if finished.undecodable.is_empty() {
+            return;
+        }
+        let mut all = self.undecodable.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, packets) in &finished.undecodable {
+            let is_plain = |char: &char| char.is_ascii_alphanumeric() || ['-', '_', '.'].contains(char);
+            let codec: String = name.chars().filter(is_plain).collect();
+            if all.len() < NAMES_MAX || all.contains_key(&codec) {
+                *all.entry(codec).or_default() += packets;
+            }
+        }
+        drop(all);
+        let names: Vec<_> = finished.undecodable.keys().map(String::as_str).collect();
+        let (id, names, tenant) = (&job.id, names.join(", "), &finished.tenant);
+        tracing::warn!(event = "recording.undecodable", call = %job.call, tenant, "{id} lacks what came in {names}: no decoder");
+    }
 }
 
 #[derive(Default)]
@@ -340,8 +366,9 @@ impl<D: Done> Shared<D> {
             None => self.write(job)?,
         };
         let put = self.done.put(job, &key, &finished);
-        if put.is_err() {
-            job.made = Some((key, finished));
+        match put {
+            Ok(()) => self.counts.on_undecodable(job, &finished),
+            Err(_) => job.made = Some((key, finished)),
         }
         put
     }

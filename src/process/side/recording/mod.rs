@@ -14,6 +14,7 @@ pub(crate) mod objects;
 pub(crate) mod rows;
 #[cfg(feature = "s3")]
 pub(crate) mod s3;
+pub(crate) mod scrub;
 pub(crate) mod so_far;
 pub(crate) mod sweep;
 pub(crate) mod tail;

@@ -35,6 +35,7 @@ use crate::process::side::recording::finisher::Known;
 use crate::process::side::recording::objects::Object;
 use crate::process::side::recording::objects::ObjectError;
 use crate::process::side::recording::objects::Objects;
+use crate::process::side::recording::scrub;
 use crate::process::side::recording::work;
 use crate::process::side::recording::work::Begin;
 use crate::process::side::recording::work::Place;
@@ -112,12 +113,31 @@ pub(crate) struct LedgerLine {
     pub(crate) written: u64,
     /// Had no place: other audio of the party lies there.
     pub(crate) discarded: u64,
-    /// Not audio.
+    /// Not audio: telephone events, comfort noise, empty packets.
     pub(crate) other: u64,
     /// Audio in a format that this build cannot decode.
     #[serde(default)]
     pub(crate) undecodable: u64,
+    /// Not RTP.
     pub(crate) malformed: u64,
+    /// Of payload types that nobody named: audio, for all that is known.
+    #[serde(default)]
+    pub(crate) unknown: u64,
+    /// Encrypted between the parties.
+    #[serde(default)]
+    pub(crate) encrypted: u64,
+    /// The negotiated direction let nobody hear them: a held party that went on speaking.
+    #[serde(default)]
+    pub(crate) direction: u64,
+    /// From an address that was not taken for the party's.
+    #[serde(default)]
+    pub(crate) strangers: u64,
+    /// Lost in our own socket.
+    #[serde(default)]
+    pub(crate) overrun: u64,
+    /// Not RTP, or longer than any that is recorded.
+    #[serde(default)]
+    pub(crate) refused: u64,
 }
 
 pub(crate) fn ledger_lines(ledger: &Ledger) -> Vec<LedgerLine> {
@@ -133,6 +153,12 @@ pub(crate) fn ledger_lines(ledger: &Ledger) -> Vec<LedgerLine> {
             other: line.other,
             undecodable: line.undecodable,
             malformed: line.malformed,
+            unknown: line.unknown,
+            encrypted: line.encrypted,
+            direction: line.direction,
+            strangers: line.strangers,
+            overrun: line.overrun,
+            refused: line.refused,
         };
     ledger.lines().map(line).collect()
 }
@@ -337,11 +363,18 @@ pub(crate) struct Shelf {
     pub(super) objects: Option<Arc<dyn Objects>>,
     /// Recordings that are on their way to the object store.
     moving: Mutex<BTreeSet<String>>,
+    pub(super) scrubbed: Arc<scrub::Counts>,
 }
 
 impl Shelf {
     pub(crate) fn new(store: Store, key: Arc<NodeKey>, data: &Path) -> Self {
-        Self { store, key, folder: folder(data), objects: None, moving: Mutex::default() }
+        Self { store, key, folder: folder(data), objects: None, moving: Mutex::default(), scrubbed: Arc::default() }
+    }
+
+    /// What is counted of audio that was looked through.
+    pub(crate) fn with_counts(mut self, scrubbed: Arc<scrub::Counts>) -> Self {
+        self.scrubbed = scrubbed;
+        self
     }
 
     /// Audio lies there, or is on its way.

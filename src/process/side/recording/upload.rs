@@ -173,6 +173,9 @@ impl Shelf {
         }
         let path = rows::audio_path(&self.folder, id);
         if stored == "folder" {
+            if !self.is_whole(id).await? {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged").into());
+            }
             let file = File::open(&path)?;
             let bytes = file.metadata()?.len();
             let name = rows::object_name(id);
@@ -191,6 +194,13 @@ impl Shelf {
         let query = sqlx::query("UPDATE recordings SET stored = 's3' WHERE id = ? AND stored = 'both'").bind(id);
         query.execute(&self.store.pool).await?;
         Ok(true)
+    }
+
+    /// What goes away from here is read once more before.
+    async fn is_whole(&self, id: &str) -> Result<bool, StoreError> {
+        let query = sqlx::query("SELECT * FROM recordings WHERE id = ?").bind(id);
+        let Some(row) = query.fetch_optional(&self.store.pool).await? else { return Ok(false) };
+        self.verify(&row, Duration::ZERO).await
     }
 
     /// State, and where its audio lies.

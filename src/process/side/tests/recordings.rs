@@ -1,6 +1,7 @@
 //! Recordings from the tape to the API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
@@ -17,6 +18,7 @@ use crate::process::side::recording::finisher::Known;
 use crate::process::side::recording::rows;
 use crate::process::side::recording::rows::Deletion;
 use crate::process::side::recording::rows::Shelf;
+use crate::process::side::recording::scrub;
 use crate::process::side::recording::sweep;
 use crate::process::side::recording::tail::Separator;
 use crate::process::side::recording::tests::Tape;
@@ -389,7 +391,7 @@ async fn recordings_are_kept_as_long_as_their_tenant_says() {
     // Without a hold it goes; what is left of both goes with the call records.
     assert_eq!(world.request("DELETE", &hold, &world.admin).await.status, 204);
     assert_eq!(sweep::sweep(&store, &shelf).await.unwrap(), 1);
-    let day = std::time::Duration::from_secs(86_400);
+    let day = Duration::from_secs(86_400);
     crate::process::side::retain::sweep(&store, &Retain { cdrs: day, ..settings.retain }).await.unwrap();
     assert_eq!(world.get("/v1/recordings").await.column("tenant"), ["beta"]);
 }
@@ -450,5 +452,39 @@ async fn a_recording_is_given_as_ogg_whole_and_in_parts() {
         let same = fetch(&world, "GET", &media(query), &admin, &format!("If-None-Match: {tag}\r\n")).await;
         assert_eq!(same.status, 304);
         assert_eq!(fetch(&world, "GET", &media(query), &admin, "Range: bytes=9999999-\r\n").await.status, 416);
+    }
+}
+
+#[tokio::test]
+async fn audio_that_a_disk_changed_is_damaged_from_the_moment_it_is_found() {
+    for finder in ["reader", "scrub", "cut"] {
+        let world = world_with_recordings().await;
+        let id = call(1).to_string();
+        let path = rows::audio_path(&rows::folder(world.folder.path()), &id);
+        let key = Arc::new(NodeKey::open(&world.folder.path().join("node.key")).unwrap());
+        let shelf = Shelf::new(world.store().await, key, world.folder.path());
+        let forget = async || {
+            sqlx::query("DELETE FROM meta WHERE key = 'scrub'").execute(&world.store().await.pool).await.unwrap();
+        };
+        // The node has begun a round of its own when there was nothing.
+        forget().await;
+        let verdict = async || world.get(&format!("/v1/recordings/{id}")).await.json()["verdict"].clone();
+        assert!(scrub::round(&shelf, Duration::ZERO).await.unwrap());
+        assert!(!scrub::round(&shelf, Duration::ZERO).await.unwrap(), "once a day");
+        assert_eq!(verdict().await, "complete");
+        let mut bytes = std::fs::read(&path).unwrap();
+        if finder == "cut" {
+            bytes.truncate(100);
+        } else {
+            *bytes.last_mut().unwrap() ^= 1;
+        }
+        std::fs::write(&path, bytes).unwrap();
+        if finder == "reader" {
+            fetch(&world, "GET", &media(""), &world.admin, "").await;
+        } else {
+            forget().await;
+            assert!(scrub::round(&shelf, Duration::ZERO).await.unwrap());
+        }
+        assert_eq!(verdict().await, "damaged", "{finder}");
     }
 }
