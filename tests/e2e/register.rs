@@ -3,9 +3,12 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use rustix::process::Signal;
+
 use crate::message::Message;
 use crate::message::parameter;
 use crate::server::Server;
+use crate::server::eventually;
 use crate::sipp::Sipp;
 
 #[test]
@@ -270,4 +273,36 @@ fn an_anonymous_caller_is_admitted_by_its_credential() {
             assert_eq!((cdr["from"].as_str(), cdr["from_name"].as_str()), (Some("1001"), Some("")), "{cdr:#}");
         }
     }
+}
+
+/// At `debug` each registration and call is a line, and a failure names its user; at `trace` each decision. No digest at any.
+#[test]
+fn the_log_says_as_much_as_it_is_asked_for() {
+    let mut server = Server::start(|_| {});
+    let config = std::fs::read_to_string(server.path("tipring.toml")).unwrap();
+    std::fs::write(server.path("tipring.toml"), config.replace("\"debug\"", "\"trace\"")).unwrap();
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut caller = left.invite("1002", "", "");
+    let invite = right.incoming("INVITE");
+    right.reply(&invite, 486, "", "");
+    left.await_status(&mut caller, 486);
+    server.cdr(&caller.call_id);
+    right.password = "wrong".into();
+    assert_eq!(right.register(600).status(), 401);
+    let says = |part: &str| eventually(Duration::from_secs(2), || server.log().contains(part).then_some(())).is_some();
+    for part in
+        ["engine registration: 1002 is at sip:1002@", "engine call.ended: ", "from=1001 to=1002", "who failed is"]
+    {
+        assert!(says(part), "{part}: {}", server.log());
+    }
+    assert!(!server.log().contains("engine decision: "), "{}", server.log());
+    server.signal(server.keeper(), Signal::HUP);
+    let told = eventually(Duration::from_secs(5), || {
+        left.register(0);
+        left.register(600);
+        server.log().contains("engine decision: binding.added").then_some(())
+    });
+    assert!(told.is_some(), "{}", server.log());
+    let log = server.log();
+    assert!(!log.contains("response=") && !log.contains("nonce"), "{log}");
 }

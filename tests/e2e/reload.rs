@@ -124,6 +124,7 @@ fn every_other_key_takes_effect() {
         ("node.drain", "\"300ms\""),
         ("sip.advertise", "\"sip.example.net:5077\""),
         ("sip.trusted", "[\"127.0.0.0/8\"]"),
+        ("sip.path", "\"supported\""),
         ("sip.digest", "[\"MD5\"]"),
         ("log.level", "\"warn\""),
         ("log.format", "\"json\""),
@@ -145,6 +146,9 @@ fn every_other_key_takes_effect() {
 
     // sip.trusted: who was not heard is, at once.
     assert_eq!(blocked.register(600).status(), 200, "sip.trusted");
+    // sip.path
+    let path = format!("Contact: {}\r\nPath: <sip:{};lr>\r\n", left.contact(), left.local);
+    assert_eq!(left.register_with(&path).status(), 420, "sip.path");
     // retain: what is too old now goes at once.
     for (key, path) in [("cdrs", "/v1/cdrs"), ("audit", "/v1/audit")] {
         let is_gone = || server.json(path)["items"].as_array().unwrap().is_empty().then_some(());

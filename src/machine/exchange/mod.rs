@@ -81,6 +81,7 @@ use crate::machine::source_limit;
 use crate::machine::source_limit::SourceLimit;
 use crate::machine::transaction::key::merge_key;
 use crate::machine::transaction::key::server_key;
+use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::link::Phone;
 use crate::wire::link::RecordWish;
@@ -444,9 +445,10 @@ impl Exchange {
             self.send(message, flow, Some(bytes), out);
         }
         let secret = &shared.settings.secrets.hash;
+        self.note_failure(mark, message, now, shared, out);
         let subject = match admitted {
             Some(phone) => Some(history::key(&phone.tenant, &phone.user, secret)),
-            None => who::registered(message, shared).map(|aor| history::key(&aor.tenant, &aor.user, secret)),
+            None => who::sender(message, shared).map(|aor| history::key(&aor.tenant, &aor.user, secret)),
         };
         if let Some(subject) = subject {
             let answer = out.status_line_after(mark).unwrap_or("silence: the source is over its limit");
@@ -516,7 +518,10 @@ impl Exchange {
             self.answer(message, flow, Status::LOOP_DETECTED, shared, out);
             return;
         }
-        let Some(phone) = self.gate(now, shared).admit(message, reading, flow, out) else { return };
+        let mark = out.len();
+        let Some(phone) = self.gate(now, shared).admit(message, reading, flow, out) else {
+            return self.note_failure(mark, message, now, shared, out);
+        };
         let aor = Aor { tenant: phone.tenant.clone(), user: phone.user.clone() };
         let bound = self.registrar.bound(&aor, &way_to_sender(message, flow));
         let Some(mut invite) = invitation(message, flow.answer(message), phone, bound, shared) else {
@@ -616,6 +621,21 @@ impl Exchange {
     fn on_call(&mut self, handle: Handle, input: CallInput<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
         let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
         self.calls.handle(handle, input, around, out);
+    }
+
+    /// A failed authentication is remembered for the phone that the request says it is from, too: its digest name may be another.
+    fn note_failure(&mut self, mark: usize, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &Outbox) {
+        let failed = out.after(mark).find_map(|output| match output {
+            Output::Event { tenant, body: Body::AuthenticationFailed { user, source, cause }, .. } => {
+                Some((tenant, user, format!("{cause} of {user:?} from {source}")))
+            }
+            _ => None,
+        });
+        let (Some((tenant, user, reason)), Some(aor)) = (failed, who::sender(message, shared)) else { return };
+        if (tenant, user) != (&aor.tenant, &aor.user) {
+            let key = history::key(&aor.tenant, &aor.user, &shared.settings.secrets.hash);
+            self.history.step(key, Rule::Authentication, reason, now.unix);
+        }
     }
 
     fn gate<'s>(&mut self, now: Now, shared: Shared<'s>) -> Gate<'_, 's> {

@@ -661,3 +661,23 @@ fn a_phone_may_be_offered_algorithms_of_its_own() {
     bob.algorithm = "MD5";
     assert_eq!(world.register(&mut bob), 200);
 }
+
+/// Whom an operator asks about is the phone; what failed may be another name.
+#[test]
+fn a_failed_authentication_is_found_under_the_phone_with_user_and_reason() {
+    let mut world = world();
+    let mut caller = Caller::new("1001", "198.51.100.2:5060");
+    assert_eq!(world.register(&mut caller), 200);
+    let reasons = |world: &World| -> Vec<String> {
+        let shared = Shared { settings: &world.settings, directory: &world.directory };
+        let steps = world.exchange.trace("1001", shared).unwrap();
+        steps.into_iter().filter(|step| step.rule == "auth").map(|step| step.reason).collect()
+    };
+    assert_eq!(reasons(&world), [""; 0]);
+    caller.password = "wrong".into();
+    let request = caller.request("");
+    assert_eq!(status(&world.answer(caller.flow, &request)), 401);
+    let request = caller.invite("1000", "").replace("username=\"1001\"", "username=\"alice\"");
+    assert_eq!(status(&world.answer(caller.flow, &request)), 401);
+    assert_eq!(reasons(&world), ["wrong password from 198.51.100.2", "unknown user of \"alice\" from 198.51.100.2"]);
+}

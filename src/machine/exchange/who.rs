@@ -26,8 +26,8 @@ pub(super) fn aor_of(uri: Uri<'_>, shared: Shared<'_>) -> Option<Aor> {
     Some(Aor { tenant: tenant.name.clone(), user: user_of(shared, tenant, uri.sip()?)?.into_owned() })
 }
 
-/// The address of record that a REGISTER is about, known or not.
-pub(super) fn registered(request: &Message<'_>, shared: Shared<'_>) -> Option<Aor> {
+/// The address of record that a request is from (REGISTER: about), known or not.
+pub(super) fn sender(request: &Message<'_>, shared: Shared<'_>) -> Option<Aor> {
     aor_of(request.sender_uri().ok()?, shared)
 }
 

@@ -40,6 +40,10 @@ impl Mirror {
         }
     }
 
+    pub fn call(&self, call: CallId) -> Option<&LiveCall> {
+        self.calls.get(&call)
+    }
+
     pub fn calls(&self) -> impl Iterator<Item = &LiveCall> {
         self.calls.values()
     }

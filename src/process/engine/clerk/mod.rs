@@ -14,6 +14,7 @@ pub mod saving;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -53,9 +54,7 @@ use crate::wire::control::Answer;
 use crate::wire::control::FromChild;
 use crate::wire::control::Query;
 use crate::wire::control::ToChild;
-use crate::wire::event::Body;
 use crate::wire::event::By;
-use crate::wire::event::Event;
 use crate::wire::link::FromEngine;
 use crate::wire::link::FromSide;
 use crate::wire::link::LiveCall;
@@ -197,10 +196,11 @@ impl Clerk {
     fn on_message(&mut self, shard: ShardId, message: ToClerk) {
         match message {
             ToClerk::Event(event) => {
-                say(&event);
+                words::say(&event, &self.mirror);
                 self.link.event(self.boot, *event);
             }
             ToClerk::Live(live) => {
+                words::say_live(&live);
                 let change = self.mirror.take(*live);
                 self.link.send(&change);
             }
@@ -214,6 +214,7 @@ impl Clerk {
                 }
             }
             ToClerk::CallTrace { call, tenant, steps } => {
+                words::say_steps(call, &steps);
                 self.link.send(&FromEngine::CallTrace { call, tenant, steps })
             }
             ToClerk::Found { request, found } => {
@@ -436,22 +437,5 @@ impl Clerk {
             self.calls_told = calls;
         }
         Ok(())
-    }
-}
-
-/// The few events that belong into the log. fail2ban reads the first of them (`docs/operations.md`).
-fn say(event: &Event) {
-    match &event.body {
-        Body::AuthenticationFailed { source, cause, .. } => {
-            tracing::warn!(event = "authentication.failed", source = %source, "authentication failed from {source}: {cause}");
-        }
-        Body::DigestFallback { source, .. } => {
-            tracing::info!(event = "authentication.md5_alone", source = %source, "a phone at {source} answers no challenge with SHA in it: it is offered MD5 alone");
-        }
-        Body::CallFault { place } => {
-            let call = event.call.map(|call| call.to_string()).unwrap_or_default();
-            tracing::error!(event = "call.fault", shard = event.shard.0, call = %call, "call {call} ended by a fault of ours at {place}");
-        }
-        _ => {}
     }
 }
