@@ -60,6 +60,9 @@ enum Command {
         /// The address that SIP, media and the API listen on
         #[arg(long, default_value = "127.0.0.1")]
         listen: std::net::IpAddr,
+        /// Keep the folder with configuration, log and recordings; else it is removed at the end, unless something failed
+        #[arg(long)]
+        keep: bool,
     },
     /// What runs, in which state
     Status(Node),
@@ -128,7 +131,7 @@ fn main() -> ExitCode {
             keeper::serve(config.as_deref())
         }
         Command::Check { config } => check(&config),
-        Command::Demo { duration, listen } => demo::run(duration, listen),
+        Command::Demo { duration, listen, keep } => demo::run(duration, listen, keep),
         Command::Status(node) => ask::run(&node, &ControlCommand::Status),
         Command::Drain(node) => ask::run(&node, &ControlCommand::Drain),
         Command::Undrain(node) => ask::run(&node, &ControlCommand::Undrain),
@@ -146,23 +149,13 @@ fn main() -> ExitCode {
 }
 
 fn check(config: &Path) -> u8 {
-    match plan::make(Some(config)) {
-        Ok(_) => {
-            let directory = config::Config::load(Some(config)).ok().and_then(|config| config.directory.import);
-            if let Some(Err(faults)) = directory.map(|file| side::directory::check(&file)) {
-                complain(&format!("{}\n", faults.join("\n")));
-                return exit::CONFIG;
-            }
-            say(&format!("{}: no faults\n", config.display()));
-            0
-        }
-        Err(faults) => {
-            for fault in faults {
-                complain(&format!("{fault}\n"));
-            }
-            exit::CONFIG
-        }
+    let faults = plan::check(config);
+    if faults.is_empty() {
+        say(&format!("{}: no faults\n", config.display()));
+        return 0;
     }
+    complain(&format!("{}\n", faults.join("\n")));
+    exit::CONFIG
 }
 
 /// To standard output; a reader that is gone is no reason to fail.

@@ -463,7 +463,10 @@ fn questions_to_the_engine() {
     let site = Site::new("");
     let _serving = site.serve_until_ready();
     let calls = site.ask(&["calls", "--json"]);
-    assert_eq!(serde_json::from_slice::<Value>(&calls.stdout).unwrap(), Value::Array(Vec::new()));
+    assert_eq!(
+        serde_json::from_slice::<Value>(&calls.stdout).unwrap(),
+        serde_json::json!({ "items": [], "next": null })
+    );
     let hangup = site.ask(&["hangup", "00000000000000000000000001", "--json"]);
     assert_eq!(hangup.status.code(), Some(1));
     let hangup: Value = serde_json::from_slice(&hangup.stdout).unwrap();
@@ -606,7 +609,7 @@ fn demo_shows_calls_and_ends_by_itself() {
     let _busy = UdpSocket::bind(site.sip()).unwrap();
     let started = std::time::Instant::now();
     let mut demo = as_ordinary_user(site.folder.path())
-        .args(["demo", "--for", "10s", "--listen", &site.address])
+        .args(["demo", "--for", "10s", "--keep", "--listen", &site.address])
         .env("TMPDIR", site.folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -643,6 +646,35 @@ fn demo_shows_calls_and_ends_by_itself() {
 }
 
 #[test]
+fn a_demo_leaves_nothing_behind_whatever_ends_it() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let site = Site::new("");
+        let mut demo = Command::new(TIPRING)
+            .args(["demo", "--listen", &site.address])
+            .env("TMPDIR", site.folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let is_there = || fs::read_dir(site.folder.path()).unwrap().flatten().any(|entry| is_of_demo(&entry));
+        let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map_while(Result::ok);
+        // While it starts, and while its phones call.
+        let wanted = if signal == Signal::INT { "holds the configuration" } else { "registering" };
+        assert!(lines.any(|line| line.contains(wanted)), "{wanted}");
+        assert!(is_there());
+        let pid = Pid::from_raw(i32::try_from(demo.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        lines.for_each(drop);
+        assert!(demo.wait().unwrap().success(), "{signal:?}");
+        assert!(!is_there(), "{signal:?}");
+    }
+}
+
+fn is_of_demo(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with("tipring-demo-")
+}
+
+#[test]
 fn a_demo_that_cannot_serve_says_why() {
     let site = Site::new("");
     let output = Command::new(TIPRING)
@@ -653,4 +685,5 @@ fn a_demo_that_cannot_serve_says_why() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(75), "{stderr}");
     assert!(stderr.contains("203.0.113.7"), "{stderr}");
+    assert!(!fs::read_dir(site.folder.path()).unwrap().flatten().any(|entry| is_of_demo(&entry)));
 }

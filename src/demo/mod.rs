@@ -35,18 +35,31 @@ const SCENARIO: &str = include_str!("scenario.toml");
 const SHOW: Duration = Duration::from_secs(20);
 
 /// Returns the exit code.
-pub(crate) fn run(duration: Option<Duration>, listen: IpAddr) -> u8 {
+pub(crate) fn run(duration: Option<Duration>, listen: IpAddr, keep: bool) -> u8 {
     let began = clock::instant();
+    // From the very beginning, so that whatever ends the demo removes its folder.
+    let stop = Arc::new(AtomicBool::new(false));
+    crate::phlem::stop_on_signal(&stop);
     let mut server = match Server::start(listen) {
         Ok(server) => server,
         Err(failure) => return fail(&failure),
     };
-    say(&format!("demo: {} holds the configuration, the log and everything else\n", server.folder.display()));
-    let shown = server.await_ready().and_then(|()| show(&mut server, began, duration));
+    let folder = server.folder.clone();
+    let fate = if keep { "is kept" } else { "is removed at the end (--keep keeps it)" };
+    say(&format!("demo: {} holds the configuration, the log and everything else; it {fate}\n", folder.display()));
+    let shown = server.await_ready(&stop).and_then(|()| show(&mut server, began, duration, &stop));
     let stopped = server.stop();
     match shown.and(stopped) {
-        Ok(()) => 0,
-        Err(failure) => fail(&failure),
+        Ok(()) if keep => 0,
+        Ok(()) => match std::fs::remove_dir_all(&folder) {
+            Ok(()) => 0,
+            Err(error) => fail(&Failure::from_io(folder.display(), &error)),
+        },
+        Err(failure) => {
+            let code = fail(&failure);
+            complain(&format!("tipring demo: {} has the server's log and is kept\n", folder.display()));
+            code
+        }
     }
 }
 
@@ -56,15 +69,21 @@ fn fail(failure: &Failure) -> u8 {
 }
 
 /// Phones until the time is over or someone presses Ctrl-C.
-fn show(server: &mut Server, began: Instant, duration: Option<Duration>) -> Result<(), Failure> {
+fn show(
+    server: &mut Server,
+    began: Instant,
+    duration: Option<Duration>,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), Failure> {
+    if stop.load(Relaxed) {
+        return Ok(());
+    }
     let token = server.token()?;
     let scenario = Scenario::parse("demo", SCENARIO).map_err(|fault| Failure::new(exit::OTHER, fault.to_string()))?;
-    let stop = Arc::new(AtomicBool::new(false));
-    crate::phlem::stop_on_signal(&stop);
     let options = RunOptions {
         server: Some(server.sip.to_string()),
         local: Some(server.sip.ip()),
-        stop: Arc::clone(&stop),
+        stop: Arc::clone(stop),
         endless: true,
         ..RunOptions::default()
     };
@@ -77,6 +96,7 @@ fn show(server: &mut Server, began: Instant, duration: Option<Duration>) -> Resu
         is_over: false,
     };
     let mut died = Ok(());
+    let mut is_interrupted = false;
     let ran = run::run(scenario, options, |figures, elapsed| {
         let is_stopping = stop.load(Relaxed);
         let is_late = duration.is_some_and(|duration| passed(began) >= duration);
@@ -85,6 +105,10 @@ fn show(server: &mut Server, began: Instant, duration: Option<Duration>) -> Resu
         }
         if is_late || died.is_err() {
             stop.store(true, Relaxed);
+        } else if is_stopping {
+            is_interrupted = true;
+            // What was expected had no time, and nobody can use the addresses any more.
+            return;
         }
         view.show(figures, elapsed, passed(began) >= SHOW || stop.load(Relaxed));
     });
@@ -95,7 +119,7 @@ fn show(server: &mut Server, began: Instant, duration: Option<Duration>) -> Resu
         summary.figures.calls, summary.figures.calls_good
     ));
     let unmet: Vec<_> = summary.verdicts.iter().filter(|verdict| !verdict.met).collect();
-    if unmet.is_empty() {
+    if unmet.is_empty() || (is_interrupted && !view.is_over) {
         return Ok(());
     }
     let mut text = "not everything went as it should:".to_owned();
@@ -105,7 +129,6 @@ fn show(server: &mut Server, began: Instant, duration: Option<Duration>) -> Resu
     for (cause, count) in &summary.figures.errors {
         text += &format!("\n  {count} × {cause}");
     }
-    text += &format!("\n  {} has the server's log", server.folder.join("server.log").display());
     Err(Failure::new(exit::OTHER, text))
 }
 

@@ -10,11 +10,14 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -45,14 +48,14 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(listen: IpAddr) -> Result<Self, Failure> {
+        let is_free = |address| UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok();
+        let sip = free_port(listen, 5060, is_free)?;
+        let http = free_port(listen, 8080, |address| TcpListener::bind(address).is_ok())?;
         let folder = tempfile::Builder::new()
             .prefix("tipring-demo-")
             .tempdir()
             .map_err(|error| Failure::from_io("cannot make a folder", &error))?
             .keep();
-        let is_free = |address| UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok();
-        let sip = free_port(listen, 5060, is_free)?;
-        let http = free_port(listen, 8080, |address| TcpListener::bind(address).is_ok())?;
         write(&folder, "directory.toml", &directory())?;
         let config = write(&folder, "tipring.toml", &configuration(listen, sip, http))?;
         let log = File::create(folder.join("server.log"))
@@ -71,9 +74,10 @@ impl Server {
         Ok(Self { child, folder, sip, http })
     }
 
-    pub(super) fn await_ready(&mut self) -> Result<(), Failure> {
+    /// Or until the demo is to end.
+    pub(super) fn await_ready(&mut self, stop: &AtomicBool) -> Result<(), Failure> {
         let began = clock::instant();
-        while !self.log().lines().any(|line| line.contains("ready: node")) {
+        while !stop.load(Relaxed) && !self.log().lines().any(|line| line.contains("ready: node")) {
             self.check()?;
             if passed(began) > START_MAX {
                 return Err(Failure::new(exit::OTHER, format!("the server is not ready:\n{}", self.last_words())));
@@ -111,7 +115,8 @@ impl Server {
         let began = clock::instant();
         loop {
             match self.child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(()),
+                // Before it listens to signals, it dies of this one.
+                Ok(Some(status)) if status.success() || status.signal() == Some(Signal::INT.as_raw()) => return Ok(()),
                 Ok(Some(_)) => return self.check(),
                 _ if passed(began) > STOP_MAX => {
                     return Err(Failure::new(exit::OTHER, "the server does not stop"));

@@ -29,6 +29,7 @@ use crate::process::config::Retain;
 use crate::process::config::Secret;
 use crate::process::config::Tape;
 use crate::process::exit;
+use crate::process::side::directory;
 use crate::shard::tape::ring;
 use crate::wire::tape::BLOCK_BYTES_MAX;
 
@@ -36,6 +37,8 @@ use crate::wire::tape::BLOCK_BYTES_MAX;
 const VERSION: u16 = 1;
 /// A plan larger than this is refused by both ends.
 pub const PLAN_BYTES_MAX: usize = 128 * 1024;
+/// One for the caller, one for the callee.
+const PAIRS_PER_CALL: usize = 2;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -117,18 +120,61 @@ pub fn run(file: Option<&Path>) -> u8 {
     }
 }
 
-/// Reads the configuration and checks it against this machine: what `tipring check` and a start both do.
+/// Reads the configuration and checks it against this machine.
 pub fn make(file: Option<&Path>) -> Result<Vec<u8>, Vec<Fault>> {
-    let config = Config::load(file)?;
-    let fault = |key: &str, message: String| {
-        let file = file.unwrap_or_else(|| Path::new("(defaults)")).to_owned();
-        vec![Fault { file, line: 0, key: key.to_owned(), message }]
-    };
+    let (config, mut faults) = Config::load_all(file)?;
+    faults.extend(faults_here(&config, file));
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let fault = |key: &str, message: String| vec![fault(&config, file, key, message)];
     let plan = plan(&config).map_err(|message| fault("engine.cpus", message))?;
     match postcard::to_allocvec(&plan) {
         Ok(bytes) if bytes.len() <= PLAN_BYTES_MAX => Ok(bytes),
         _ => Err(fault("", format!("says more than {PLAN_BYTES_MAX} bytes of settings"))),
     }
+}
+
+/// What `tipring check` reports: every fault of the configuration, of what it asks of this machine, and of the directory file that it
+/// names, one line each.
+pub fn check(file: &Path) -> Vec<String> {
+    let (config, mut faults) = match Config::load_all(Some(file)) {
+        Ok(read) => read,
+        Err(faults) => return faults.iter().map(ToString::to_string).collect(),
+    };
+    faults.extend(faults_here(&config, Some(file)));
+    faults.sort_by_key(|fault| fault.line);
+    let directory = config.directory.import.as_deref().map(|file| directory::check(file).err().unwrap_or_default());
+    faults.iter().map(ToString::to_string).chain(directory.into_iter().flatten()).collect()
+}
+
+fn fault(config: &Config, file: Option<&Path>, key: &str, message: String) -> Fault {
+    let file = file.unwrap_or_else(|| Path::new("(defaults)")).to_owned();
+    Fault { file, line: config.line(key), key: key.to_owned(), message }
+}
+
+/// What is wrong with it on this machine: CPUs that are not there, ports for no call.
+fn faults_here(config: &Config, file: Option<&Path>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if let Err(message) = cpus(config.engine.cpus.as_deref(), &allowed_cpus()) {
+        faults.push(fault(config, file, "engine.cpus", message));
+    }
+    for (index, interface) in config.interfaces.iter().enumerate() {
+        let (first, last) = interface.ports;
+        let pairs = (first..last).filter(|port| port % 2 == 0).count();
+        if pairs >= PAIRS_PER_CALL || interface.media.is_empty() {
+            continue;
+        }
+        let own = format!("interface[{}].media.ports", index.wrapping_sub(1));
+        let key = if config.lines.contains_key(&own) { own.as_str() } else { "media.ports" };
+        let message = format!("\"{first}-{last}\" is too small for one call: it takes {PAIRS_PER_CALL} pairs of ports");
+        faults.push(fault(config, file, key, message));
+    }
+    faults
+}
+
+fn shards(config: &Config, cpus: &[u16]) -> usize {
+    if config.engine.shards == 0 { cpus.len().min(SHARDS_MAX) } else { config.engine.shards.into() }
 }
 
 /// What the keeper does with the bytes of `tipring plan`.
@@ -138,7 +184,7 @@ pub fn parse(bytes: &[u8]) -> Option<Plan> {
 
 fn plan(config: &Config) -> Result<Plan, String> {
     let (cpus, housekeeping) = cpus(config.engine.cpus.as_deref(), &allowed_cpus())?;
-    let shards = if config.engine.shards == 0 { cpus.len().min(SHARDS_MAX) } else { config.engine.shards.into() };
+    let shards = shards(config, &cpus);
     let listens = |of: fn(&Interface) -> &[SocketAddr]| {
         let listen =
             |(index, interface)| of(interface).iter().map(move |&address| Listen { interface: index, address });

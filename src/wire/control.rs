@@ -126,6 +126,8 @@ pub enum Query {
     Trace(String),
     /// Answered when every shard acts on what it was told before.
     Settled,
+    /// How much is up.
+    Counts,
 }
 
 /// What the engine answers to a [`Query`]; several parts of a list may come.
@@ -139,6 +141,11 @@ pub enum Answer {
     },
     /// To [`Query::Settled`].
     Settled,
+    /// Calls that are up or being set up, and registered contacts.
+    Counts {
+        calls: u64,
+        registrations: u64,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -257,6 +264,7 @@ impl Command {
             Self::Query(Query::Hangup(call)) => (5, call.to_string()),
             Self::Query(Query::Trace(subject)) => (6, subject.clone()),
             Self::Query(Query::Settled) => (7, String::new()),
+            Self::Query(Query::Counts) => (8, String::new()),
         };
         let length = u8::try_from(argument.len()).map_err(|_| BadFrame::TooLarge)?;
         let mut bytes = [0; COMMAND_BYTES];
@@ -280,6 +288,7 @@ impl Command {
             5 => argument.parse().map(|call| Self::Query(Query::Hangup(call))).map_err(|_| BadFrame::Malformed),
             6 => Ok(Self::Query(Query::Trace(argument.to_owned()))),
             7 => Ok(Self::Query(Query::Settled)),
+            8 => Ok(Self::Query(Query::Counts)),
             _ => Err(BadFrame::Malformed),
         }
     }
@@ -339,7 +348,7 @@ mod tests {
     fn commands_round_trip() {
         let call = CallId::from_bits(7);
         let trace = Query::Trace("1001@acme.test".to_owned());
-        let queries = [Query::Calls, Query::Hangup(call), trace, Query::Settled].map(Command::Query);
+        let queries = [Query::Calls, Query::Hangup(call), trace, Query::Settled, Query::Counts].map(Command::Query);
         let commands = [Command::Status, Command::Drain, Command::Undrain, Command::Reload];
         for command in commands.into_iter().chain(queries) {
             assert_eq!(Command::parse(&command.emit().unwrap()), Ok(command));

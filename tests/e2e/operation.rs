@@ -37,14 +37,32 @@ fn calls_are_listed_and_hung_up_without_the_side_process() {
     let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
     Call::set_up(&mut left, &mut right, "1002", 1);
     let id = server.live_call();
+    let of_api = server.json("/v1/calls")["items"][0].clone();
     let side = server.pid_of("side").unwrap();
     server.signal(side, Signal::STOP);
     let (code, text) = server.command(&["calls", "--json"]);
-    assert!(code == 0 && text.contains(&id), "{text}");
+    let page: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(code == 0 && page["items"][0]["call"] == id.as_str() && page["next"].is_null(), "{text}");
+    let names = |call: &serde_json::Value| call.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&page["items"][0]), names(&of_api), "as the API has it");
+    assert_eq!(page["items"][0]["node"], "e2e");
+    let (code, text) = server.command(&["calls"]);
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((code, &lines[0][..]), (0, &["CALL", "TENANT", "FROM", "TO", "STATE", "SINCE"][..]));
+    assert_eq!(lines[1][..5], [id.as_str(), "acme", "1001", "1002", "up"]);
+    let (code, text) = server.command(&["status"]);
+    assert_eq!(code, 0);
+    for part in ["\ncalls: 1\n", "\nregistrations: 2\n", &format!("tipring {}, up ", env!("CARGO_PKG_VERSION"))] {
+        assert!(text.contains(part), "{part:?}: {text}");
+    }
+    let (_, text) = server.command(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&status["calls"], &status["registrations"]), (&1.into(), &2.into()));
+    assert!(status["uptime_seconds"].as_u64().is_some_and(|seconds| seconds < 60), "{text}");
     let (code, text) = server.command(&["trace", &id]);
     assert!(code == 0 && text.lines().count() > 2, "{text}");
     let (code, text) = server.command(&["hangup", &id]);
-    assert_eq!(code, 0, "{text}");
+    assert_eq!((code, text), (0, format!("call {id} is being ended: its parties are told\n")));
     for phone in [&mut left, &mut right] {
         let bye = phone.incoming("BYE");
         phone.reply(&bye, 200, "", "");
@@ -59,7 +77,9 @@ fn a_draining_node_takes_no_new_calls() {
     let mut server = Server::start(|_| {});
     let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
     let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
-    assert_eq!(server.command(&["drain"]).0, 0);
+    let said = |text: &str| (0, text.to_owned());
+    assert_eq!(server.command(&["drain"]), said("draining: new calls are answered 503, 1 call is up\n"));
+    assert_eq!(server.command(&["drain"]), said("was draining already: new calls are answered 503, 1 call is up\n"));
     let uri = format!("sip:{}", server.ip());
     let options = left.request("OPTIONS", &uri, &format!("<{uri}>"), "", "");
     left.send(&options);
@@ -69,10 +89,56 @@ fn a_draining_node_takes_no_new_calls() {
     assert_eq!(server.get("/readyz").unwrap().status, 503);
     assert_eq!(server.get("/healthz").unwrap().status, 200);
     call.check_media();
-    assert_eq!(server.command(&["undrain"]).0, 0);
+    assert_eq!(server.command(&["undrain"]), said("takes new calls again\n"));
+    assert_eq!(server.command(&["undrain"]), said("was not draining: takes new calls\n"));
     call.end_by_caller(&mut left, &mut right);
     let mut call = Call::set_up(&mut left, &mut right, "1002", 3);
     call.end_by_caller(&mut left, &mut right);
+}
+
+#[test]
+fn an_ended_call_is_traced_as_long_as_over_http() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.end_by_caller(&mut left, &mut right);
+    let id = server.cdr(&call.caller.call_id)["call"].as_str().unwrap().to_owned();
+    let path = format!("/v1/calls/{id}/trace");
+    let kept = eventually(Duration::from_secs(60), || {
+        // The engine keeps it for repeats at first.
+        let (_, text) = server.command_at("data/run", &["trace", &id, "--json"]);
+        let steps: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(steps, server.json(&path)["steps"], "the same as over HTTP");
+        std::thread::sleep(Duration::from_millis(500));
+        let text = fs::read(server.path("data/tipring.db-wal")).unwrap();
+        // No event says this, a kept step does.
+        let said = b"200 to BYE received";
+        text.windows(said.len()).any(|window| window == said).then_some(steps)
+    });
+    let kept = kept.expect("a trace");
+    // Without an engine, without a side, without a node.
+    server.stop(Signal::INT);
+    let (code, text) = server.command(&["trace", &id, "--json"]);
+    assert_eq!((code, serde_json::from_str(&text).ok()), (0, Some(kept)), "{text}");
+    let (code, text) = server.command(&["trace", &id]);
+    assert!(code == 0 && text.lines().count() > 2, "{text}");
+    let (code, text) = server.command(&["trace", "nobody"]);
+    assert!(code == 1 && text.contains("is tipring serving?"), "{text}");
+}
+
+#[test]
+fn a_call_that_died_with_the_node_has_the_time_that_it_was_talked() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let call = Call::set_up(&mut left, &mut right, "1002", 1);
+    std::thread::sleep(Duration::from_secs(4));
+    server.stop(Signal::KILL);
+    std::thread::sleep(Duration::from_secs(2));
+    server.run();
+    let record = server.cdr(&call.caller.call_id);
+    let talked = record["talk_ms"].as_u64().unwrap();
+    assert!((3_000..=4_300).contains(&talked), "{record:#}");
+    assert_eq!(record["cause"]["text"], "the engine died");
 }
 
 #[test]
@@ -155,6 +221,32 @@ fn check_names_every_fault() {
         let named = text.lines().any(|said| said.contains(&format!(":{line}")) && said.contains(key));
         assert!(named, "line {line}, {key}: {text}");
     }
+    // All at once: the file's own, what this machine lacks, and those of the directory file.
+    fs::write(folder.path().join("d.toml"), "[[tenant]]\nname = \"A\"\ndomain = \"a.test\"\n[[phone]]\nuser = \"1\"\n")
+        .unwrap();
+    let (code, text) = check(
+        "[node]\nnmae = \"x\"\n[engine]\ncpus = \"900\"\nshards = 2\n[media]\nports = \"20001-20004\"\n\
+         [directory]\nimport = \"d.toml\"\n[log]\nlevel = \"loud\"\n",
+    );
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let starts = [
+        format!("{}:2: node.nmae: unknown key", at("t.toml")),
+        format!("{}:4: engine.cpus: CPU 900 is not one", at("t.toml")),
+        format!("{}:7: media.ports: \"20001-20004\" is too small for one call", at("t.toml")),
+        format!("{}:11: log.level: \"loud\" is none of", at("t.toml")),
+        format!("{}:2: tenant.name: must match", at("d.toml")),
+        format!("{}:4: phone.tenant: is missing or empty", at("d.toml")),
+        format!("{}:4: phone.password: is missing", at("d.toml")),
+    ];
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!((code, lines.len()), (Some(78), starts.len()), "{text}");
+    for (line, start) in lines.iter().zip(&starts) {
+        assert!(line.starts_with(start.as_str()), "{line}\n{start}");
+    }
+    let (code, text) = check("[engine]\nshards = 1\n[media]\nports = \"20000-20001\"\n");
+    assert!(code == Some(78) && text.contains(":4: media.ports: \"20000-20001\" is too small for one call"), "{text}");
+    let (code, _) = check("[engine]\nshards = 1\n[media]\nports = \"20000-20003\"\n");
+    assert_eq!(code, Some(0));
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub(super) fn build(document: &mut Document, folder: &Path) -> Config {
         tape: tape(document),
         recordings: recordings(document, folder),
         pinned: document.pinned(),
+        lines: document.lines(),
     };
     check_listeners(document, &config.interfaces);
     check_media(document, &config.interfaces);

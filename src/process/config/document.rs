@@ -180,9 +180,13 @@ impl Document {
         pinned
     }
 
-    pub(super) fn into_faults(mut self) -> Option<Vec<Fault>> {
+    pub(super) fn lines(&self) -> BTreeMap<String, usize> {
+        self.places.clone()
+    }
+
+    pub(super) fn into_faults(mut self) -> Vec<Fault> {
         self.faults.sort_by_key(|fault| fault.line);
-        (!self.faults.is_empty()).then_some(self.faults)
+        self.faults
     }
 
     fn fault(&mut self, span: &Range<usize>, key: &str, message: String) {

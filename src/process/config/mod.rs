@@ -11,6 +11,7 @@ mod page;
 mod tests;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -45,6 +46,8 @@ pub struct Config {
     pub recordings: Recordings,
     /// Keys whose change needs a restart, each with a digest of its value.
     pub pinned: Vec<(String, u64)>,
+    /// The line of each key that the file has.
+    pub lines: BTreeMap<String, usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -202,20 +205,36 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 impl Config {
     /// Reads `file`; without one, every key has its default and relative paths are relative to the working directory.
     pub fn load(file: Option<&Path>) -> Result<Self, Vec<Fault>> {
+        let (config, faults) = Self::load_all(file)?;
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    /// What can be made of `file`, and its faults, so that what it names can be looked at, too.
+    pub fn load_all(file: Option<&Path>) -> Result<(Self, Vec<Fault>), Vec<Fault>> {
         let Some(file) = file else {
-            return Self::parse("", Path::new("(defaults)"), Path::new("."));
+            return Ok(Self::parse_all("", Path::new("(defaults)"), Path::new(".")));
         };
         let text = read(file)
             .map_err(|message| vec![Fault { file: file.to_owned(), line: 0, key: String::new(), message }])?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        Self::parse(&text, file, folder)
+        Ok(Self::parse_all(&text, file, folder))
     }
 
     /// `folder` is what relative paths are relative to.
     pub fn parse(text: &str, file: &Path, folder: &Path) -> Result<Self, Vec<Fault>> {
+        let (config, faults) = Self::parse_all(text, file, folder);
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    fn parse_all(text: &str, file: &Path, folder: &Path) -> (Self, Vec<Fault>) {
         let mut document = document::Document::read(text, file);
         let config = build::build(&mut document, folder);
-        document.into_faults().map_or(Ok(config), Err)
+        (config, document.into_faults())
+    }
+
+    /// The line of a key, else 0.
+    pub fn line(&self, key: &str) -> usize {
+        self.lines.get(key).copied().unwrap_or(0)
     }
 }
 

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use sqlx::ConnectOptions;
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnectOptions;
+
 use crate::base::time::UnixTime;
 use crate::process::exit;
 use crate::process::exit::Failure;
@@ -60,6 +64,26 @@ async fn run(store: &Store, command: &TokenCommand) -> Result<TokenAnswer, Failu
             false => Err(Failure::new(exit::OTHER, format!("there is no token of the name {name:?}"))),
         },
     }
+}
+
+/// The trace of a call that has ended, as `GET /v1/calls/{call}/trace` gives it and as long; the database is only read.
+pub fn trace_of_ended(data: &Path, call: &str) -> Result<Option<Vec<serde_json::Value>>, Failure> {
+    let failure = |error: sqlx::Error| Failure::new(exit::OTHER, format!("the database: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::from_io("the runtime", &error))?;
+    runtime.block_on(async {
+        let options = SqliteConnectOptions::new().filename(data.join(node::DATABASE)).read_only(true);
+        let mut database = options.connect().await.map_err(failure)?;
+        let steps: Option<String> = sqlx::query_scalar("SELECT steps FROM traces WHERE call = ?")
+            .bind(call)
+            .fetch_optional(&mut database)
+            .await
+            .map_err(failure)?;
+        database.close().await.map_err(failure)?;
+        Ok(steps.and_then(|steps| serde_json::from_str(&steps).ok()))
+    })
 }
 
 /// An RFC 3339 time.

@@ -252,7 +252,7 @@ impl Link {
             FromEngine::Hello { boot, directory_version, node, shards } => {
                 tracing::info!(event = "link.up", "connected to engine {node}");
                 (connection.boot, connection.shards) = (Some(boot), shards);
-                self.desk.on_hello();
+                self.desk.on_hello(boot);
                 self.mirror.on_hello();
                 return self.send_directory(connection, directory_version).await;
             }

@@ -136,6 +136,7 @@ impl Node {
             _ => {}
         }
         running.tasks.spawn(link.run());
+        running.tasks.spawn(async move { desk.note_alive().await });
         running.keep_recordings(&store, shelf, &api, goes_up);
         running.tasks.spawn(retain::run(store, retained));
         running.listen(listeners, &api)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::id::CallId;
+use crate::base::time::UnixTime;
 use crate::machine::outbox::Live;
 use crate::wire::link::FromEngine;
 use crate::wire::link::LiveCall;
@@ -50,6 +51,11 @@ impl Mirror {
 
     pub fn calls_len(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Contacts that are registered now.
+    pub fn registrations(&self, now: UnixTime) -> usize {
+        self.registrations.values().filter(|registration| registration.expires_at > now).count()
     }
 
     /// All of it, for a side that has just connected.

@@ -416,6 +416,11 @@ impl Clerk {
             }
             Query::Hangup(call) => self.ask_hangup(Asker::Keeper(id), call),
             Query::Trace(subject) => self.ask_trace(Asker::Keeper(id), &subject),
+            Query::Counts => {
+                let (calls, registrations) = (self.mirror.calls_len(), self.mirror.registrations(clock::now().unix));
+                let counts = Answer::Counts { calls: calls as u64, registrations: registrations as u64 };
+                self.answer_keeper(id, &counts, true);
+            }
             Query::Settled => {
                 let request = self.questions.ask(Asker::Keeper(id), self.settings.shards);
                 self.broadcast(&ToShard::Settled { request });

@@ -12,11 +12,17 @@ use std::path::Path;
 
 /// Every fault of a directory file by itself, a line each; what the database makes of it is not asked.
 pub fn check(path: &Path) -> Result<(), Vec<String>> {
-    let named = |what: String| format!("{}: {what}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| vec![named(error.to_string())])?;
+    let named = |what: String| format!("{}:{what}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| vec![named(format!(" {error}"))])?;
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let checked = import::check_text(&text, folder);
-    checked.map(drop).map_err(|faults| faults.iter().map(|fault| named(fault.to_string())).collect())
+    checked.map(drop).map_err(|faults| faults.iter().map(|fault| named(located(fault))).collect())
+}
+
+/// As faults of the configuration are written: line, key, what.
+fn located(fault: &file::Fault) -> String {
+    let line = if fault.line > 0 { format!("{}:", fault.line) } else { String::new() };
+    format!("{line} {}: {}", fault.key, fault.message)
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ use crate::process::side::store::StoreError;
 const BOOTS_MAX: usize = 64;
 /// The last events before a snapshot are on the tape by then, or lost.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// By how much a call may seem shorter that died with the whole node.
+const ALIVE_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) struct Desk {
     ingest: tokio::sync::Mutex<Ingest>,
@@ -44,6 +46,8 @@ struct State {
     /// An engine is connected, and the calls that died before it are still to be closed.
     closing: Option<Closing>,
     hellos: u64,
+    /// The engine that is connected.
+    boot: Option<u64>,
     /// When the engine of a boot was last known to live.
     died_at: BTreeMap<u64, UnixTime>,
     /// By shard: boot and seq of the newest event that was read from the tape.
@@ -107,8 +111,9 @@ impl Desk {
     }
 
     /// An engine is there, and its snapshot is not whole yet.
-    pub(crate) fn on_hello(&self) {
+    pub(crate) fn on_hello(&self, boot: u64) {
         let mut state = self.state();
+        state.boot = Some(boot);
         state.hellos += 1;
         state.closing = Some(Closing { hello: state.hellos, named: BTreeSet::new(), awaited: None });
     }
@@ -131,10 +136,21 @@ impl Desk {
 
     pub(crate) fn on_engine_gone(&self, boot: u64) {
         let mut state = self.state();
-        state.closing = None;
+        (state.closing, state.boot) = (None, None);
         state.died_at.insert(boot, clock::now());
         while state.died_at.len() > BOOTS_MAX {
             state.died_at.pop_first();
+        }
+    }
+
+    /// Notes again and again that the engine lives, for a start after all of the node was killed. Never returns.
+    pub(crate) async fn note_alive(&self) {
+        loop {
+            tokio::time::sleep(ALIVE_EVERY).await;
+            let Some(boot) = self.state().boot else { continue };
+            if let Err(error) = self.ingest.lock().await.note_alive(boot, clock::now()).await {
+                tracing::error!(event = "database.error", "{error}");
+            }
         }
     }
 
@@ -215,11 +231,11 @@ mod tests {
             metrics.calls_lost.load(Relaxed)
         };
         desk.on_rewritten(SHARD, 1);
-        desk.on_hello();
+        desk.on_hello(1);
         (1..=2).for_each(|call| desk.on_call(CallId::from_bits(call)));
         assert_eq!(lost().await, 0, "no snapshot yet");
         desk.on_engine_gone(1);
-        desk.on_hello();
+        desk.on_hello(1);
         desk.on_call(CallId::from_bits(2));
         desk.on_snapshot(1, 1, vec![(SHARD, 2)]);
         assert_eq!(lost().await, 1);

@@ -288,6 +288,25 @@ impl Ingest {
         Ok(closed.len() as u64)
     }
 
+    /// The engine of this boot lives now. Kept where the time of its last event is, so that a call which dies with the whole node ends
+    /// when it did; nothing is written while no call is open.
+    pub(crate) async fn note_alive(&self, boot: u64, now: UnixTime) -> Result<(), StoreError> {
+        let is_idle = "SELECT NOT EXISTS (SELECT 1 FROM open_calls WHERE node = ? AND boot = ?)";
+        let is_idle: bool =
+            sqlx::query_scalar(is_idle).bind(&self.node).bind(boot_to_sql(boot)).fetch_one(&self.store.pool).await?;
+        if is_idle {
+            return Ok(());
+        }
+        let mut tx = self.store.write().await?;
+        sqlx::query("UPDATE positions SET last_at = max(last_at, ?) WHERE node = ? AND boot = ?")
+            .bind(clock::to_sql(now))
+            .bind(&self.node)
+            .bind(boot_to_sql(boot))
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
+    }
+
     async fn lost_at(&self, tx: &mut Tx, boot: i64, seen: &BTreeMap<u64, UnixTime>) -> Result<UnixTime, StoreError> {
         let last: Option<i64> = sqlx::query_scalar("SELECT MAX(last_at) FROM positions WHERE node = ? AND boot = ?")
             .bind(&self.node)

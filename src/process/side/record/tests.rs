@@ -320,6 +320,25 @@ async fn calls_of_a_dead_boot_are_closed_and_the_true_end_wins() {
 }
 
 #[tokio::test]
+async fn a_call_that_died_with_the_node_ends_when_its_engine_was_last_seen() {
+    let mut world = World::new().await;
+    let seen = UnixTime::from_secs(1_700_000_060);
+    world.ingest.commit(&batch(&whole_call(1, 1)[..8]), Way::Tape).await.unwrap();
+    world.ingest.note_alive(BOOT, seen).await.unwrap();
+    // Of another life of the engine nothing is said by that.
+    world.ingest.note_alive(BOOT + 1, UnixTime::from_secs(1_700_009_999)).await.unwrap();
+    world.restart().await;
+    assert_eq!(world.ingest.close_lost(|_| false, &later(), &BTreeMap::new()).await.unwrap(), 1);
+    let record = world.records().await.remove(0);
+    assert_eq!((record.ended_at.as_str(), record.talk_ms), ("2023-11-14T22:14:20.000Z", 53_000));
+    // No call is open any more.
+    world.ingest.note_alive(BOOT, UnixTime::from_secs(1_700_000_900)).await.unwrap();
+    let last_at: i64 =
+        sqlx::query_scalar("SELECT MAX(last_at) FROM positions").fetch_one(&world.store.pool).await.unwrap();
+    assert_eq!(last_at, 1_700_000_060_000_000);
+}
+
+#[tokio::test]
 async fn what_is_old_is_deleted_but_not_what_an_open_call_needs() {
     use std::time::Duration;
 
