@@ -9,6 +9,8 @@
 
 mod check;
 mod crossing;
+mod habits;
+mod hearing;
 mod newer;
 mod offers;
 mod patience;
@@ -33,11 +35,16 @@ use world::World;
 /// Worlds a test makes: some ten milliseconds each where the compiler optimises, many times that where it does not. The
 /// environment may ask for more (`TIPRING_SEEDS`), or for one (`TIPRING_SEED`).
 fn seeds() -> std::ops::Range<u64> {
+    seeds_of(30, 2_000)
+}
+
+/// So many without and with the optimiser.
+fn seeds_of(slow: u64, fast: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     if let Some(seed) = number("TIPRING_SEED") {
         return seed..seed + 1;
     }
-    0..number("TIPRING_SEEDS").unwrap_or(if cfg!(debug_assertions) { 30 } else { 2_000 })
+    0..number("TIPRING_SEEDS").unwrap_or(if cfg!(debug_assertions) { slow } else { fast })
 }
 
 /// Two phones that answer, registered.
@@ -231,6 +238,27 @@ fn the_same_seed_makes_the_same_world() {
     assert_ne!(tell(11), tell(12));
 }
 
+/// Each habit alone: no world may do without it by chance.
+#[test]
+fn habits_of_real_phones_alone() {
+    for habit in habits::switched_on() {
+        for seed in seeds_of(4, 20) {
+            let name = habits::HABITS.iter().find(|(_, own)| *own == habit).map_or("", |(name, _)| name);
+            check::with_seed(seed, &format!("habits_of_real_phones_alone (TIPRING_HABITS={name})"), || {
+                habits::world(seed, &[habit])
+            });
+        }
+    }
+}
+
+#[test]
+fn habits_of_real_phones_together() {
+    let habits = habits::switched_on();
+    for seed in seeds_of(20, 500) {
+        check::with_seed(seed, "habits_of_real_phones_together", || habits::world(seed, &habits));
+    }
+}
+
 #[test]
 fn calls_settle_whatever_the_network_does() {
     for seed in seeds() {
@@ -322,6 +350,9 @@ fn add_newer_things(seed: u64, faults: Faults, world: &mut World) {
             let act = if random.chance(1, 2) { Act::Update } else { Act::Press };
             world.plan(after, random.below(5) as usize, act);
         }
+    }
+    if seed % 4 == 2 {
+        habits::spread(&mut random, world);
     }
     if seed % 8 == 3 {
         world.plan_restart(Duration::from_millis(3_000 + random.below(110_000)));

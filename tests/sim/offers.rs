@@ -16,11 +16,16 @@ pub struct Offers {
     /// Branches of phones' requests that are open, and all that ever came.
     theirs: BTreeSet<(Dialog, String)>,
     seen: BTreeSet<(Dialog, String)>,
+    /// The m-lines of what phones offer, by Call-ID and branch.
+    lines: BTreeMap<(String, String), usize>,
 }
 
 impl Offers {
     /// At the node.
     pub fn received(&mut self, text: &Text) {
+        if text.status() == 0 && offers(text) && text.media_lines() > 0 {
+            self.lines.insert((text.get("call-id").to_owned(), text.branch()), text.media_lines());
+        }
         if text.status() >= 200 && offers(text) {
             if let Some(open) = self.ours.get_mut(&(text.get("call-id").to_owned(), from_tag(text))) {
                 open.remove(&text.branch());
@@ -39,6 +44,12 @@ impl Offers {
             return;
         }
         let call_id = text.get("call-id").to_owned();
+        // RFC 3264 §6: "The answer MUST contain exactly the same number of "m=" lines as the offer."
+        let lines =
+            self.lines.get(&(call_id.clone(), text.branch())).filter(|_| text.status() > 0 && text.media_lines() > 0);
+        if let Some(lines) = lines {
+            assert_eq!(text.media_lines(), *lines, "the m-lines of the answer in {call_id}, {}", text.branch());
+        }
         if text.status() == 0 {
             if !text.to_tag().is_empty() && text.media().is_some() {
                 self.ours.entry((call_id, from_tag(text))).or_default().insert(text.branch());

@@ -5,6 +5,7 @@
 mod audio;
 mod client;
 mod extensions;
+pub mod habits;
 mod server;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use tipring::base::random::Random;
 use tipring::base::time::Instant;
 
 use crate::phone::extensions::Extensions;
+use crate::phone::habits::Habits;
 use crate::text;
 use crate::text::Text;
 
@@ -47,6 +49,12 @@ pub enum Act {
     PowerCut,
     /// It registers anew.
     PowerOn,
+    /// Its media goes to another port, by an offer.
+    Move,
+    /// Its NAT takes another port for its media.
+    RebindMedia,
+    /// Its network brings nothing out for so long, then all of it.
+    Stall(Duration),
 }
 
 /// What a phone saw happen, for the checker.
@@ -56,6 +64,8 @@ pub enum Fact {
     RegisterFailed(u16),
     Ringing,
     Answered,
+    /// Its own call was.
+    Established,
     Failed(u16),
     Ended,
     Called,
@@ -98,6 +108,11 @@ pub struct Phone {
     /// It does 100rel, UPDATE and INFO.
     pub extended: bool,
     pub ext: Extensions,
+    pub habits: Habits,
+    pub frame: Duration,
+    /// When it last heard its party, and a stranger in this call, first and last.
+    pub last_heard: Option<Instant>,
+    pub sprayed: Option<(Instant, Instant)>,
     /// Its tokens in the calls that it lost with its power, or whose BYE nobody answered.
     pub cut_off: Vec<String>,
     pub manner: Manner,
@@ -152,6 +167,7 @@ struct Call {
     remote_token: String,
     sends: bool,
     seq: u16,
+    timestamp: u32,
     next_frame: Instant,
     sdp_version: u32,
     /// The 2xx until its ACK comes: bytes, next time, interval, end.
@@ -198,6 +214,10 @@ impl Phone {
             is_off: false,
             extended: false,
             ext: Extensions::default(),
+            habits: Habits::default(),
+            frame: FRAME,
+            last_heard: None,
+            sprayed: None,
             cut_off: Vec::new(),
             manner,
             facts: Vec::new(),
@@ -256,7 +276,7 @@ impl Phone {
             }
         });
         let call = self.call.iter().flat_map(|call| {
-            let frame = (call.sends && call.media.is_some() && call.state == State::Up).then_some(call.next_frame);
+            let frame = (call.media.is_some() && self.speaks(call)).then_some(call.next_frame);
             let rings = if let State::Ringing { answers, rejects } = call.state {
                 let answers = answers.filter(|_| !self.ext.holds_answer());
                 answers.or_else(|| rejects.map(|_| Instant::ZERO))
@@ -265,7 +285,8 @@ impl Phone {
             };
             [frame, rings, call.accepted.as_ref().map(|accepted| accepted.1)]
         });
-        pending.chain(call.flatten()).chain(self.reconnects).chain(self.ext.next_deadline()).min()
+        let habits = self.stall_ends().into_iter().chain(self.habits.pracks.iter().map(|(at, ..)| *at));
+        pending.chain(call.flatten()).chain(self.reconnects).chain(self.ext.next_deadline()).chain(habits).min()
     }
 
     pub fn act(&mut self, act: Act, now: Instant, out: &mut Sent) {
@@ -280,7 +301,13 @@ impl Phone {
             Act::Call { user } if self.call.is_none() => self.invite(&user, now, out),
             Act::HangUp => self.hang_up(now, out),
             Act::Hold => self.renegotiate("sendonly", now, out),
-            Act::Resume => self.renegotiate("sendrecv", now, out),
+            Act::Resume => {
+                self.restart_stream();
+                self.renegotiate("sendrecv", now, out);
+            }
+            Act::Move => self.move_media(now, out),
+            Act::RebindMedia => self.rebind_media(),
+            Act::Stall(length) => self.stall(length, now),
             Act::Update => self.update(now, out),
             Act::Press => self.press(now, out),
             Act::Call { .. } | Act::Disconnect | Act::PowerOn => {}
@@ -305,6 +332,8 @@ impl Phone {
             self.register(600, now, out);
         }
         self.retransmit(now, out);
+        self.end_stall(now, out);
+        self.send_pracks(now, out);
         let Some(call) = &mut self.call else { return };
         if let Some((bytes, next, interval, end)) = &mut call.accepted {
             if now >= *end {
@@ -338,6 +367,7 @@ impl Phone {
 
     fn end(&mut self, now: Instant) {
         self.ext.stop();
+        self.forget_ports();
         if let Some(call) = self.call.take()
             && (matches!(call.state, State::Up | State::Ending) || !call.caller)
         {
@@ -377,6 +407,7 @@ impl Call {
             remote_token: String::new(),
             sends: true,
             seq: 0,
+            timestamp: 0,
             next_frame: now,
             sdp_version: 1,
             accepted: None,

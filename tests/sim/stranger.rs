@@ -43,6 +43,19 @@ pub fn sip(from: SocketAddr, seen: Option<&[u8]>, random: &mut Random) -> Vec<u8
     }
 }
 
+/// What somebody says who sends to all ports.
+pub const SPRAYED: &str = "sprayer>all";
+
+/// A packet of one who has a stream and no call.
+pub fn spray(number: u16) -> Vec<u8> {
+    let mut packet = vec![0x80, 0];
+    packet.extend_from_slice(&number.to_be_bytes());
+    packet.extend_from_slice(&(u32::from(number) * 160).to_be_bytes());
+    packet.extend_from_slice(&0x0bad_cafeu32.to_be_bytes());
+    packet.extend_from_slice(SPRAYED.as_bytes());
+    packet
+}
+
 /// A packet that could be a frame of any phone, but for whom it is.
 pub fn rtp(random: &mut Random) -> Vec<u8> {
     let mut packet = vec![0x80, 0];

@@ -71,6 +71,10 @@ impl Text {
         self.body.lines().find_map(|line| line.strip_prefix("a=x-sim:")).unwrap_or("")
     }
 
+    pub fn media_lines(&self) -> usize {
+        self.body.lines().filter(|line| line.starts_with("m=")).count()
+    }
+
     /// address:port of the first audio stream, and its direction.
     pub fn media(&self) -> Option<(std::net::SocketAddr, &str)> {
         let address = self.body.lines().find_map(|line| line.strip_prefix("c=IN IP4 "))?;

@@ -54,7 +54,7 @@ struct Open {
 
 #[derive(Debug)]
 struct Asked {
-    from: SocketAddr,
+    answer_to: SocketAddr,
     call_id: String,
     is_reliable: bool,
     /// The final response, without what may differ in a repeated challenge.
@@ -104,7 +104,14 @@ impl Watch {
                     };
                     self.unanswered.insert(key.clone(), now + patience + self.slack);
                 }
-                let asked = Asked { from, call_id, is_reliable, finally: None, answered_at: now, repeated: None };
+                let asked = Asked {
+                    answer_to: answer_to(from, &text),
+                    call_id,
+                    is_reliable,
+                    finally: None,
+                    answered_at: now,
+                    repeated: None,
+                };
                 self.asked.insert(key, asked);
             }
         }
@@ -157,6 +164,12 @@ impl Watch {
             return;
         }
         self.sent.insert(key.clone(), bytes.to_vec());
+        // RFC 3261 §19.1.5: headers of a URI, and its method, are no part of a Request-URI.
+        assert!(
+            !text.start.contains(['?']) && !text.start.contains(";method="),
+            "a Request-URI with headers: {}",
+            text.start
+        );
         if method == "CANCEL" {
             self.open.remove(&(key.0.clone(), key.1.clone(), "INVITE".to_owned()));
         }
@@ -195,7 +208,7 @@ impl Watch {
         };
         assert_eq!(asked.call_id, text.get("call-id"));
         if !is_reliable && !asked.is_reliable {
-            assert_eq!(asked.from, to, "RFC 3581 §4: the answer goes where the request came from");
+            assert_eq!(asked.answer_to, to, "RFC 3581 §4, RFC 3261 §18.2.2: where the answer goes");
         }
         // RFC 3261 §17.2.1: a repeated INVITE gets the most recent provisional response.
         if let Some(repeated) = asked.repeated.take() {
@@ -257,6 +270,14 @@ impl Watch {
             .filter(|((_, _, method), asked)| asked.finally.is_none() && !asked.is_reliable && method != "ACK");
         open.map(|((from, branch, method), asked)| format!("{method} of {from}, {branch}, {}", asked.call_id)).collect()
     }
+}
+
+/// RFC 3581 §4 where the Via has an rport; else RFC 3261 §18.2.2 where nothing stands between, which its host shows.
+fn answer_to(from: SocketAddr, text: &Text) -> SocketAddr {
+    let (via, parameters) = text.get("via").split_once(';').unwrap_or_default();
+    let named = via.rsplit(' ').next().and_then(|host| host.parse::<SocketAddr>().ok());
+    let is_old = !parameters.split(';').any(|parameter| parameter.starts_with("rport"));
+    named.filter(|named| is_old && named.ip() == from.ip()).unwrap_or(from)
 }
 
 fn count(sum: &mut (u64, u64), bytes: &[u8]) {

@@ -31,6 +31,7 @@ use tipring::wire::event::Body;
 use tipring::wire::link;
 use tipring::wire::link::DirectoryPart;
 
+use crate::hearing::Hearing;
 use crate::patience;
 use crate::patience::Patience;
 use crate::phone::Act;
@@ -90,6 +91,12 @@ enum Happening {
     Broken(usize),
     /// A stranger does something.
     Stranger,
+    /// A stranger behind a phone's address sends a packet to all media ports, and so many more.
+    Spray {
+        phone: usize,
+        number: u16,
+        left: u16,
+    },
     /// The shards go on from bytes, without their connections and what was on its way between them.
     Restart,
     Mesh {
@@ -133,6 +140,8 @@ pub struct World {
     pub group: bool,
     /// Answers of shards about bindings come twice, also late.
     pub repeats_mesh: bool,
+    /// Who sends is heard, all the time.
+    hearing: Option<Hearing>,
 }
 
 impl World {
@@ -169,6 +178,7 @@ impl World {
             announces: false,
             group: false,
             repeats_mesh: false,
+            hearing: None,
         }
     }
 
@@ -200,6 +210,17 @@ impl World {
         self.push(self.now + after, Happening::Stranger);
     }
 
+    /// Somebody behind the phone's address begins to send to all media ports, and does for so long.
+    pub fn plan_spray(&mut self, after: Duration, phone: usize, length: Duration) {
+        let left = (length.as_nanos() / network::SPRAY_EVERY.as_nanos()) as u16;
+        self.push(self.now + after, Happening::Spray { phone, number: 1, left });
+    }
+
+    /// Who speaks to whom has to be heard from now on.
+    pub fn watch_hearing(&mut self, is_lossy: bool, is_sprayed: bool) {
+        self.hearing = Some(Hearing::new(is_lossy, is_sprayed, self.now));
+    }
+
     /// Messages of the mesh are lost in this world, at times.
     pub fn loses_mesh(&mut self) {
         self.patience.slack = LOCATE_MAX;
@@ -228,6 +249,9 @@ impl World {
             steps = if at > self.now { 0 } else { steps + 1 };
             assert!(steps < STEPS_AT_ONCE_MAX, "time stands still");
             self.now = at.max(self.now);
+            if let Some(hearing) = &mut self.hearing {
+                hearing.look(&self.phones, self.now);
+            }
             // In a world where nothing happens nothing becomes wrong.
             if self.now >= self.next_audit {
                 self.next_audit = self.now + AUDIT;
@@ -268,6 +292,7 @@ impl World {
             Happening::Bytes { stream, to_node } => self.on_bytes(stream, to_node),
             Happening::Broken(stream) => self.on_broken(stream),
             Happening::Stranger => self.on_stranger(),
+            Happening::Spray { phone, number, left } => self.on_spray(phone, number, left),
             Happening::Restart => self.restart(),
             Happening::Act(phone, Act::Disconnect) => self.disconnect(phone),
             Happening::Act(phone, Act::PowerCut) => {

@@ -4,29 +4,43 @@ use std::net::SocketAddr;
 
 use tipring::base::time::Instant;
 
+use crate::habits::Habit;
 use crate::phone::ANNOUNCED_BYTES;
-use crate::phone::FRAME;
+use crate::phone::Call;
 use crate::phone::Fact;
+use crate::phone::Manner;
 use crate::phone::Phone;
 use crate::phone::Sent;
 use crate::phone::State;
+use crate::stranger::SPRAYED;
 use crate::text::Text;
 
 impl Phone {
     pub(super) fn send_frame(&mut self, now: Instant, out: &mut Sent) {
-        let Some(call) = &mut self.call else { return };
-        let Some(media) = call.media else { return };
-        if call.state != State::Up || !call.sends || now < call.next_frame {
+        let Some((call, media)) = self.call.as_ref().and_then(|call| Some((call, call.media?))) else { return };
+        if !self.speaks(call) || now < call.next_frame {
             return;
         }
+        let (step, frame) = (self.timestamp_step(), self.frame);
+        let Some(call) = &mut self.call else { return };
         call.seq = call.seq.wrapping_add(1);
-        call.next_frame = now + FRAME;
+        call.timestamp = call.timestamp.wrapping_add(step);
+        call.next_frame = now + frame;
         let mut packet = vec![0x80, 0];
         packet.extend_from_slice(&call.seq.to_be_bytes());
-        packet.extend_from_slice(&(u32::from(call.seq) * 1600).to_be_bytes());
+        packet.extend_from_slice(&call.timestamp.to_be_bytes());
         packet.extend_from_slice(&0x1234_5678u32.to_be_bytes());
         packet.extend_from_slice(format!("{}>{}", call.token, call.remote_token).as_bytes());
-        out.push((self.rtp, media, packet));
+        let number = call.seq;
+        self.emit_packet(media, packet, number, now, out);
+    }
+
+    /// Before it answers, too, if it will be elsewhere then.
+    pub(super) fn speaks(&self, call: &Call) -> bool {
+        let is_early = matches!(call.state, State::Ringing { .. })
+            && matches!(self.manner, Manner::EarlyMedia { .. })
+            && self.has(Habit::OtherPort);
+        call.sends && (call.state == State::Up || is_early)
     }
 
     /// A packet for the RTP port. One that was under way when its call ended is no fault; one for another phone, for another
@@ -39,6 +53,10 @@ impl Phone {
             return;
         }
         let said = String::from_utf8_lossy(packet.get(12..).unwrap_or_default()).into_owned();
+        if said == SPRAYED {
+            self.sprayed = Some((self.sprayed.map_or(now, |(first, _)| first), now));
+            return;
+        }
         let meant = said.split_once('>').map_or("", |(_, meant)| meant);
         let told = self.tokens.iter().find(|(token, _)| token == meant).map(|(_, told)| told);
         // A description that is still on its way has told nothing.
@@ -46,11 +64,13 @@ impl Phone {
             self.facts.push((now, Fact::WrongAudio(format!("{said} from {from}"))));
         } else if self.call.as_ref().is_some_and(|call| said == format!("{}>{}", call.remote_token, call.token)) {
             self.frames_received += 1;
+            self.last_heard = Some(now);
         }
     }
 
     /// What this phone calls itself in its next call.
     pub(super) fn new_token(&mut self) -> String {
+        (self.last_heard, self.sprayed) = (None, None);
         let token = format!("{}-{:08x}", self.user, self.random.next_u32());
         self.tokens.push((token.clone(), Vec::new()));
         token

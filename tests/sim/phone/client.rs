@@ -38,8 +38,9 @@ impl Phone {
     }
 
     pub(super) fn invite(&mut self, user: &str, now: Instant, out: &mut Sent) {
-        let (uri, branch, number) = (format!("sip:{user}@{}", self.domain), self.branch(), self.random.next_u32());
-        let local = format!("<sip:{}@{}>;tag=c{number}", self.user, self.domain);
+        let dialled = self.dialled(user);
+        let (uri, branch, number) = (format!("sip:{dialled}@{}", self.domain), self.branch(), self.random.next_u32());
+        let local = format!("{};tag=c{number}", self.shown_as());
         let remote = format!("<sip:{user}@{}>", self.domain);
         let call_id = format!("{number}-{}@sim", self.user);
         let token = self.new_token();
@@ -51,7 +52,7 @@ impl Phone {
              Call-ID: {call_id}\r\nCSeq: 1 INVITE\r\nContact: {}\r\nAllow: INVITE,ACK,BYE,CANCEL,UPDATE\r\n{more}{}",
             self.via(),
             self.contact(),
-            body(&self.sdp(&token, 1, "sendrecv")),
+            body(&self.with_lines(self.sdp(&token, 1, "sendrecv"), None)),
         );
         self.call = Some(Call {
             caller: true,
@@ -100,18 +101,26 @@ impl Phone {
         }
     }
 
-    pub(super) fn renegotiate(&mut self, direction: &str, now: Instant, out: &mut Sent) {
-        let Some(call) = &mut self.call else { return };
+    /// The call is up and no other offer is open.
+    pub(super) fn may_offer(&self) -> bool {
         let asks = |pending: &Pending| matches!(pending.method.as_str(), "INVITE" | "UPDATE");
-        let busy = self.pending.iter().any(asks) || call.accepted.is_some();
-        if call.state != State::Up || busy {
-            return;
+        let is_free = self.call.as_ref().is_some_and(|call| call.state == State::Up && call.accepted.is_none());
+        is_free && !self.pending.iter().any(asks)
+    }
+
+    pub(super) fn renegotiate(&mut self, direction: &str, now: Instant, out: &mut Sent) {
+        if self.may_offer() {
+            self.offer_anew("INVITE", direction, now, out);
         }
+    }
+
+    pub(super) fn offer_anew(&mut self, method: &str, direction: &str, now: Instant, out: &mut Sent) {
+        let Some(call) = &mut self.call else { return };
         call.sdp_version += 1;
         let version = call.sdp_version;
         let token = call.token.clone();
-        let sdp = self.sdp(&token, version, direction);
-        self.in_dialog("INVITE", sdp, now, out);
+        let sdp = self.with_lines(self.sdp(&token, version, direction), None);
+        self.in_dialog(method, sdp, now, out);
     }
 
     fn in_dialog(&mut self, method: &str, sdp: String, now: Instant, out: &mut Sent) {
@@ -286,6 +295,7 @@ impl Phone {
     }
 
     fn on_invite_final(&mut self, status: u16, response: Option<&Text>, now: Instant, out: &mut Sent) {
+        self.on_move_final(status < 300, now);
         let Some(call) = &mut self.call else { return };
         let first = call.state == State::Calling;
         if status >= 300 {
@@ -306,7 +316,7 @@ impl Phone {
         if first {
             call.routes = response.all("record-route").iter().rev().map(|route| (*route).to_owned()).collect();
             call.state = State::Up;
-            self.facts.push((now, Fact::Answered));
+            self.facts.extend([(now, Fact::Answered), (now, Fact::Established)]);
         }
         let said = if first { self.description_of(response, now) } else { Some(response.clone()) };
         if let Some(said) = said {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tipring::base::time::Instant;
 
+use crate::habits::Habit;
 use crate::phone::Fact;
 use crate::phone::Far;
 use crate::phone::Manner;
@@ -109,7 +110,16 @@ impl Phone {
         }
         let far = early.far.clone();
         let (number, _) = response.cseq();
-        self.in_dialog_with(&far, "PRACK", (&format!("RAck: {rseq} {number} INVITE\r\n"), ""), now, out);
+        let late = if self.has(Habit::LatePrack) { self.random.below(700) } else { 0 };
+        self.habits.pracks.push((now + Duration::from_millis(late), far, format!("RAck: {rseq} {number} INVITE\r\n")));
+        self.send_pracks(now, out);
+    }
+
+    pub(super) fn send_pracks(&mut self, now: Instant, out: &mut Sent) {
+        while let Some(at) = self.habits.pracks.iter().position(|(at, ..)| *at <= now) {
+            let (_, far, rack) = self.habits.pracks.remove(at);
+            self.in_dialog_with(&far, "PRACK", (&rack, ""), now, out);
+        }
     }
 
     /// The 2xx to this phone's INVITE: the description that it or a response before it brought.
@@ -132,12 +142,30 @@ impl Phone {
         let own = self.call.as_ref().map(|call| call.token.clone()).unwrap_or_default();
         let sdp = if early { self.sdp(&own, 1, "sendrecv") } else { String::new() };
         let rseq = 1 + self.random.next_u32() % 1_000;
+        if self.has(Habit::ProvisionalBurst) {
+            return self.ring_in_a_burst(invite, tag, rseq, now, out);
+        }
+        let sdp = if sdp.is_empty() { sdp } else { self.with_lines(sdp, Some(invite.media_lines())) };
         let more =
             format!("Require: 100rel\r\nRSeq: {rseq}\r\nAllow: INVITE, ACK, BYE, CANCEL, PRACK, UPDATE, INFO\r\n");
         let bytes = self.answer_with(invite, if early { 183 } else { 180 }, tag, &more, &sdp, out);
         self.ext.reliable.push((rseq, false));
         let (next, until) = (now + T1, now + TIMEOUT);
         self.ext.repeat = Some(Repeat { rseq, bytes, has_description: early, next, interval: T1, until });
+    }
+
+    /// Everything that can be said before the first PRACK.
+    fn ring_in_a_burst(&mut self, invite: &Text, tag: &str, rseq: u32, now: Instant, out: &mut Sent) {
+        let own = self.call.as_ref().map(|call| call.token.clone()).unwrap_or_default();
+        let sdp = self.sdp(&own, 1, "sendrecv");
+        for (number, status, sdp) in [(rseq, 180, ""), (rseq + 1, 183, sdp.as_str())] {
+            let more = format!(
+                "Require: 100rel\r\nRSeq: {number}\r\nAllow: INVITE, ACK, BYE, CANCEL, PRACK, UPDATE, INFO\r\n"
+            );
+            self.answer_with(invite, status, tag, &more, sdp, out);
+            self.ext.reliable.push((number, false));
+        }
+        self.answer_invite(200, now, out);
     }
 
     /// Sends again what has no PRACK; false if the call has to be refused.
@@ -198,10 +226,11 @@ impl Phone {
         let holds = call.state == State::Up && self.random.chance(1, 2);
         let (version, token) = (call.sdp_version, call.token.clone());
         let sdp = self.sdp(&token, version, if holds { "sendonly" } else { "sendrecv" });
+        let sdp = self.with_lines(sdp, None);
         self.in_dialog_with(&far, "UPDATE", ("", &sdp), now, out);
     }
 
-    pub(super) fn on_update(&mut self, request: &Text, out: &mut Sent) {
+    pub(super) fn on_update(&mut self, request: &Text, now: Instant, out: &mut Sent) {
         let Some((_, direction)) = request.media() else {
             self.answer(request, 200, "", "", out);
             return;
@@ -216,9 +245,13 @@ impl Phone {
         }
         let direction = if direction == "sendonly" { "recvonly" } else { "sendrecv" };
         call.sdp_version += 1;
+        let is_up = call.state == State::Up;
         let (version, token) = (call.sdp_version, call.token.clone());
         self.hear_later(request);
-        let sdp = self.sdp(&token, version, direction);
+        if is_up {
+            self.move_at_once(Habit::AnswererMoves, now);
+        }
+        let sdp = self.with_lines(self.sdp(&token, version, direction), Some(request.media_lines()));
         self.answer(request, 200, "", &sdp, out);
     }
 
@@ -265,11 +298,19 @@ impl Phone {
         let Some(sent) = Text::parse(pending.bytes.as_bytes()) else { return };
         let state = self.call.as_ref().filter(|call| call.call_id == sent.get("call-id")).map(|call| call.state);
         let is_up = state == Some(State::Up);
+        if pending.method == "UPDATE" {
+            self.on_move_final(status < 300, now);
+        }
         match (pending.method.as_str(), response) {
             ("PRACK", Some(response)) => {
                 let tag = response.to_tag();
                 if let Some(early) = self.ext.early.iter_mut().find(|early| early.tag == tag) {
                     early.is_refused |= status >= 300 && state.is_some();
+                    // RFC 3262 §3: a PRACK that matches an unacknowledged response "MUST be" answered with a 2xx.
+                    if is_up && status == 481 {
+                        self.facts
+                            .push((now, Fact::Wrong("a PRACK of an outstanding response is answered 481".to_owned())));
+                    }
                     early.is_agreed |= status < 300 && early.said.is_some();
                 }
             }

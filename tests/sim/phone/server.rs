@@ -2,6 +2,7 @@
 
 use tipring::base::time::Instant;
 
+use crate::habits::Habit;
 use crate::phone::Call;
 use crate::phone::Fact;
 use crate::phone::Manner;
@@ -85,7 +86,7 @@ impl Phone {
             self.ring_reliably(text, &tag, now, out);
         } else if matches!(self.manner, Manner::EarlyMedia { .. }) {
             let own = self.call.as_ref().map(|call| call.token.clone()).unwrap_or_default();
-            let sdp = self.sdp(&own, 1, "sendrecv");
+            let sdp = self.with_lines(self.sdp(&own, 1, "sendrecv"), Some(text.media_lines()));
             self.answer(text, 183, &tag, &sdp, out);
         } else {
             self.answer(text, 180, &tag, "", out);
@@ -119,14 +120,15 @@ impl Phone {
                 call.sdp_version += 1;
                 let (version, token) = (call.sdp_version, call.token.clone());
                 self.take_media(text);
-                let sdp = self.sdp(&token, version, direction);
+                self.move_at_once(Habit::AnswererMoves, now);
+                let sdp = self.with_lines(self.sdp(&token, version, direction), Some(text.media_lines()));
                 let bytes = self.answer(text, 200, "", &sdp, out);
                 if let Some(call) = &mut self.call {
                     call.accepted = Some((bytes, now + T1, T1, now + TIMEOUT));
                 }
             }
             "PRACK" => self.on_prack(text, now, out),
-            "UPDATE" => self.on_update(text, out),
+            "UPDATE" => self.on_update(text, now, out),
             "INFO" => self.on_info(text, now, out),
             _ => {
                 self.answer(text, 200, "", "", out);
@@ -147,7 +149,11 @@ impl Phone {
         call.state = State::Up;
         let token = call.token.clone();
         let was_said = self.ext.has_agreed() && matches!(self.manner, Manner::EarlyMedia { .. });
+        if !was_said && matches!(self.manner, Manner::EarlyMedia { .. }) {
+            self.move_at_once(Habit::OtherPort, now);
+        }
         let sdp = if was_said { String::new() } else { self.sdp(&token, 2, "sendrecv") };
+        let sdp = if was_said { sdp } else { self.with_lines(sdp, Some(invite.media_lines())) };
         let more = if self.extended { "Allow: INVITE, ACK, BYE, CANCEL, PRACK, UPDATE, INFO\r\n" } else { "" };
         let bytes = self.answer_with(&invite, 200, &tag, more, &sdp, out);
         if let Some(call) = &mut self.call {

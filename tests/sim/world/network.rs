@@ -13,6 +13,10 @@ use crate::stranger;
 use crate::world::Happening;
 use crate::world::World;
 
+/// Of somebody behind the same address as a phone.
+pub(super) const SPRAYER_PORT: u16 = 50_000;
+pub(super) const SPRAY_EVERY: Duration = Duration::from_millis(20);
+
 impl World {
     pub(super) fn reach_node(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         if to == Self::server() {
@@ -32,9 +36,10 @@ impl World {
     }
 
     pub(super) fn reach_phone(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        let at = |phone: &Phone| (phone.sip == to || phone.rtp == to) && !phone.is_off;
+        let now = self.now;
+        let at = |phone: &Phone| (phone.sip == to || phone.hears_at(to, now)) && !phone.is_off;
         let Some(index) = self.phones.iter().position(at) else { return };
-        if self.phones[index].rtp == to {
+        if self.phones[index].sip != to {
             self.phones[index].handle_rtp(from, bytes, self.now);
             return;
         }
@@ -46,7 +51,9 @@ impl World {
         let mut sent = Sent::new();
         act(&mut self.phones[index], self.now, &mut sent);
         for (from, to, bytes) in sent {
-            if from == self.phones[index].sip && self.phones[index].tcp {
+            let is_sip = from == self.phones[index].sip;
+            let (from, bytes) = self.phones[index].dress(from, bytes);
+            if is_sip && self.phones[index].tcp {
                 self.write_to_node(index, &bytes);
             } else {
                 self.transmit(from, to, bytes);
@@ -57,6 +64,18 @@ impl World {
         if next < self.phone_timers[index] {
             self.phone_timers[index] = next;
             self.push(next, Happening::PhoneTimer(index));
+        }
+    }
+
+    /// From a port of this phone's address to all media ports, a packet each.
+    pub(super) fn on_spray(&mut self, phone: usize, number: u16, left: u16) {
+        let from = SocketAddr::new(self.phones[phone].sip.ip(), SPRAYER_PORT);
+        for (shard, slot) in self.open_sockets().collect::<Vec<_>>() {
+            self.transmit(from, Self::address_of(shard, slot), stranger::spray(number));
+        }
+        if left > 0 {
+            let next = Happening::Spray { phone, number: number.wrapping_add(1), left: left - 1 };
+            self.push(self.now + SPRAY_EVERY, next);
         }
     }
 

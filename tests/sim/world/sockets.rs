@@ -10,6 +10,7 @@ use tipring::machine::media::relay::Verdict;
 
 use crate::stranger;
 use crate::world::World;
+use crate::world::network::SPRAYER_PORT;
 use crate::world::settings::NODE;
 
 const PAIRS_PER_SHARD: u32 = 64;
@@ -64,7 +65,11 @@ impl World {
         if let Some((slot, peer)) = forward {
             assert!(is_open, "a packet of a closed port is relayed");
             assert!(!stranger::is_stranger(from.ip()), "a stranger's packet is relayed");
-            assert!(self.phones.iter().any(|phone| phone.rtp == peer), "media goes to {peer}");
+            if let Some(hearing) = self.hearing.as_mut().filter(|_| peer.port() == SPRAYER_PORT) {
+                hearing.sent_to_sprayer(to, self.now);
+            } else if self.hearing.is_none() {
+                assert!(self.phones.iter().any(|phone| phone.has_media_port(peer)), "media goes to {peer}");
+            }
             self.transmit(Self::address_of(shard as usize, slot), peer, bytes);
         }
     }
