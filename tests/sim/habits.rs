@@ -115,7 +115,9 @@ pub fn world(seed: u64, habits: &[Habit]) {
     world.watch_hearing(lost > 0, is_sprayed);
     for phone in 0..PHONES {
         let own: BTreeSet<Habit> = if let [only] = habits {
-            BTreeSet::from([*only])
+            // A PRACK is late where much is said at once.
+            let other = if *only == Habit::LatePrack { Habit::ProvisionalBurst } else { *only };
+            BTreeSet::from([*only, other])
         } else {
             habits.iter().copied().filter(|_| random.chance(1, 4)).collect()
         };
