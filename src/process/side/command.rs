@@ -74,7 +74,7 @@ pub fn trace_of_ended(data: &Path, call: &str) -> Result<Option<Vec<serde_json::
         .build()
         .map_err(|error| Failure::from_io("the runtime", &error))?;
     runtime.block_on(async {
-        let options = SqliteConnectOptions::new().filename(data.join(node::DATABASE)).read_only(true);
+        let options = SqliteConnectOptions::new().filename(data.join(opening::DATABASE)).read_only(true);
         let mut database = options.connect().await.map_err(failure)?;
         let steps: Option<String> = sqlx::query_scalar("SELECT steps FROM traces WHERE call = ?")
             .bind(call)
