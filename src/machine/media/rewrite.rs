@@ -6,6 +6,10 @@
 //! An m-line that is not relayed stays with port 0, so that the indexes match.
 
 use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -248,7 +252,10 @@ impl Foreign {
                 }
                 _ => None,
             };
-            for address in place.into_iter().flat_map(addresses).filter(|address| !address.is_unspecified()) {
+            let words =
+                place.into_iter().flat_map(|place| place.split(|byte| byte.is_ascii_whitespace() || *byte == b'/'));
+            let written = words.filter_map(parse::<IpAddr>);
+            for address in written.map(|address| address.to_canonical()).filter(|address| !address.is_unspecified()) {
                 if !found.contains(&address) {
                     found.push(address);
                 }
@@ -262,21 +269,33 @@ impl Foreign {
     }
 }
 
-/// The IP addresses that stand in a text, with or without brackets, ports, zones and prefix lengths.
+/// Everything in a text that may be read as an IP address: within brackets, with a port, a zone or a prefix length, or with
+/// something written right before or behind it.
 fn addresses(text: &[u8]) -> impl Iterator<Item = IpAddr> + '_ {
-    let is_part = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
-    text.split(move |byte| !is_part(byte)).filter(|word| word.len() > 1).filter_map(address_in)
+    let dotted = text.split(|byte| !matches!(byte, b'0'..=b'9' | b'.'));
+    let dotted = dotted.flat_map(|word| runs(word, b'.', 4..=4)).filter_map(parse::<Ipv4Addr>).map(IpAddr::V4);
+    let colons = text.split(|byte| !byte.is_ascii_hexdigit() && !matches!(byte, b'.' | b':'));
+    let colons = colons.map(|word| word.strip_suffix(b".").unwrap_or(word)).flat_map(|word| runs(word, b':', PIECES));
+    dotted.chain(colons.filter_map(parse::<Ipv6Addr>).map(IpAddr::V6)).map(|address| address.to_canonical())
 }
 
-/// `2001:db8::1`, `192.0.2.1`, `192.0.2.1:5004`, or either with a colon or a full stop at an end.
-fn address_in(word: &[u8]) -> Option<IpAddr> {
-    let parse = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<IpAddr>().ok();
-    let bare = word.strip_suffix(b".").unwrap_or(word);
-    let found = parse(bare)
-        .or_else(|| parse(bare.strip_suffix(b":")?))
-        .or_else(|| parse(bare.strip_prefix(b":")?))
-        .or_else(|| bare.split(|byte| *byte == b':').find_map(parse));
-    found.map(|address| address.to_canonical())
+/// What colons divide an IPv6 address into: `::` has three empty pieces, and seven colons have eight, or nine with a pair at an end.
+const PIECES: RangeInclusive<usize> = 3..=9;
+
+/// The parts of a word that are so many pieces, divided by `divider`, one after the other.
+fn runs(word: &[u8], divider: u8, pieces: RangeInclusive<usize>) -> impl Iterator<Item = &[u8]> {
+    let dividers = memchr::memchr_iter(divider, word);
+    let starts = std::iter::once(0).chain(dividers.map(|at| at + 1));
+    starts.flat_map(move |start| {
+        let rest = word.get(start..).unwrap_or_default();
+        let ends = memchr::memchr_iter(divider, rest).chain(std::iter::once(rest.len()));
+        let (least, most) = (*pieces.start(), *pieces.end());
+        ends.skip(least - 1).take(most + 1 - least).filter_map(move |end| rest.get(..end))
+    })
+}
+
+fn parse<T: FromStr>(word: &[u8]) -> Option<T> {
+    std::str::from_utf8(word).ok()?.parse().ok()
 }
 
 /// The SSRCs of an m-line whose CNAME says who and where (RFC 3550 §6.5.1, `user@host`): nothing about them passes.

@@ -51,15 +51,24 @@ fn leads_to_us(session: &Session<'_>) {
     }
 }
 
-/// The party's connection addresses, as far as they are addresses of more than three letters.
+/// The party's connection addresses that say where it is.
 fn addresses<'a>(session: &Session<'a>) -> Vec<&'a [u8]> {
     let lines = session.head.iter().chain(session.media.iter().flat_map(|media| &media.lines));
     let third = |value: &'a [u8]| value.split(u8::is_ascii_whitespace).filter(|token| !token.is_empty()).nth(2);
     let found = lines.filter(|line| line.name == b'c').filter_map(|line| third(line.value));
-    let is_address = |text: &[u8]| std::str::from_utf8(text).is_ok_and(|text| text.parse::<IpAddr>().is_ok());
-    found.filter(|text| text.len() > 3 && is_address(text)).collect()
+    let address = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<IpAddr>().ok();
+    found.filter(|text| address(text).is_some_and(|address| !address.is_unspecified())).collect()
 }
 
+/// The address stands there, and not as a part of a longer number.
 fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
+    let continues = |byte: Option<&u8>| match part.contains(&b':') {
+        true => byte.is_some_and(u8::is_ascii_hexdigit),
+        false => byte.is_some_and(u8::is_ascii_digit),
+    };
+    text.windows(part.len()).enumerate().any(|(at, window)| {
+        window == part
+            && !continues(text.get(at + part.len()))
+            && !continues(at.checked_sub(1).and_then(|at| text.get(at)))
+    })
 }

@@ -137,8 +137,17 @@ fn an_address_of_the_party_is_found_in_any_notation() {
     check(
         "192.0.2.1/127",
         "",
-        &["a=x:192.0.2.1:5004", "a=x:udp 192.0.2.1.", "a=x ::ffff:192.0.2.1", "a=x:(192.0.2.1)", "i=192.0.2.1"],
-        &["a=x:192.0.2.11", "a=x:1192.0.2.1", "a=v:1.192.0.2.1"],
+        &[
+            "a=x:192.0.2.1:5004",
+            "a=x:udp 192.0.2.1.",
+            "a=x ::ffff:192.0.2.1",
+            "a=x:(192.0.2.1)",
+            "a=via192.0.2.1",
+            "a=192.0.2.1a",
+            "a=v:1.192.0.2.1",
+            "i=192.0.2.1",
+        ],
+        &["a=x:192.0.2.11", "a=x:1192.0.2.1", "a=v:192.0.2", "a=v:192.0..2.1"],
     );
     // Addresses of candidates and of RTCP are the party's too, though their own lines do not pass.
     check(
