@@ -25,7 +25,6 @@ use crate::wire::sip::write;
 /// An answer has at most so many times the bytes of the request.
 const AMPLIFICATION_MAX: usize = 3;
 
-#[expect(clippy::too_many_arguments, reason = "a request, what was decided of it, and what every machine is given")]
 /// The 401 for a request; `salt` should not repeat within a second. `None` where even one algorithm is too much to answer.
 pub fn challenge(
     request: &Message<'_>,

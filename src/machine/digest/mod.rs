@@ -170,7 +170,7 @@ fn is_qop_offered(credentials: &Credentials<'_>, algorithm: Algorithm) -> bool {
 /// The algorithms that the phone, the tenant or the node offers, whoever says something first, in their order.
 fn offered(phone: Option<&Phone>, tenant: Option<&Tenant>, shared: Shared<'_>) -> ArrayVec<Algorithm, ALGORITHMS_MAX> {
     let of_phone = phone.map(|phone| &phone.digest).filter(|own| !own.is_empty());
-    let own = of_phone.or(tenant.map(|tenant| &tenant.digest)).into_iter().flatten();
+    let own = of_phone.or_else(|| tenant.map(|tenant| &tenant.digest)).into_iter().flatten();
     let own = own.filter_map(|name| Algorithm::parse(name.as_bytes()));
     let mut offered: ArrayVec<_, ALGORITHMS_MAX> = own.take(ALGORITHMS_MAX).collect();
     if offered.is_empty() {

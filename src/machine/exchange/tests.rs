@@ -473,7 +473,7 @@ fn the_port_of_an_answer_is_no_other_source() {
 fn options_about(world: &mut World, caller: &mut Caller, uri: &str, shows_credentials: bool) -> Option<String> {
     let nonce = if shows_credentials { None } else { caller.nonce.take() };
     let text = caller.request_to("OPTIONS", uri, "Timestamp: 54.2\r\n");
-    caller.nonce = nonce.or(caller.nonce.take());
+    caller.nonce = nonce.or_else(|| caller.nonce.take());
     let answer = world.answer(caller.flow, &text);
     assert_eq!(
         world.answer(caller.flow, &text).as_ref().map(|text| &text[..11]),
