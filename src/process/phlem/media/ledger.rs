@@ -94,7 +94,7 @@ impl Ledger {
         self.judged += 1;
         // Nobody hears more than was said: a party that did not speak, or paused for keys, is not missed.
         let said = other_sent.map_or(u64::MAX, |sent| sent.saturating_sub(leg.received + leg.lost));
-        let unheard = leg.unheard.min(said);
+        let unheard = Some(leg.unheard.min(said)).filter(|unheard| *unheard > TOLERANCE_FRAMES).unwrap_or(0);
         let is_silent = leg.was_to_hear && leg.heard == 0 && other_sent.is_none_or(|sent| sent > TOLERANCE_FRAMES);
         let media = &mut self.media;
         media.unheard += unheard;
@@ -164,7 +164,10 @@ mod tests {
         // The other party stopped in the middle: power, keys, or the emulator itself.
         let quiet = LegEnd { sent: 251, ..leg(true) };
         let media = judged([quiet, half]);
-        assert_eq!((media.unheard, media.mos.min() > Some(4_000)), (1, true));
+        assert_eq!((media.unheard, media.mos.min() > Some(4_000)), (0, true));
+        let quiet = LegEnd { sent: 300, ..leg(true) };
+        let half = LegEnd { received: 250, heard: 250, unheard: 248, ..leg(false) };
+        assert_eq!(judged([quiet, half]).unheard, 50);
     }
 
     #[test]
