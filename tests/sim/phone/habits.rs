@@ -60,7 +60,7 @@ impl Phone {
     }
 
     fn new_port(&mut self) -> SocketAddr {
-        let last = self.habits.ports.last().map_or(self.rtp.port(), SocketAddr::port);
+        let last = self.habits.ports.last().map_or_else(|| self.rtp.port(), SocketAddr::port);
         self.habits.ports.extend([self.rtp, SocketAddr::new(self.rtp.ip(), last + 2)]);
         self.habits.ports.last().copied().unwrap_or(self.rtp)
     }

@@ -73,7 +73,7 @@ impl Accounts {
             let fields = fields(content).map_err(|(column, reason)| fault(line, column, "", reason.to_owned()))?;
             if fields.len() != header.len() {
                 let reason = format!("has {} fields, the header {}", fields.len(), header.len());
-                let column = fields.get(header.len()).or(fields.last()).map_or(1, |(column, _)| *column);
+                let column = fields.get(header.len()).or_else(|| fields.last()).map_or(1, |(column, _)| *column);
                 return Err(fault(line, column, "", reason));
             }
             let mut account = Account::default();
@@ -135,7 +135,7 @@ fn fields(line: &str) -> Result<Vec<(usize, String)>, (usize, &'static str)> {
     let mut fields = Vec::new();
     let mut letters = (1..).zip(line.chars()).peekable();
     loop {
-        let start = letters.peek().map_or(line.chars().count() + 1, |(column, _)| *column);
+        let start = letters.peek().map_or_else(|| line.chars().count() + 1, |(column, _)| *column);
         let mut value = String::new();
         if letters.next_if(|(_, letter)| *letter == '"').is_some() {
             loop {

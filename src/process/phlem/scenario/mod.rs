@@ -364,7 +364,7 @@ impl Scenario {
     /// `file` is named in faults, and files of accounts are looked for beside it.
     pub fn parse(file: &str, text: &str) -> Result<Self, Fault> {
         let mut scenario: Self = toml::from_str(text).map_err(|error| check::fault_of_form(file, text, &error))?;
-        let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+        let folder = Path::new(file).parent().unwrap_or_else(|| Path::new(""));
         for population in &mut scenario.populations {
             population.users.read(folder)?;
         }
