@@ -12,6 +12,7 @@ mod announce;
 mod audio;
 mod baresip;
 mod calls;
+mod cookbook;
 mod crash;
 mod digest;
 mod disk;

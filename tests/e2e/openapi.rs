@@ -19,7 +19,7 @@ use crate::phone::Phone;
 use crate::server::Server;
 use crate::server::eventually;
 
-const RECORDED: &str = "[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\nrecord = \"always\"\n\
+pub const RECORDED: &str = "[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\nrecord = \"always\"\n\
     [[phone]]\ntenant = \"acme\"\nuser = \"1001\"\npassword = \"secret-1001\"\n\
     [[phone]]\ntenant = \"acme\"\nuser = \"1002\"\npassword = \"secret-1002\"\n";
 
@@ -57,7 +57,7 @@ fn the_description_is_valid() {
 }
 
 /// A call that ended and whose recording is made: both ids.
-fn recorded(server: &Server, left: &mut Phone, right: &mut Phone, number: u32) -> (String, String) {
+pub fn recorded(server: &Server, left: &mut Phone, right: &mut Phone, number: u32) -> (String, String) {
     let mut call = Call::set_up(left, right, "1002", number);
     call.check_media();
     call.end_by_caller(left, right);

@@ -28,6 +28,7 @@ use crate::machine::settings::Prefix;
 use crate::machine::settings::RecordingSettings;
 
 pub use page::page;
+pub use page::sample;
 pub use value::parse_duration;
 
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! The page `docs/config.md`, written from the declarations.
+//! The page `docs/config.md` and the sample `docs/tipring.toml`, written from the declarations.
 
 use std::fmt::Write;
 
@@ -41,6 +41,26 @@ pub fn page() -> String {
     }
     page.push_str(TAIL);
     page
+}
+
+const SAMPLE_HEAD: &str = "\
+# Every key of tipring's configuration with its default: keep what you change. docs/config.md says which take effect at HUP.
+# This file is written from src/process/config/key.rs: `UPDATE_DOCS=1 cargo test --lib config_page`.
+";
+
+/// The text of `docs/tipring.toml`.
+pub fn sample() -> String {
+    let mut sample = SAMPLE_HEAD.to_owned();
+    let mut table = "";
+    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+        let (of, name) = key.path.split_once('.').unwrap_or(("", key.path));
+        if of != table {
+            table = of;
+            let _ = write!(sample, "\n[{of}]\n");
+        }
+        let _ = write!(sample, "# {}\n{name} = {}\n", key.text.replace('`', ""), key.default);
+    }
+    sample
 }
 
 fn default(key: &Key) -> String {

@@ -10,6 +10,7 @@ use crate::process::config::Level;
 use crate::process::config::LogFormat;
 use crate::process::config::build;
 use crate::process::config::page;
+use crate::process::config::sample;
 
 fn parse(text: &str) -> Result<Config, Vec<String>> {
     Config::parse(text, Path::new("t.toml"), Path::new("/etc/tipring"))
@@ -188,12 +189,25 @@ fn keys_that_need_a_restart_are_known_by_name() {
 
 #[test]
 fn config_page() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.md");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(path, page()).unwrap();
+    for (name, text) in [("config.md", page()), ("tipring.toml", sample())] {
+        let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let stands = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(stands == text, "docs/{name} differs: UPDATE_DOCS=1 cargo test --lib config_page");
     }
-    let stands = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(stands == page(), "docs/config.md differs: UPDATE_DOCS=1 cargo test --lib config_page");
+}
+
+#[test]
+fn the_sample_says_what_holds_without_it() {
+    let (sample, empty) = (parse(&sample()).unwrap(), parse("").unwrap());
+    assert_eq!(sample.pinned, empty.pinned);
+    assert_eq!((sample.interfaces, sample.log, sample.retain), (empty.interfaces, empty.log, empty.retain));
+    assert_eq!((sample.recording, sample.hep, sample.directory), (empty.recording, empty.hep, empty.directory));
+    assert_eq!(sample.node.drain, empty.node.drain);
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tipring.toml");
+    assert_eq!(crate::process::plan::check(Path::new(file)), [""; 0], "what `tipring check` says");
 }
 
 #[cfg(not(feature = "s3"))]
