@@ -125,6 +125,7 @@ fn every_other_key_takes_effect() {
         ("sip.advertise", "\"sip.example.net:5077\""),
         ("sip.trusted", "[\"127.0.0.0/8\"]"),
         ("sip.path", "\"supported\""),
+        ("sip.path", "\"supported\""),
         ("sip.digest", "[\"MD5\"]"),
         ("log.level", "\"warn\""),
         ("log.format", "\"json\""),
@@ -167,6 +168,10 @@ fn every_other_key_takes_effect() {
     assert!(offered.len() == 1 && offered[0].contains("MD5"), "sip.digest: {offered:?}");
     // directory.import
     assert_eq!(server.phone("1098").register(600).status(), 200, "directory.import");
+    // sip.path: of a trusted proxy, but the phone does not say that it is meant.
+    let mut behind = server.phone("1098");
+    let headers = format!("Contact: {}\r\nPath: <sip:{};lr>\r\nExpires: 60\r\n", behind.contact(), behind.local);
+    assert_eq!(behind.register_with(&headers).status(), 420, "sip.path");
     // sip.advertise, record.early
     let mut call = early_call(&mut server, &mut left, &mut right);
     for header in ["Via", "Contact"] {
