@@ -40,6 +40,7 @@ use tipring::wire::link::DirectoryPart;
 use tipring::wire::link::Ha1;
 use tipring::wire::link::Phone;
 use tipring::wire::link::Record;
+use tipring::wire::link::Symmetric;
 use tipring::wire::link::Tenant;
 use tipring::wire::sip::Message;
 use tipring::wire::sip::Scan;
@@ -91,6 +92,7 @@ fn directory() -> Directory {
         record: Record::Never,
         external_id: String::new(),
         digest: Vec::new(),
+        symmetric: Symmetric::Auto,
         ha1: Ha1 {
             md5: Some(md5::Md5::digest(format!("{number}:acme.test:secret")).into()),
             sha256: Some(sha2::Sha256::digest(format!("{number}:acme.test:secret")).into()),

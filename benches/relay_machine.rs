@@ -20,9 +20,12 @@ use tipring::machine::media::command::Expectation;
 use tipring::machine::media::command::MediaCommand;
 use tipring::machine::media::command::Owner;
 use tipring::machine::media::command::PairId;
+use tipring::machine::media::command::PayloadTypes;
+use tipring::machine::media::command::Ssrcs;
 use tipring::machine::media::relay::Relay;
 use tipring::machine::media::relay::RelaySettings;
 use tipring::machine::media::relay::Verdict;
+use tipring::wire::link::Symmetric;
 
 fn party(pair: u32) -> SocketAddr {
     let [_, _, high, low] = pair.to_be_bytes();
@@ -45,6 +48,10 @@ fn relay_with_calls(calls: u32, now: Now) -> Relay {
             sends: true,
             receives: true,
             clocks: Clocks::default(),
+            payload_types: PayloadTypes::default(),
+            ssrcs: Ssrcs::default(),
+            symmetric: Symmetric::Auto,
+            anybody: false,
         };
         let id = PairId(pair);
         relay.handle(MediaCommand::Open { pair: id, owner, local: SocketAddr::from(([198, 51, 100, 1], 20_000)) }, now);

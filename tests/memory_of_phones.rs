@@ -32,6 +32,7 @@ use tipring::wire::link::DirectoryPart;
 use tipring::wire::link::Ha1;
 use tipring::wire::link::Phone;
 use tipring::wire::link::Record;
+use tipring::wire::link::Symmetric;
 use tipring::wire::link::Tenant;
 use tipring::wire::sip::Scan;
 use tipring::wire::sip::Transport;
@@ -84,6 +85,7 @@ fn phone(number: usize) -> Phone {
         record: Record::Never,
         external_id: String::new(),
         digest: Vec::new(),
+        symmetric: Symmetric::Auto,
         ha1: Ha1 { md5: Some([1; 16]), sha256: Some([2; 32]), sha512_256: None },
     }
 }

@@ -21,6 +21,8 @@ use tipring::machine::media::command::Fork;
 use tipring::machine::media::command::MediaCommand;
 use tipring::machine::media::command::Owner;
 use tipring::machine::media::command::PairId;
+use tipring::machine::media::command::PayloadTypes;
+use tipring::machine::media::command::Ssrcs;
 use tipring::machine::media::command::TapeSwitch;
 use tipring::machine::media::relay::Relay;
 use tipring::machine::media::relay::RelaySettings;
@@ -29,6 +31,7 @@ use tipring::shard::tape::ring::Bell;
 use tipring::shard::tape::ring::Memory;
 use tipring::shard::tape::ring::Ring;
 use tipring::shard::tape::ring::gaps;
+use tipring::wire::link::Symmetric;
 use tipring::wire::tape::Frame;
 
 thread_local! {
@@ -77,6 +80,10 @@ fn relay_with_calls(now: Now) -> Relay {
             sends: true,
             receives: true,
             clocks: Clocks::default(),
+            payload_types: PayloadTypes::default(),
+            ssrcs: Ssrcs::default(),
+            symmetric: Symmetric::Auto,
+            anybody: false,
         };
         let id = PairId(pair);
         relay.handle(MediaCommand::Open { pair: id, owner, local: SocketAddr::from(([198, 51, 100, 1], 20_000)) }, now);

@@ -20,7 +20,9 @@ use tipring::machine::media::command::MediaCommand;
 use tipring::machine::media::command::MediaOutput;
 use tipring::machine::media::command::Owner;
 use tipring::machine::media::command::PairId;
+use tipring::machine::media::command::PayloadTypes;
 use tipring::machine::media::command::SocketCommand;
+use tipring::machine::media::command::Ssrcs;
 use tipring::machine::media::command::TapeSwitch;
 use tipring::machine::media::relay::Relay;
 use tipring::machine::media::relay::RelaySettings;
@@ -52,6 +54,7 @@ use tipring::shard::udp::Slot;
 use tipring::shard::udp::SlotKind;
 use tipring::shard::udp::ring::RingConfig;
 use tipring::shard::udp::socket;
+use tipring::wire::link::Symmetric;
 use tipring::wire::tape::Frame;
 
 use crate::Contender;
@@ -131,6 +134,10 @@ fn relay(parties: &[SocketAddr], is_taped: bool, now: Now) -> Relay {
             sends: true,
             receives: true,
             clocks: Clocks::default(),
+            payload_types: PayloadTypes::default(),
+            ssrcs: Ssrcs::default(),
+            symmetric: Symmetric::Auto,
+            anybody: false,
         };
         let pair = PairId(leg);
         relay.handle(MediaCommand::Open { pair, owner, local: SocketAddr::from(([127, 0, 0, 1], 20_000)) }, now);

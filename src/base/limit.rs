@@ -19,6 +19,7 @@ pub const SDP_BYTES_MAX: usize = 16_384;
 pub const SDP_LINES_MAX: usize = 512;
 pub const SDP_MEDIA_MAX: usize = 16;
 pub const SDP_FORMATS_MAX: usize = 64;
+pub const SDP_SSRCS_MAX: usize = 4;
 /// Notices and socket commands of one shard's relay that wait for their readers.
 pub const MEDIA_QUEUE_MAX: usize = 4_096;
 /// Pairs of RTP and RTCP ports of one shard: the whole port range.

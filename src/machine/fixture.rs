@@ -34,6 +34,7 @@ use crate::wire::link::DirectoryPart;
 use crate::wire::link::Ha1;
 use crate::wire::link::Phone;
 use crate::wire::link::Record;
+use crate::wire::link::Symmetric;
 use crate::wire::link::Tenant;
 use crate::wire::sip::Challenge;
 use crate::wire::sip::HeaderId;
@@ -111,6 +112,7 @@ pub(crate) fn phone(tenant: &str, user: &str) -> Phone {
         record: Record::Never,
         external_id: String::new(),
         digest: Vec::new(),
+        symmetric: Symmetric::Auto,
         ha1: Ha1 {
             md5: Some(md5::Md5::digest(&a1).into()),
             sha256: Some(sha2::Sha256::digest(&a1).into()),

@@ -84,6 +84,8 @@ pub struct Interface {
     pub name: String,
     pub ipv4: Option<MediaAddress>,
     pub ipv6: Option<MediaAddress>,
+    /// Media is taken also from an address that neither description nor signalling names, while nobody better is heard.
+    pub from_anywhere: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -52,6 +52,7 @@ use crate::shard::tcp::StreamLimits;
 use crate::shard::tcp::Streams;
 use crate::shard::udp::Datagram;
 use crate::shard::udp::DatagramIo;
+use crate::shard::udp::Losses;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
 use crate::shard::udp::Tally;
@@ -112,6 +113,8 @@ pub trait Effects<M> {
     fn disarm(&mut self, slot: Slot);
     /// Binds an RTP socket to its latched peer, or frees it.
     fn connect(&mut self, slot: Slot, peer: Option<SocketAddr>);
+    /// What was lost at a socket so far.
+    fn losses(&self, slot: Slot) -> Losses;
     fn figures(&self) -> &Figures;
 }
 
@@ -793,6 +796,10 @@ impl<Io: DatagramIo, M: Send> Effects<M> for Applied<Io, M> {
         if self.io.connect(slot, peer).is_err() {
             self.figures.add(Counter::UdpSocketErrors, 1);
         }
+    }
+
+    fn losses(&self, slot: Slot) -> Losses {
+        self.io.losses(slot)
     }
 
     fn figures(&self) -> &Figures {

@@ -19,7 +19,7 @@ use crate::wire::sip::Transport;
 use crate::wire::tape::Track;
 
 /// The format both ends must speak.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromEngine {
@@ -199,6 +199,7 @@ pub struct Phone {
     pub ha1: Ha1,
     /// Digest algorithms that it is offered, in this order; empty: the tenant's.
     pub digest: Vec<String>,
+    pub symmetric: Symmetric,
 }
 
 /// Without the digests: a phone may be logged.
@@ -224,6 +225,28 @@ pub enum Record {
     Never,
     Always,
     OnDemand,
+}
+
+/// Whether a phone's media goes where it comes from, or where the phone said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Symmetric {
+    /// Behind a NAT where it comes from, else where the phone said.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl Symmetric {
+    /// As in the directory.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// What both parties hear when a call begins to be recorded.

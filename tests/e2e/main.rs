@@ -24,6 +24,7 @@ mod histories;
 mod http;
 mod media;
 mod message;
+mod moves;
 mod namespace;
 mod openapi;
 mod operation;

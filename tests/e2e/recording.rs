@@ -151,12 +151,16 @@ fn one_recording_over_hold_and_a_new_stream() {
 
 /// A key as RFC 4733 sends it: three packets of one event, and three that end it.
 fn press(call: &mut Call, keys: &str) {
+    press_as(call, keys, 101);
+}
+
+fn press_as(call: &mut Call, keys: &str, payload_type: u8) {
     let to = call.relay().0;
     for (index, key) in keys.chars().enumerate() {
         let event = "0123456789*#".find(key).unwrap() as u8;
         for packet in 0..6u8 {
             let end = if packet >= 3 { 0x80 } else { 0 };
-            let mut bytes = vec![0x80, 101, 0xF0, packet + 6 * index as u8];
+            let mut bytes = vec![0x80, payload_type, 0xF0, packet + 6 * index as u8];
             bytes.extend_from_slice(&(900_000 + 8_000 * index as u32).to_be_bytes());
             bytes.extend_from_slice(&0x1000_0001u32.to_be_bytes());
             bytes.extend_from_slice(&[event, end | 10, 0, 160]);
@@ -194,12 +198,76 @@ fn a_party_starts_pauses_and_stops_with_keys() {
     let expected: Vec<_> = (CHECKED + 1..=2 * CHECKED).chain(3 * CHECKED + 1..=4 * CHECKED).collect();
     assert_eq!(taped.frames[&1], expected, "the callee, who pressed nothing");
     let kinds: Vec<_> = taped.marks.iter().filter(|mark| !matches!(mark, Mark::Formats { .. })).collect();
-    assert!(matches!(kinds[..], [Mark::Begin { .. }, Mark::Paused, Mark::Resumed, Mark::Ended { .. }]), "{kinds:?}");
+    assert!(
+        matches!(
+            kinds[..],
+            [Mark::Begin { .. }, Mark::Paused, Mark::Resumed, Mark::Untaped { .. }, Mark::Ended { .. }]
+        ),
+        "{kinds:?}"
+    );
     // Nothing of the card number: of the keys only those of the codes, up to where they took effect.
     assert!(taped.digits <= 4 * 6, "{} packets of telephone events", taped.digits);
     let folder = server.path("data");
     assert!(!server.log().contains("Signal=9"));
     assert!(folder.join("tape/0").exists());
+}
+
+#[test]
+fn the_keys_of_any_clock_and_of_either_number_are_heard() {
+    let formats = "8 96 97 98\r\na=rtpmap:96 telephone-event/16000\r\na=rtpmap:97 telephone-event/48000\r\n\
+                   a=rtpmap:98 opus/48000/2";
+    let change = |sdp: String| {
+        let is_callee = sdp.contains("o=phone 1001");
+        let other =
+            sdp.replace(" 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000", &format!(" {formats}"));
+        if is_callee {
+            other.replace("97 telephone-event", "99 telephone-event").replace(" 97 ", " 99 ")
+        } else {
+            other
+        }
+    };
+    for payload_type in [96, 97, 99] {
+        let mut server = server(["never", "always", "never"]);
+        let (mut left, mut right) = pair(&mut server);
+        let mut call = Call::set_up_with(&mut left, &mut right, "1002", 1, &change);
+        call.check_media();
+        press_as(&mut call, "*2", payload_type);
+        call.check_media();
+        call.end_by_caller(&mut left, &mut right);
+        let taped = ended(&server);
+        assert!(taped.marks.contains(&Mark::Paused), "{payload_type}: {:?}", taped.marks);
+        assert_eq!(taped.frames[&1].len(), usize::from(CHECKED));
+    }
+}
+
+#[test]
+fn what_a_held_party_goes_on_saying_is_in_the_mark_of_the_end() {
+    let mut server = server(["always", "never", "never"]);
+    let (mut left, mut right) = pair(&mut server);
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    call.check_media();
+    let hold = call.caller_stream.sdp("sendonly").replacen(" 1 IN", " 2 IN", 1);
+    left.send_in(&mut call.caller, "INVITE", "", &hold);
+    let offer = right.incoming("INVITE");
+    right.reply(&offer, 200, "", &call.callee_stream.sdp("recvonly").replacen(" 1 IN", " 2 IN", 1));
+    left.await_status(&mut call.caller, 200);
+    left.ack(&call.caller, "");
+    right.incoming("ACK");
+    let (_, right_via) = call.relay();
+    call.callee_stream.send_many(25, right_via);
+    let mut stranger = crate::rtp::Stream::open(server.fresh_ip(), 9);
+    stranger.send_many(3, right_via);
+    call.end_by_caller(&mut left, &mut right);
+    let taped = ended(&server);
+    assert_eq!(taped.frames[&1].len(), usize::from(CHECKED));
+    let untaped = taped.marks.iter().find_map(|mark| match mark {
+        Mark::Untaped { untaped } => Some(untaped.clone()),
+        _ => None,
+    });
+    let callee = untaped.iter().flatten().find(|counted| counted.leg == 1).copied().expect("the callee's");
+    assert_eq!((callee.direction, callee.malformed, callee.encrypted, callee.overrun), (25, 0, 0, 0));
+    // Most of them the kernel may have dropped at the connected socket.
+    assert!(callee.strangers <= 3);
 }
 
 #[test]

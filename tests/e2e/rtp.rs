@@ -47,6 +47,11 @@ impl Stream {
         )
     }
 
+    /// Goes on from the sockets of another.
+    pub fn move_to(&mut self, other: Self) {
+        (self.rtp, self.rtcp) = (other.rtp, other.rtcp);
+    }
+
     /// Packets so far.
     pub fn sent(&self) -> u16 {
         self.sent

@@ -39,6 +39,7 @@ use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::link::CallState;
 use crate::wire::link::Record;
+use crate::wire::link::Symmetric;
 use crate::wire::sdp::facts::Described;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
@@ -212,7 +213,7 @@ impl Call {
         if let Some(bond) = self.bonds.get_mut(index) {
             bond.is_joined = true;
         }
-        self.join(index, bridge, out);
+        self.join(index, bridge, cx, out);
         if bridge {
             if cx.settings.recording.early && self.wants_recording(leg) == Record::Always {
                 self.begin_recording(By::System, out);
@@ -230,14 +231,17 @@ impl Call {
         }
     }
 
-    fn join(&self, index: usize, bridge: bool, out: &mut Outbox) {
+    fn join(&self, index: usize, bridge: bool, cx: &Context<'_>, out: &mut Outbox) {
         let Some(bond) = self.bonds.get(index) else { return };
         let Some(branch) = self.branches.iter().find(|branch| branch.leg == bond.branch) else { return };
         let end = |party: &Party| (party.description.theirs().cloned(), party.dialog.flow());
         let (caller, callee) = (end(&bond.caller), end(&bond.callee));
-        let caller = End { ports: &self.caller.ports, theirs: caller.0.as_ref(), flow: caller.1 };
-        let callee = End { ports: &branch.ports, theirs: callee.0.as_ref(), flow: callee.1 };
-        media::connect(&caller, &callee, bridge, out);
+        let said = self.symmetric.as_deref();
+        let symmetric = said.map_or(Symmetric::Auto, |said| said.caller);
+        let caller = End { ports: &self.caller.ports, theirs: caller.0.as_ref(), flow: caller.1, symmetric };
+        let symmetric = said.map_or(Symmetric::Auto, |said| said.of_callee(&branch.phone));
+        let callee = End { ports: &branch.ports, theirs: callee.0.as_ref(), flow: callee.1, symmetric };
+        media::connect(&caller, &callee, bridge, cx.settings, out);
     }
 
     /// `side` may send what an offer to it wants to receive, or may no longer.
@@ -249,8 +253,8 @@ impl Call {
             Side::Callee => &branch.ports,
         };
         let party = bond.party(side);
-        let sender = End { ports, theirs: party.description.theirs(), flow: party.dialog.flow() };
-        media::permit(&sender, bond.party(side.other()).description.theirs(), offered, on, out);
+        let (own, other) = (party.description.theirs(), bond.party(side.other()).description.theirs());
+        media::permit(ports, own, other, offered, on, out);
     }
 
     /// Gives back the ports of streams that the two who talk do not use.

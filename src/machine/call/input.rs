@@ -1,5 +1,8 @@
 //! What a call is told, and what it may use while it is handled.
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::base::id::Handle;
 use crate::base::id::ShardId;
 use crate::base::random::Random;
@@ -17,6 +20,7 @@ use crate::machine::outbox::Target;
 use crate::machine::settings::Settings;
 use crate::wire::event::By;
 use crate::wire::link::RecordWish;
+use crate::wire::link::Symmetric;
 use crate::wire::sip::Message;
 
 /// A first INVITE whose sender is known: what a call is made of.
@@ -31,6 +35,22 @@ pub struct Invite<'a> {
     /// The binding of the phone that calls; `None`: it has not registered over this flow.
     pub bound: Option<Bound>,
     pub record: Wanted,
+    pub symmetric: SymmetricMedia,
+}
+
+/// Where media of the phones goes, as the directory says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SymmetricMedia {
+    pub caller: Symmetric,
+    /// Users of the called phones of which something is said.
+    pub callees: Vec<(String, Symmetric)>,
+}
+
+impl SymmetricMedia {
+    pub(super) fn of_callee(&self, phone: &str) -> Symmetric {
+        let said = self.callees.iter().find(|(user, _)| user == phone);
+        said.map_or(Symmetric::Auto, |(_, symmetric)| *symmetric)
+    }
 }
 
 /// As authenticated: what the callee is shown is made of this.

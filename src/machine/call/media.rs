@@ -26,6 +26,7 @@ use crate::machine::media::rewrite::rewrite;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Settings;
+use crate::wire::link::Symmetric;
 use crate::wire::sdp;
 use crate::wire::sdp::Session;
 use crate::wire::sdp::facts::Described;
@@ -284,16 +285,17 @@ pub(super) struct End<'a> {
     pub ports: &'a Ports,
     pub theirs: Option<&'a Described>,
     pub flow: Flow,
+    pub symmetric: Symmetric,
 }
 
 /// Tells the relay what both parties said; `bridge` joins them.
-pub(super) fn connect(a: &End<'_>, b: &End<'_>, bridge: bool, out: &mut Outbox) {
-    expect(b, a.theirs, out);
+pub(super) fn connect(a: &End<'_>, b: &End<'_>, bridge: bool, settings: &Settings, out: &mut Outbox) {
+    expect(b, a.theirs, settings, out);
     // What a branch says that the caller does not hear must not change the caller's side.
     if !bridge {
         return;
     }
-    expect(a, b.theirs, out);
+    expect(a, b.theirs, settings, out);
     for (a, b) in a.ports.pairs.iter().zip(&b.ports.pairs) {
         if let (Some(a), Some(b)) = (*a, *b) {
             out.push(Output::Media(MediaCommand::Bridge { a, b }));
@@ -301,13 +303,16 @@ pub(super) fn connect(a: &End<'_>, b: &End<'_>, bridge: bool, out: &mut Outbox) 
     }
 }
 
-fn expect(end: &End<'_>, other: Option<&Described>, out: &mut Outbox) {
+fn expect(end: &End<'_>, other: Option<&Described>, settings: &Settings, out: &mut Outbox) {
     let Some(theirs) = end.theirs else { return };
+    let interface = settings.interfaces.get(usize::from(end.ports.interface));
+    let anybody = interface.is_some_and(|interface| interface.from_anywhere);
     let signalling = end.flow.peer.ip().to_canonical();
     for (index, media) in theirs.relayable() {
         let Some(pair) = end.ports.pairs.get(index).copied().flatten() else { continue };
         let other = other.and_then(|other| other.media.get(index));
-        let expectation = Expectation::new(media, other, signalling);
+        let symmetric = end.symmetric;
+        let expectation = Expectation { symmetric, anybody, ..Expectation::new(media, other, signalling) };
         out.push(Output::Media(MediaCommand::Expect { pair, expectation }));
     }
 }
@@ -315,12 +320,19 @@ fn expect(end: &End<'_>, other: Option<&Described>, out: &mut Outbox) {
 /// While an offer is on its way: `sender` may send what the offerer wants to receive and their directions do not let through yet.
 /// RFC 3264 §5.1: "Once the offerer has sent the offer, it MUST be prepared to receive media for any recvonly streams described by
 /// that offer. It MUST be prepared to send and receive media for any sendrecv streams in the offer".
-pub(super) fn permit(sender: &End<'_>, offerer: Option<&Described>, offered: &Described, on: bool, out: &mut Outbox) {
-    let (Some(theirs), Some(before)) = (sender.theirs, offerer) else { return };
+pub(super) fn permit(
+    ports: &Ports,
+    sender: Option<&Described>,
+    offerer: Option<&Described>,
+    offered: &Described,
+    on: bool,
+    out: &mut Outbox,
+) {
+    let (Some(theirs), Some(before)) = (sender, offerer) else { return };
     for (index, _) in offered.relayable().filter(|(_, media)| media.receives()) {
         let sends = theirs.media.get(index).is_some_and(MediaFacts::sends);
         let is_open = sends && before.media.get(index).is_some_and(MediaFacts::receives);
-        if let Some(pair) = sender.ports.pairs.get(index).copied().flatten().filter(|_| !is_open) {
+        if let Some(pair) = ports.pairs.get(index).copied().flatten().filter(|_| !is_open) {
             out.push(Output::Media(MediaCommand::Permit { pair, on }));
         }
     }

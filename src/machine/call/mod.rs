@@ -51,6 +51,7 @@ use crate::machine::call::change::Changes;
 use crate::machine::call::facts::Facts;
 use crate::machine::call::input::CallInput;
 use crate::machine::call::input::Context;
+use crate::machine::call::input::SymmetricMedia;
 use crate::machine::call::party::Party;
 use crate::machine::call::party::Side;
 use crate::machine::call::recording::Recording;
@@ -78,6 +79,8 @@ pub struct Call {
     recording: Recording,
     /// Since they were last asked for.
     provisionals_joined: u8,
+    /// Most have nothing said about it.
+    symmetric: Option<Box<SymmetricMedia>>,
     /// Most calls have none.
     changes: Option<Box<Changes>>,
 }

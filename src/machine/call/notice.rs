@@ -41,10 +41,13 @@ impl Call {
                 self.on_silent(cx, out);
             }
             Notice::Closed { report } => {
-                self.on_taped(leg, stream, report.taped);
+                self.on_taped(leg, stream, report.taped, report.untaped);
                 self.on_report(leg, stream, &report, out);
             }
-            Notice::Taped { frames } => self.on_tape_off(leg, stream, frames, out),
+            Notice::Taped { frames, untaped } => {
+                self.on_taped(leg, stream, frames, untaped);
+                self.on_tape_off(out);
+            }
             Notice::Announced { played } => self.on_announced(leg, played, cx, out),
             Notice::Digit { digit } => self.on_digit(leg, digit, cx, out),
         }

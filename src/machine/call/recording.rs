@@ -22,18 +22,22 @@ use crate::machine::call::trace::What;
 use crate::machine::media::announcement::Sound;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::media::command::PairId;
+use crate::machine::media::command::PayloadTypes;
 use crate::machine::media::command::TapeSwitch;
+use crate::machine::media::command::sent_formats;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::link::Record;
 use crate::wire::link::RecordWish;
+use crate::wire::sdp::facts;
 use crate::wire::sdp::facts::Described;
 use crate::wire::sdp::facts::MediaFacts;
 use crate::wire::tape::Mark;
 use crate::wire::tape::record::Format;
 use crate::wire::tape::record::Frames;
+use crate::wire::tape::record::Untaped;
 
 /// Keys of one code come at most so far apart.
 const CODE_PAUSE_MAX: Duration = Duration::from_secs(3);
@@ -54,10 +58,10 @@ pub struct Wanted {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Recording {
-    wanted: Wanted,
+    wanted: Box<Wanted>,
     stage: Stage,
     streams: Vec<Stream>,
-    frames: Vec<Frames>,
+    counted: Vec<Counted>,
     /// Counts of pairs that were switched off and have not come.
     awaited: u8,
     keys: Keys,
@@ -85,6 +89,13 @@ struct Stream {
     formats: Vec<Format>,
 }
 
+/// What became of a stream's packets, over all pairs that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Counted {
+    frames: u64,
+    untaped: Untaped,
+}
+
 /// One of those who talk: our ports towards it, what it described, and what the other one did.
 struct End<'a> {
     leg: u8,
@@ -101,10 +112,34 @@ struct Keys {
     text: String,
 }
 
+impl Stream {
+    /// RFC 4733 §2.1: an event may have the number and the clock that either party named.
+    fn events(&self) -> PayloadTypes {
+        let events = self.formats.iter().filter(|format| format.name == "telephone-event");
+        events.map(|format| format.payload_type).collect()
+    }
+}
+
+impl Counted {
+    fn frames(&self) -> Frames {
+        Frames { leg: self.untaped.leg, stream: self.untaped.stream, frames: self.frames }
+    }
+
+    fn add(&mut self, frames: u64, untaped: &Untaped) {
+        self.frames += frames;
+        self.untaped.direction += untaped.direction;
+        self.untaped.strangers += untaped.strangers;
+        self.untaped.encrypted += untaped.encrypted;
+        self.untaped.malformed += untaped.malformed;
+        self.untaped.overrun += untaped.overrun;
+    }
+}
+
 impl Recording {
     pub(super) fn new(wanted: Wanted) -> Self {
-        let (streams, frames, keys) = (Vec::new(), Vec::new(), Keys::default());
-        Self { wanted, stage: Stage::Off, streams, frames, awaited: 0, keys, told: Told::default() }
+        let (streams, counted, keys) = (Vec::new(), Vec::new(), Keys::default());
+        let wanted = Box::new(wanted);
+        Self { wanted, stage: Stage::Off, streams, counted, awaited: 0, keys, told: Told::default() }
     }
 }
 
@@ -134,7 +169,7 @@ impl Call {
         }
         self.recording.stage = Stage::On;
         self.recording.streams.clear();
-        self.recording.frames.clear();
+        self.recording.counted.clear();
         self.facts.event(None, Body::RecordingStarted { by }, out);
         self.mark(Mark::Begin { tenant: self.facts.tenant.clone() }, out);
         if let Some(index) = self.bonds.iter().position(|bond| bond.branch == self.bridged && bond.is_joined) {
@@ -144,10 +179,11 @@ impl Call {
 
     /// After each negotiation of those who talk: what their payload types mean, and which pairs are copied.
     pub(super) fn tape_streams(&mut self, index: usize, out: &mut Outbox) {
-        for (stream, events) in self.audio_streams(index) {
+        let can_record = self.wants_recording(self.bridged) != Record::Never;
+        for stream in self.audio_streams(index) {
             let pair = stream.pair;
-            let can_record = self.wants_recording(self.bridged) != Record::Never;
-            out.push(Output::Media(MediaCommand::Listen { pair, payload_type: events.filter(|_| can_record) }));
+            let events = if can_record { stream.events() } else { PayloadTypes::default() };
+            out.push(Output::Media(MediaCommand::Listen { pair, events }));
             if matches!(self.recording.stage, Stage::Off | Stage::Stopping { .. }) {
                 continue;
             }
@@ -170,16 +206,15 @@ impl Call {
         self.facts.event(Some(leg), Body::RecordingFormats { stream, secure, formats }, out);
     }
 
-    /// The audio of both parties of a bond, each with its payload type of telephone events.
-    fn audio_streams(&self, index: usize) -> Vec<(Stream, Option<u8>)> {
+    /// The audio of both parties of a bond.
+    fn audio_streams(&self, index: usize) -> Vec<Stream> {
         let mut streams = Vec::new();
         for End { leg, ports, own, other } in self.ends(index).into_iter().flatten() {
             let Some(own) = own else { continue };
             for (stream, pair, facts) in media::audio(ports, own) {
                 let other = other.and_then(|other| other.media.get(usize::from(stream)));
-                let events = other.and_then(MediaFacts::telephone_event).or_else(|| facts.telephone_event());
                 let (secure, formats) = (facts.profile.is_secure(), formats(facts, other));
-                streams.push((Stream { leg, stream, pair, secure, formats }, events));
+                streams.push(Stream { leg, stream, pair, secure, formats });
             }
         }
         streams
@@ -248,20 +283,25 @@ impl Call {
     }
 
     /// A pair was closed, or switched off, after so many frames.
-    pub(super) fn on_taped(&mut self, leg: u8, stream: u8, frames: u64) {
+    pub(super) fn on_taped(&mut self, leg: u8, stream: u8, frames: u64, untaped: Untaped) {
         let recording = &mut self.recording;
         let is_told = recording.streams.iter().any(|told| (told.leg, told.stream) == (leg, stream));
         if !is_told && frames == 0 {
             return;
         }
-        match recording.frames.iter_mut().find(|counted| (counted.leg, counted.stream) == (leg, stream)) {
-            Some(counted) => counted.frames += frames,
-            None => recording.frames.push(Frames { leg, stream, frames }),
+        let untaped = Untaped { leg, stream, ..untaped };
+        match recording
+            .counted
+            .iter_mut()
+            .find(|counted| (counted.untaped.leg, counted.untaped.stream) == (leg, stream))
+        {
+            Some(counted) => counted.add(frames, &untaped),
+            None => recording.counted.push(Counted { frames, untaped }),
         }
     }
 
-    pub(super) fn on_tape_off(&mut self, leg: u8, stream: u8, frames: u64, out: &mut Outbox) {
-        self.on_taped(leg, stream, frames);
+    /// A pair was switched off.
+    pub(super) fn on_tape_off(&mut self, out: &mut Outbox) {
         self.recording.awaited = self.recording.awaited.saturating_sub(1);
         if let Stage::Stopping { by } = self.recording.stage
             && self.recording.awaited == 0
@@ -282,8 +322,12 @@ impl Call {
     fn tell_stopped(&mut self, by: By, out: &mut Outbox) {
         self.give_up_telling(out);
         self.recording.stage = Stage::Off;
-        let mut frames = std::mem::take(&mut self.recording.frames);
-        frames.sort_unstable_by_key(|counted| (counted.leg, counted.stream));
+        let mut counted = std::mem::take(&mut self.recording.counted);
+        counted.sort_unstable_by_key(|counted| (counted.untaped.leg, counted.untaped.stream));
+        let frames: Vec<Frames> = counted.iter().map(Counted::frames).collect();
+        let untaped = counted.into_iter().map(|counted| counted.untaped).collect();
+        // What the kernel lost is known to whoever has the sockets, and is added on the way to the tape.
+        self.mark(Mark::Untaped { untaped }, out);
         self.mark(Mark::Ended { frames: frames.clone() }, out);
         self.facts.event(None, Body::RecordingStopped { by, frames }, out);
     }
@@ -331,19 +375,14 @@ const fn strength(wish: Record) -> u8 {
     }
 }
 
-/// What the payload types of a party's packets mean: RFC 3264 §5.1 has it use those of the other's description; some phones
-/// use their own.
+/// What the payload types of a party's packets mean.
 fn formats(own: &MediaFacts, other: Option<&MediaFacts>) -> Vec<Format> {
-    let mut formats: Vec<Format> = Vec::new();
-    for format in other.into_iter().chain([own]).flat_map(|facts| &facts.formats) {
-        if formats.iter().any(|known| known.payload_type == format.payload_type) {
-            continue;
-        }
+    let named = |format: &facts::Format| {
         let name = if format.name.is_empty() { static_name(format.payload_type) } else { &format.name };
         let (payload_type, clock, channels) = (format.payload_type, format.clock, format.channels);
-        formats.push(Format { payload_type, name: name.to_owned(), clock, channels });
-    }
-    formats
+        Format { payload_type, name: name.to_owned(), clock, channels }
+    };
+    sent_formats(own, other).map(named).collect()
 }
 
 /// RFC 3551 §6, table 4.

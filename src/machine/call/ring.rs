@@ -66,6 +66,7 @@ impl Call {
             reports_awaited: 0,
             provisionals_joined: 0,
             recording: Recording::new(invite.record.clone()),
+            symmetric: Some(invite.symmetric.clone()).filter(|said| *said != Default::default()).map(Box::new),
             changes: None,
         };
         (call, refusal)

@@ -4,6 +4,7 @@ use super::*;
 use crate::wire::link::Announce;
 use crate::wire::link::Ha1;
 use crate::wire::link::Record;
+use crate::wire::link::Symmetric;
 
 fn tenant(name: &str, domain: &str) -> Tenant {
     Tenant {
@@ -30,6 +31,7 @@ fn phone(tenant: &str, user: &str) -> Phone {
         record: Record::Never,
         external_id: String::new(),
         digest: Vec::new(),
+        symmetric: Symmetric::Auto,
         ha1: Ha1::default(),
     }
 }

@@ -226,6 +226,12 @@ impl Exchange {
         self.relay.fork()
     }
 
+    /// Where a copy of the last packet goes that [`Exchange::relay`] forwarded, from the same slot.
+    #[inline]
+    pub fn copy_to(&self) -> Option<SocketAddr> {
+        self.relay.copy_to()
+    }
+
     pub fn handle_timeout(&mut self, now: Now, shared: Shared<'_>, out: &mut Outbox) {
         let mark = out.len();
         self.calls.concerned = None;
@@ -905,5 +911,6 @@ fn invitation<'a>(
         Called::Elsewhere => Destination::Refused { status: Status::FORBIDDEN.code() },
     };
     let record = who::recorded(phone, tenant, &destination, shared);
-    Some(Invite { message, flow, caller, dialled, destination, record, bound })
+    let symmetric = who::symmetric(phone, &destination, shared);
+    Some(Invite { message, flow, caller, dialled, destination, record, symmetric, bound })
 }

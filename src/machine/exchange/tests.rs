@@ -44,7 +44,7 @@ struct World {
 fn world() -> World {
     let mut settings = fixture::settings();
     let media = Some(MediaAddress { local: MEDIA, advertise: MEDIA });
-    settings.interfaces = vec![Interface { name: "default".into(), ipv4: media, ipv6: None }];
+    settings.interfaces = vec![Interface { name: "default".into(), ipv4: media, ipv6: None, from_anywhere: false }];
     let mut directory = Directory::new();
     let phones = (1000..1003).map(|user| fixture::phone("acme", &user.to_string())).collect();
     directory.apply(1, DirectoryPart { tenants: vec![fixture::tenant("acme")], phones, ..DirectoryPart::default() });

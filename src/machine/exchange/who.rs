@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 
 use crate::machine::Shared;
 use crate::machine::call::input::Destination;
+use crate::machine::call::input::SymmetricMedia;
 use crate::machine::call::recording::Wanted;
 use crate::machine::directory::address::is_ours;
 use crate::machine::directory::address::tenant_of_host;
@@ -14,6 +15,7 @@ use crate::machine::outbox::Aor;
 use crate::wire::link::Announce;
 use crate::wire::link::Phone;
 use crate::wire::link::Record;
+use crate::wire::link::Symmetric;
 use crate::wire::link::Tenant;
 use crate::wire::sip::Host;
 use crate::wire::sip::Message;
@@ -140,6 +142,20 @@ pub(super) fn recorded(caller: &Phone, tenant: &Tenant, destination: &Destinatio
             .filter(|phone| phone.record != Record::Never)
             .map(|phone| (phone.user.clone(), phone.record))
             .collect(),
+    }
+}
+
+/// Where media of caller and called phones goes.
+pub(super) fn symmetric(caller: &Phone, destination: &Destination, shared: Shared<'_>) -> SymmetricMedia {
+    let aors = match destination {
+        Destination::Phones(aors) => aors.as_slice(),
+        Destination::Refused { .. } => &[],
+    };
+    let phones = aors.iter().filter_map(|aor| shared.directory.phone(&aor.tenant, &aor.user));
+    let said = phones.filter(|phone| phone.symmetric != Symmetric::Auto);
+    SymmetricMedia {
+        caller: caller.symmetric,
+        callees: said.map(|phone| (phone.user.clone(), phone.symmetric)).collect(),
     }
 }
 

@@ -8,11 +8,15 @@ use serde::Serialize;
 
 use crate::base::id::CallId;
 use crate::base::id::Handle;
+use crate::base::limit::SDP_SSRCS_MAX;
 use crate::base::time::Instant;
 use crate::machine::media::announcement::Voice;
 use crate::machine::media::latch::Rank;
 use crate::machine::media::quality::Report;
+use crate::wire::link::Symmetric;
+use crate::wire::sdp::facts::Format;
 use crate::wire::sdp::facts::MediaFacts;
+use crate::wire::tape::record::Untaped;
 
 /// An RTP port and its RTCP port, numbered as the keeper dealt them to the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,10 +83,10 @@ pub enum MediaCommand {
         pair: PairId,
         switch: TapeSwitch,
     },
-    /// Telephone events of this payload type (RFC 4733) are told.
+    /// Telephone events of these payload types (RFC 4733) are told.
     Listen {
         pair: PairId,
-        payload_type: Option<u8>,
+        events: PayloadTypes,
     },
     /// The party is told that it is recorded, as soon as it can hear; what the other one says meanwhile does not reach it. Given
     /// again it changes what was negotiated, and `None` ends it. Answered by [`Notice::Announced`].
@@ -130,6 +134,12 @@ pub struct Expectation {
     pub sends: bool,
     pub receives: bool,
     pub clocks: Clocks,
+    /// What either party named.
+    pub payload_types: PayloadTypes,
+    pub ssrcs: Ssrcs,
+    pub symmetric: Symmetric,
+    /// Media is taken from any address where nobody better is heard.
+    pub anybody: bool,
 }
 
 impl Expectation {
@@ -143,9 +153,21 @@ impl Expectation {
             secure: party.profile.is_secure(),
             sends: party.sends() && other.is_none_or(MediaFacts::receives),
             receives: party.receives() && other.is_none_or(MediaFacts::sends),
-            clocks: Clocks::of(party),
+            clocks: Clocks::of(sent_formats(party, other)),
+            payload_types: sent_formats(party, other).map(|format| format.payload_type).collect(),
+            ssrcs: Ssrcs::of(&party.ssrcs),
+            symmetric: Symmetric::Auto,
+            anybody: false,
         }
     }
+}
+
+/// What a party's payload types mean, the likelier first. RFC 3264 §5.1: it sends by the numbers of the other's description;
+/// some phones use their own.
+pub fn sent_formats<'a>(party: &'a MediaFacts, other: Option<&'a MediaFacts>) -> impl Iterator<Item = &'a Format> {
+    let named = other.map_or(&[][..], |other| &other.formats);
+    let is_new = |format: &&Format| named.iter().all(|known| known.payload_type != format.payload_type);
+    named.iter().chain(party.formats.iter().filter(is_new))
 }
 
 /// Clock rates by payload type, those that are not 8,000 Hz.
@@ -157,9 +179,9 @@ impl Clocks {
     const RATE_MAX: u32 = 1_000_000;
     pub const DEFAULT: u32 = 8_000;
 
-    pub fn of(facts: &MediaFacts) -> Self {
+    pub fn of<'a>(formats: impl Iterator<Item = &'a Format>) -> Self {
         let mut clocks = Self::default();
-        let others = facts.formats.iter().filter(|format| format.clock != Self::DEFAULT);
+        let others = formats.filter(|format| format.clock != Self::DEFAULT);
         for (entry, format) in clocks.0.iter_mut().zip(others) {
             *entry = (format.payload_type, format.clock.min(Self::RATE_MAX));
         }
@@ -169,6 +191,43 @@ impl Clocks {
     pub fn rate(&self, payload_type: u8) -> u32 {
         let found = self.0.iter().find(|(known, rate)| *known == payload_type && *rate != 0);
         found.map_or(Self::DEFAULT, |(_, rate)| *rate)
+    }
+}
+
+/// A set of RTP payload types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadTypes(u128);
+
+impl PayloadTypes {
+    #[inline]
+    pub fn has(self, payload_type: u8) -> bool {
+        self.0 >> (payload_type & 0x7F) & 1 == 1
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<u8> for PayloadTypes {
+    fn from_iter<T: IntoIterator<Item = u8>>(payload_types: T) -> Self {
+        Self(payload_types.into_iter().fold(0, |set, payload_type| set | 1 << (payload_type & 0x7F)))
+    }
+}
+
+/// SSRCs that a party said it uses (RFC 5576 §4.1): the first few.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ssrcs([Option<u32>; SDP_SSRCS_MAX]);
+
+impl Ssrcs {
+    pub fn of(described: &[u32]) -> Self {
+        let mut ssrcs = Self::default();
+        ssrcs.0.iter_mut().zip(described).for_each(|(place, ssrc)| *place = Some(*ssrc));
+        ssrcs
+    }
+
+    pub fn has(&self, ssrc: u32) -> bool {
+        self.0.contains(&Some(ssrc))
     }
 }
 
@@ -205,9 +264,10 @@ pub enum Notice {
     Closed {
         report: Box<Report>,
     },
-    /// How many packets went to the tape since it was switched on.
+    /// How many packets went to the tape since it was switched on, and how many did not.
     Taped {
         frames: u64,
+        untaped: Untaped,
     },
     /// The announcement is over: all of it was sent, or not.
     Announced {
@@ -233,6 +293,15 @@ pub enum SocketCommand {
     },
     Disconnect {
         slot: u32,
+    },
+    /// From here on what the kernel loses at this socket is counted for a recording.
+    CountLost {
+        slot: u32,
+    },
+    /// It no longer is: what was lost is the recording's.
+    TellLost {
+        slot: u32,
+        recording: Fork,
     },
     /// Out of use: disconnected, nothing received is of interest.
     Close {

@@ -1,8 +1,9 @@
 //! Latching: from which address a party's media is taken, and to which it is sent.
 //!
 //! The description names an address, a NAT may put another in its place, and anybody on the Internet may send to our port.
-//! So: learning is a state with an end, only addresses that the description or the signalling vouch for are learned, and
-//! whoever has latched stays until a new description or a proof of continuity. RTP carries no more proof than that.
+//! So: learning is a state with an end, only addresses that the description or the signalling vouch for are learned, the
+//! described address itself is always believed, and whoever else has latched stays until a new description or a proof of
+//! continuity. RTP carries no more proof than that.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -13,14 +14,16 @@ use serde::Serialize;
 
 use crate::base::time::Instant;
 
-/// After the first packet of a source that is not exactly the described one, a better one may still take over for so long
-/// or so many packets.
+/// How long a source that is not the described one may still be replaced by one that speaks better for itself.
 pub const LEARNING_TIME_MAX: Duration = Duration::from_secs(3);
-pub const LEARNING_PACKETS_MAX: u8 = 5;
-/// A latched source must have been silent for so long before another port of the same address may continue its stream.
-pub const RELATCH_SILENCE_MIN: Duration = Duration::from_secs(2);
-/// Farthest jump ahead of the sequence number that counts as "goes on" (RFC 3550 A.1, MAX_DROPOUT).
-pub const RELATCH_SEQUENCE_AHEAD_MAX: u16 = 3_000;
+/// A source must have been silent for so long before its stream may go on from another one.
+pub const FOLLOW_SILENCE_MIN: Duration = Duration::from_millis(100);
+/// After so much silence a description that says nothing new opens the latch.
+pub const REOPEN_SILENCE_MIN: Duration = Duration::from_secs(2);
+/// How long the source of before is still heard after a description that names another place.
+pub const FORMER_TIME_MAX: Duration = Duration::from_millis(500);
+/// It may be the party after all if nobody else was heard for so long.
+pub const FORMER_RETURN_MIN: Duration = Duration::from_secs(5);
 
 /// Who vouches for a source; the earlier, the better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub enum Rank {
     SameAddress,
     /// The address the party's signalling comes from, which is not the described one: it is behind a NAT.
     Signalling,
+    /// Nobody; the configuration allows it.
+    Unnamed,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +45,11 @@ pub enum Latch {
     Closed,
     /// The first valid packet of a source with a rank latches.
     Learning,
-    /// Latched, but a source of a better rank may take over.
+    /// Latched, but a better source may take over.
     Tentative {
         source: SocketAddr,
         rank: Rank,
         until: Instant,
-        packets: u8,
     },
     Latched {
         source: SocketAddr,
@@ -66,6 +70,8 @@ pub enum Step {
     Known,
     /// The latch took this source: first, or a better one.
     Took { before: Option<SocketAddr>, rank: Rank },
+    /// Vouched for like the latched one, which is on trial: the caller compares them.
+    Rival { rank: Rank },
     /// Not to be believed.
     Stranger,
 }
@@ -88,67 +94,67 @@ impl Latch {
         }
     }
 
-    /// Learning has ended: only a new description or continuity moves it.
+    /// Learning has ended: only the described address, a new description or continuity moves it.
     pub fn is_settled(&self) -> bool {
         matches!(self, Self::Latched { .. })
     }
 
     /// `rank` is asked only where it matters.
     pub fn step(&mut self, source: SocketAddr, rank: impl FnOnce() -> Option<Rank>, now: Instant) -> Step {
+        let before = self.source();
+        if before == Some(source) {
+            self.settle(source, now);
+            return Step::Known;
+        }
+        if *self == Self::Closed {
+            return Step::Stranger;
+        }
+        let Some(rank) = rank() else { return Step::Stranger };
         match *self {
-            Self::Closed => Step::Stranger,
-            Self::Latched { source: latched, .. } => {
-                if latched == source {
-                    Step::Known
-                } else {
-                    Step::Stranger
-                }
-            }
-            Self::Reopened { source: latched, rank } if latched == source => {
-                *self = Self::Latched { source, rank };
-                Step::Known
-            }
-            Self::Reopened { source: latched, .. } => match rank() {
-                Some(rank) => self.take(source, rank, Some(latched), now),
-                None => Step::Stranger,
-            },
-            Self::Learning => match rank() {
-                Some(rank) => self.take(source, rank, None, now),
-                None => Step::Stranger,
-            },
-            Self::Tentative { source: latched, rank: latched_rank, until, packets } => {
-                let ended = now >= until || packets == 0;
-                if latched == source {
-                    *self = if ended {
-                        Self::Latched { source, rank: latched_rank }
-                    } else {
-                        Self::Tentative { source, rank: latched_rank, until, packets: packets - 1 }
-                    };
-                    return Step::Known;
-                }
-                match rank() {
-                    Some(rank) if rank < latched_rank && !ended => self.take(source, rank, Some(latched), now),
-                    _ => Step::Stranger,
-                }
-            }
+            // Nothing that was learned outweighs what the party said.
+            _ if rank == Rank::Exact => self.take(source, rank, now),
+            Self::Learning | Self::Reopened { .. } => self.take(source, rank, now),
+            Self::Tentative { until, .. } if now < until => Step::Rival { rank },
+            Self::Closed | Self::Tentative { .. } | Self::Latched { .. } => Step::Stranger,
         }
     }
 
-    fn take(&mut self, source: SocketAddr, rank: Rank, before: Option<SocketAddr>, now: Instant) -> Step {
+    fn settle(&mut self, source: SocketAddr, now: Instant) {
+        match *self {
+            Self::Tentative { until, .. } if now < until => {}
+            Self::Tentative { rank, .. } | Self::Reopened { rank, .. } => *self = Self::Latched { source, rank },
+            Self::Closed | Self::Learning | Self::Latched { .. } => {}
+        }
+    }
+
+    /// Believes a source; what was learned before it is learned anew, with the time that is left.
+    pub fn take(&mut self, source: SocketAddr, rank: Rank, now: Instant) -> Step {
+        let before = self.source();
+        let until = match *self {
+            Self::Tentative { until, .. } => until,
+            _ => now + LEARNING_TIME_MAX,
+        };
         *self = match rank {
             Rank::Exact => Self::Latched { source, rank },
-            Rank::SameAddress | Rank::Signalling => {
-                Self::Tentative { source, rank, until: now + LEARNING_TIME_MAX, packets: LEARNING_PACKETS_MAX - 1 }
-            }
+            Rank::SameAddress | Rank::Signalling | Rank::Unnamed => Self::Tentative { source, rank, until },
         };
         Step::Took { before, rank }
     }
 
-    /// The same stream goes on from another port: the caller has seen the proof.
+    /// The same stream goes on from elsewhere: the caller has seen the proof.
     pub fn relatch(&mut self, to: SocketAddr) {
         if let Some(rank) = self.rank() {
             *self = Self::Latched { source: to, rank };
         }
+    }
+
+    /// The source on trial is no party.
+    pub fn revoke(&mut self, source: SocketAddr) -> bool {
+        let is_on_trial = matches!(*self, Self::Tentative { source: latched, .. } if latched == source);
+        if is_on_trial {
+            *self = Self::Learning;
+        }
+        is_on_trial
     }
 
     /// A description arrived that names the same place, and the latched source is silent.
@@ -165,6 +171,8 @@ pub struct Place {
     pub described: Option<SocketAddr>,
     /// The signalling's address, if it is not the described one.
     pub signalling: Option<IpAddr>,
+    /// Any source is believed where nobody better is heard.
+    pub anybody: bool,
 }
 
 impl Place {
@@ -173,7 +181,7 @@ impl Place {
             Some(described) if described == source => Some(Rank::Exact),
             Some(described) if described.ip() == source.ip() => Some(Rank::SameAddress),
             _ if self.signalling == Some(source.ip()) => Some(Rank::Signalling),
-            _ => None,
+            _ => self.anybody.then_some(Rank::Unnamed),
         }
     }
 
@@ -181,12 +189,17 @@ impl Place {
     /// NAT, the outside one with the same port.
     pub fn first_destination(&self) -> Option<SocketAddr> {
         let described = self.described?;
-        match self.signalling {
-            Some(outside) if is_inside(described.ip()) && !is_inside(outside) => {
-                Some(SocketAddr::new(outside, described.port()))
-            }
-            _ => Some(described),
-        }
+        Some(self.outside().map_or(described, |outside| SocketAddr::new(outside, described.port())))
+    }
+
+    /// The described address means nothing to us: the NAT in front of it.
+    fn outside(&self) -> Option<IpAddr> {
+        self.signalling.filter(|outside| self.described.is_some_and(|at| is_inside(at.ip())) && !is_inside(*outside))
+    }
+
+    /// Nobody better than this source can come, so that the kernel may drop all others.
+    pub fn is_best(&self, source: SocketAddr) -> bool {
+        self.described == Some(source) || self.outside() == Some(source.ip())
     }
 }
 

@@ -6,9 +6,12 @@
 
 pub mod announcement;
 pub mod command;
+pub mod events;
 pub mod latch;
 pub mod pair;
 pub mod ports;
 pub mod quality;
 pub mod relay;
 pub mod rewrite;
+pub mod sightings;
+pub mod trial;

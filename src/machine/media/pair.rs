@@ -12,14 +12,24 @@ use crate::machine::media::command::Clocks;
 use crate::machine::media::command::Expectation;
 use crate::machine::media::command::Owner;
 use crate::machine::media::command::PairId;
+use crate::machine::media::command::PayloadTypes;
+use crate::machine::media::command::Ssrcs;
+use crate::machine::media::events::Events;
+use crate::machine::media::latch::FOLLOW_SILENCE_MIN;
+use crate::machine::media::latch::FORMER_RETURN_MIN;
+use crate::machine::media::latch::FORMER_TIME_MAX;
 use crate::machine::media::latch::Latch;
 use crate::machine::media::latch::Place;
-use crate::machine::media::latch::RELATCH_SILENCE_MIN;
+use crate::machine::media::latch::REOPEN_SILENCE_MIN;
 use crate::machine::media::latch::Rank;
 use crate::machine::media::quality::Report;
 use crate::machine::media::quality::RoundTrip;
 use crate::machine::media::quality::Stream;
+use crate::machine::media::quality::Tail;
+use crate::machine::media::trial::Terms;
+use crate::wire::link::Symmetric;
 use crate::wire::rtp::Header;
+use crate::wire::tape::record::Untaped;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
@@ -37,7 +47,21 @@ pub struct Pair {
     /// Sends whatever the directions say, until the next expectation.
     pub(super) permitted: bool,
     pub(super) place: Place,
+    /// Where the party gets RTP before it was heard, and where then; and a copy, if nothing tells which of the two it reads.
     pub(super) rtp_first: Option<SocketAddr>,
+    pub(super) to: Option<SocketAddr>,
+    pub(super) also: Option<SocketAddr>,
+    pub(super) symmetric: Symmetric,
+    /// Latched before the last description that named another place.
+    pub(super) former: Option<Former>,
+    /// Latched before the stream went on from elsewhere: it may come back.
+    pub(super) home: Option<SocketAddr>,
+    /// Another address from which the stream seems to go on, and the sequence number that would confirm it.
+    pub(super) follower: Option<(SocketAddr, u16)>,
+    /// The end of the stream that a party of an earlier call sent here.
+    pub(super) ghost: Option<Tail>,
+    pub(super) payload_types: PayloadTypes,
+    pub(super) ssrcs: Ssrcs,
     pub(super) rtcp_place: Place,
     pub(super) rtcp_first: Option<SocketAddr>,
     pub(super) rtcp_source: Option<SocketAddr>,
@@ -61,16 +85,35 @@ pub struct Pair {
     /// Packets go to the tape as this call's.
     pub(super) tape: Option<CallId>,
     pub(super) taped: u64,
-    /// Payload type of telephone events that are told.
-    pub(super) listens_for: Option<u8>,
-    /// RTP timestamp and arrival of the last one: its packets repeat the timestamp.
-    pub(super) last_event: Option<(u32, Instant)>,
+    /// A recording is on, and not paused: what does not go to the tape is counted.
+    pub(super) recording: Option<CallId>,
+    pub(super) untaped: Untaped,
+    /// Payload types of telephone events that are told.
+    pub(super) events: Events,
     /// What the party is told, or is to be told when it can hear.
     pub(super) player: Option<Player>,
 }
 
-/// Room that the record of a pair needs in the state memory, whatever its values.
-pub const RECORD_BYTES_MAX: usize = 640;
+/// Where a party was heard before it moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Former {
+    source: SocketAddr,
+    since: Instant,
+}
+
+/// Who a packet of a source that is not the latched one may be from, before it is asked who vouches for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    No,
+    /// The source of before: it is heard, and not believed.
+    Heard,
+    /// It has had its time.
+    Over,
+}
+
+/// Room that the record of a pair needs in the state memory, whatever its values: three places and their IPv6 addresses more
+/// than one would need, because a party that moves has been elsewhere.
+pub const RECORD_BYTES_MAX: usize = 1_024;
 
 impl Pair {
     /// SRTP and SRTCP: what is behind the headers is not for us.
@@ -88,14 +131,32 @@ impl Pair {
         }
     }
 
-    #[inline]
-    pub(super) fn rtp_destination(&self) -> Option<SocketAddr> {
-        self.latch.source().or(self.rtp_first)
+    /// Decides where media goes: to be called whenever the latch or the description changed.
+    ///
+    /// RFC 3264 §5.1 lets a phone send from one port and receive on another, a NAT may show another port than the phone knows,
+    /// and both look alike: the described address, another port. Then both get it.
+    pub(super) fn aim(&mut self) {
+        let Place { described, signalling, .. } = self.place;
+        let source = self.latch.source();
+        let is_unnamed = self.latch.rank() == Some(Rank::Unnamed) && signalling.is_none();
+        (self.to, self.also) = match (self.symmetric, source) {
+            (_, None) => (self.rtp_first, None),
+            (Symmetric::Never, source) => (described.or(source), None),
+            (Symmetric::Always, Some(source)) => (Some(source), None),
+            (Symmetric::Auto, Some(source)) => match described {
+                Some(at) if at != source && (at.ip() == source.ip() || is_unnamed) => (Some(at), Some(source)),
+                _ => (Some(source), None),
+            },
+        };
     }
 
     pub(super) fn rtcp_destination(&self) -> Option<SocketAddr> {
         if self.mux {
-            return self.rtp_destination();
+            return self.to;
+        }
+        let is_where_it_said = self.symmetric == Symmetric::Never || self.also.is_some();
+        if let Some(described) = self.rtcp_first.filter(|_| is_where_it_said) {
+            return Some(described);
         }
         // Behind a NAT the RTCP port is not known before RTCP came from it: a guess could hit somebody else.
         let guessed = matches!(self.latch.rank(), Some(Rank::Signalling));
@@ -126,11 +187,17 @@ impl Pair {
             described,
             signalling: Some(expectation.signalling)
                 .filter(|&ip| described.is_none_or(|described| described.ip() != ip)),
+            anybody: expectation.anybody,
         };
-        let new = (place(rtp), place(rtcp));
-        let moved = self.latch == Latch::Closed || new != (self.place, self.rtcp_place);
-        (self.place, self.rtcp_place) = new;
-        self.rtp_first = usable(self.place.first_destination());
+        let (before, rtcp_before) = (self.place, self.rtcp_place);
+        (self.place, self.rtcp_place) = (place(rtp), place(rtcp));
+        let moved = self.latch == Latch::Closed || before.described != self.place.described;
+        let is_silent = now.since(self.stream.last_at) >= REOPEN_SILENCE_MIN;
+        let reopened = !moved && (is_silent || before != self.place);
+        self.rtp_first = match expectation.symmetric {
+            Symmetric::Never => self.place.described,
+            Symmetric::Auto | Symmetric::Always => usable(self.place.first_destination()),
+        };
         self.rtcp_first = usable(self.rtcp_place.first_destination());
         self.mux = expectation.mux;
         self.secure = expectation.secure;
@@ -138,39 +205,108 @@ impl Pair {
             self.stream.forget_clock();
         }
         self.clocks = expectation.clocks;
+        (self.payload_types, self.ssrcs) = (expectation.payload_types, expectation.ssrcs);
+        self.symmetric = expectation.symmetric;
         if self.sends != expectation.sends || moved {
             self.promised_at = now;
         }
         self.sends = expectation.sends;
         self.receives = expectation.receives;
         self.permitted = false;
-        let reopened = !moved && now.since(self.stream.last_at) >= RELATCH_SILENCE_MIN;
         if moved {
+            self.former = self.latch.source().map(|source| Former { source, since: now });
             self.latch = Latch::Learning;
+            (self.home, self.follower) = (None, None);
         } else if reopened {
             self.latch.reopen();
         }
-        if moved || reopened {
+        if moved || reopened || rtcp_before != self.rtcp_place {
             self.rtcp_source = None;
         }
+        self.aim();
         moved || reopened
     }
 
-    /// The latched source fell silent, and its stream goes on from another port of the same address: a NAT forgot it.
-    pub(super) fn is_continued_by(&self, source: SocketAddr, header: &Header, now: Instant) -> bool {
-        let same_address = self.latch.source().is_some_and(|latched| latched.ip() == source.ip());
-        same_address && now.since(self.stream.last_at) >= RELATCH_SILENCE_MIN && self.stream.continues(header)
+    /// RFC 3264 §8.3.1 has a party that moved receive at both places for a while; what is still on the way from the old one is
+    /// heard, and after that it is anybody's.
+    pub(super) fn is_from_the_past(&self, source: SocketAddr, ssrc: Option<u32>, now: Instant) -> Past {
+        let is_described = self.place.described == Some(source);
+        let Some(former) = self.former.filter(|former| former.source == source && !is_described) else {
+            return Past::No;
+        };
+        let gone = now.since(former.since);
+        let is_replaced = self.latch.source().is_some();
+        match is_replaced {
+            _ if gone < FORMER_TIME_MAX && (!is_replaced || ssrc == Some(self.stream.ssrc)) => Past::Heard,
+            false if gone >= FORMER_RETURN_MIN => Past::No,
+            _ => Past::Over,
+        }
+    }
+
+    /// An ended call's phone that was not told, or does not listen: its stream goes on. What comes from the described address
+    /// is the party's, whatever it looks like.
+    pub(super) fn is_haunted_by(&self, source: SocketAddr, header: &Header, now: Instant) -> bool {
+        let is_party = self.latch.source() == Some(source) || self.place.described == Some(source);
+        !is_party && self.ghost.is_some_and(|ghost| ghost.goes_on(header, now))
+    }
+
+    /// What is left of the pair when its call is over.
+    pub(super) fn ghost_of(&self) -> Option<Tail> {
+        self.stream.tail().or(self.ghost)
+    }
+
+    /// Until the source of before has had its time, the kernel must let it in, and whoever may outrank the latched one always.
+    pub(super) fn may_connect(&self, now: Instant) -> bool {
+        let Some(source) = self.latch.source() else { return false };
+        let is_awaited = self.former.is_some_and(|former| now.since(former.since) < FORMER_TIME_MAX);
+        // In a pause single packets come, and the party may be elsewhere when it speaks again.
+        let is_steady = self.stream.packets == 0 || now.since(self.stream.last_at) < FOLLOW_SILENCE_MIN;
+        self.latch.is_settled() && self.place.is_best(source) && self.home.is_none() && !is_awaited && is_steady
+    }
+
+    pub(super) fn terms(&self, source: SocketAddr, header: &Header) -> Terms {
+        let is_reported = self.rtcp_place.described.is_some() && self.rtcp_source == self.rtcp_place.described;
+        Terms {
+            is_negotiated: self.payload_types.has(header.payload_type),
+            is_declared: self.ssrcs.has(header.ssrc) || is_reported && self.rtcp_ssrc == header.ssrc,
+            clock: self.clocks.rate(header.payload_type),
+            keeps_port: self.place.described.is_some_and(|at| at.port() == source.port()),
+        }
+    }
+
+    /// The latched source fell silent, and its stream goes on from elsewhere: a NAT forgot it, or a phone changed its network.
+    /// Another address takes one packet more, and gives way as soon as the old one is heard again.
+    pub(super) fn follows(&mut self, source: SocketAddr, header: &Header, now: Instant) -> bool {
+        let Some(latched) = self.latch.source() else { return false };
+        if self.home == Some(source) && header.ssrc == self.stream.ssrc {
+            self.home = None;
+            self.latch.relatch(source);
+            return true;
+        }
+        if now.since(self.stream.last_at) < FOLLOW_SILENCE_MIN || !self.stream.continues(header) {
+            return false;
+        }
+        let next = header.sequence.wrapping_add(1);
+        if latched.ip() != source.ip() && self.follower != Some((source, header.sequence)) {
+            self.follower = Some((source, next));
+            return false;
+        }
+        self.follower = None;
+        self.home.get_or_insert(latched);
+        self.latch.relatch(source);
+        true
     }
 
     /// Believes RTCP from where it latched; before, from where RTP comes from or was described.
     pub(super) fn takes_rtcp_from(&mut self, source: SocketAddr, ssrc: u32, now: Instant) -> bool {
         if self.rtcp_source != Some(source) {
+            let is_described = self.latch != Latch::Closed && self.rtcp_place.described == Some(source);
             let vouched = match self.latch.source() {
-                Some(rtp) => rtp.ip() == source.ip() || self.rtcp_place.described == Some(source),
+                Some(rtp) => rtp.ip() == source.ip(),
                 None => self.latch != Latch::Closed && self.rtcp_place.rank(source).is_some(),
             };
-            let continued = ssrc == self.rtcp_ssrc && now.since(self.rtcp_at) >= RELATCH_SILENCE_MIN;
-            if !vouched || self.rtcp_source.is_some() && !continued {
+            let continued = ssrc == self.rtcp_ssrc && now.since(self.rtcp_at) >= REOPEN_SILENCE_MIN;
+            if !is_described && (!vouched || self.rtcp_source.is_some() && !continued) {
                 return false;
             }
             self.rtcp_source = Some(source);
@@ -194,6 +330,7 @@ impl Pair {
             strangers: self.strangers,
             one_way: self.was_one_way,
             taped: self.taped,
+            untaped: self.untaped,
             ..Report::of(&self.stream, &self.round_trip)
         }
     }

@@ -10,10 +10,18 @@ use serde::Serialize;
 use crate::base::time::Instant;
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::Header;
+use crate::wire::tape::record::Untaped;
 
 /// RFC 3550 A.1.
 const MAX_DROPOUT: u16 = 3_000;
+const MAX_MISORDER: u16 = 100;
 const SEQUENCES: u32 = 1 << 16;
+/// Numbers back from the newest of which the timestamp is known.
+const TIMESTAMPS: u16 = 32;
+/// A stream that goes on has no timestamp farther ahead than this.
+const TIMELINE_JUMP_MAX: u32 = 10;
+/// How far a stream's timestamps may be off the clock after a pause, beside a thousandth of it.
+const TIMELINE_ERROR_MAX: Duration = Duration::from_secs(2);
 /// Sender reports remembered per receiver until a report refers to them.
 const SENDER_REPORTS_MAX: usize = 4;
 /// A longer round trip is a fault of the reporter's clock.
@@ -41,10 +49,12 @@ pub struct Stream {
     received: u64,
     /// Lost before `base`.
     lost_before: u64,
-    /// After a jump: the number that would confirm it.
+    /// After a jump or a step back: the number that would confirm it.
     bad_sequence: u32,
     /// Bit n: `highest` - n has arrived.
     window: u64,
+    /// Of the newest numbers, each at its last bits.
+    timestamps: [u32; TIMESTAMPS as usize],
     /// The payload type that `transit` and `jitter` belong to.
     payload_type: u8,
     clock: u32,
@@ -57,11 +67,45 @@ pub struct Stream {
 
 const NO_SEQUENCE: u32 = SEQUENCES + 1;
 
+/// The end of a stream: by this its next packet is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    ssrc: u32,
+    sequence: u16,
+    timestamp: u32,
+    clock: u32,
+    at: Instant,
+}
+
+impl Tail {
+    /// A packet of the same stream, also after a long pause: by its number, or by the clock.
+    pub fn goes_on(&self, header: &Header, now: Instant) -> bool {
+        let ahead = header.sequence.wrapping_sub(self.sequence);
+        let sent = u64::from(header.timestamp.wrapping_sub(self.timestamp)) * 1_000_000;
+        let sent = Duration::from_micros(sent / u64::from(self.clock.max(1)));
+        let passed = now.since(self.at);
+        let is_near = ahead < MAX_DROPOUT || ahead > u16::MAX - MAX_MISORDER;
+        header.ssrc == self.ssrc && (is_near || sent.abs_diff(passed) <= TIMELINE_ERROR_MAX + passed / 1_000)
+    }
+}
+
 impl Stream {
-    /// True if the sequence number goes on from the last within what a network can lose.
+    /// True if sequence number and timestamp go on from the last within what a network can lose.
     pub fn continues(&self, header: &Header) -> bool {
         let ahead = header.sequence.wrapping_sub(self.highest);
-        self.packets > 0 && header.ssrc == self.ssrc && ahead != 0 && ahead < MAX_DROPOUT
+        let later = header.timestamp.wrapping_sub(self.newest_timestamp());
+        let is_next = (1..MAX_DROPOUT).contains(&ahead) && later <= TIMELINE_JUMP_MAX.saturating_mul(self.clock);
+        self.packets > 0 && header.ssrc == self.ssrc && is_next
+    }
+
+    /// `None`: nothing came.
+    pub fn tail(&self) -> Option<Tail> {
+        let (ssrc, sequence, timestamp) = (self.ssrc, self.highest, self.newest_timestamp());
+        (self.packets > 0).then_some(Tail { ssrc, sequence, timestamp, clock: self.clock, at: self.last_at })
+    }
+
+    fn newest_timestamp(&self) -> u32 {
+        self.timestamps[usize::from(self.highest % TIMESTAMPS)]
     }
 
     #[inline]
@@ -108,42 +152,60 @@ impl Stream {
         self.received = 1;
         self.bad_sequence = NO_SEQUENCE;
         self.window = 1;
+        self.note_timestamp(header);
         self.forget_clock();
+    }
+
+    #[inline]
+    fn note_timestamp(&mut self, header: &Header) {
+        self.timestamps[usize::from(header.sequence % TIMESTAMPS)] = header.timestamp;
     }
 
     /// RFC 3550 A.1, `update_seq`, without probation; the window tells duplicates from late packets.
     fn on_sequence(&mut self, header: &Header) {
         let ahead = header.sequence.wrapping_sub(self.highest);
-        if ahead == 0 {
-            self.duplicates += 1;
-        } else if ahead < MAX_DROPOUT {
+        if (1..MAX_DROPOUT).contains(&ahead) {
             if header.sequence < self.highest {
                 self.cycles = self.cycles.wrapping_add(SEQUENCES);
             }
             self.highest = header.sequence;
             self.window = self.window.checked_shl(u32::from(ahead)).unwrap_or(0) | 1;
             self.received += 1;
-        } else if ahead <= u16::MAX - 100 {
-            // "the sequence number made a very large jump": believed if the next packet confirms it.
-            if u32::from(header.sequence) == self.bad_sequence {
-                self.restarts = self.restarts.saturating_add(1);
-                self.restart(header);
-            } else {
-                self.bad_sequence = (u32::from(header.sequence) + 1) & (SEQUENCES - 1);
-            }
+            self.note_timestamp(header);
+        } else if ahead == 0 || ahead > u16::MAX - MAX_MISORDER {
+            self.on_late(self.highest.wrapping_sub(header.sequence), header);
         } else {
-            self.on_late(u32::from(self.highest.wrapping_sub(header.sequence)));
+            self.on_jump(header);
         }
     }
 
-    fn on_late(&mut self, behind: u32) {
-        let bit = 1u64.checked_shl(behind).unwrap_or(0);
-        if self.window & bit != 0 {
+    /// "the sequence number made a very large jump": believed if the next packet confirms it. A step back is one, too.
+    fn on_jump(&mut self, header: &Header) {
+        if u32::from(header.sequence) == self.bad_sequence {
+            self.restarts = self.restarts.saturating_add(1);
+            self.restart(header);
+        } else {
+            self.bad_sequence = (u32::from(header.sequence) + 1) & (SEQUENCES - 1);
+        }
+    }
+
+    /// What was sent before the newest packet has an earlier timestamp, and a copy has the one of its first.
+    fn on_late(&mut self, behind: u16, header: &Header) {
+        let bit = 1u64.checked_shl(u32::from(behind)).unwrap_or(0);
+        let is_seen = self.window & bit != 0;
+        let known = self.timestamps[usize::from(header.sequence % TIMESTAMPS)];
+        let is_newer = (1..1 << 31).contains(&header.timestamp.wrapping_sub(self.newest_timestamp()));
+        if is_newer || is_seen && behind < TIMESTAMPS && known != header.timestamp {
+            self.on_jump(header);
+        } else if is_seen {
             self.duplicates += 1;
         } else {
             self.window |= bit;
             self.reordered += 1;
             self.received += 1;
+            if behind < TIMESTAMPS {
+                self.note_timestamp(header);
+            }
         }
     }
 
@@ -265,8 +327,9 @@ pub struct Report {
     pub strangers: u64,
     /// It was not heard while the other party was.
     pub one_way: bool,
-    /// Packets from the party that went to the tape.
+    /// Packets from the party that went to the tape, and those of the same time that did not.
     pub taped: u64,
+    pub untaped: Untaped,
 }
 
 impl Report {

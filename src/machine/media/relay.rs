@@ -4,6 +4,7 @@
 //! bounded queue for [`Relay::next_output`]. A sweep over the open pairs, an eighth of them every eighth of a second, finds
 //! silence. State is an array of plain records; a closed pair's record is blank.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -26,20 +27,22 @@ use crate::machine::media::command::Owner;
 use crate::machine::media::command::PairId;
 use crate::machine::media::command::SocketCommand;
 use crate::machine::media::command::TapeSwitch;
-use crate::machine::media::latch::Step;
 use crate::machine::media::pair::Pair;
 use crate::machine::media::quality::Report;
+use crate::machine::media::sightings::Sightings;
+use crate::machine::media::trial::Trial;
 use crate::wire::rtcp;
+use crate::wire::rtp::HEADER_BYTES_MIN;
 use crate::wire::rtp::Header;
 
-/// A connected socket whose peer is silent for so long is disconnected, so that a NAT's new port can be seen.
-pub const DISCONNECT_SILENCE: Duration = Duration::from_secs(1);
 /// One party heard and the other not, for so long, is one-way.
 pub const ONE_WAY_SILENCE: Duration = Duration::from_secs(5);
-/// Nobody presses keys faster; what comes faster is not told.
-const EVENT_SPACING_MIN: Duration = Duration::from_millis(40);
+/// RFC 8489 §5.
+const STUN_COOKIE: [u8; 4] = 0x2112_A442u32.to_be_bytes();
 const SWEEP_SLICES: usize = 8;
 const SWEEP_PERIOD: Duration = Duration::from_millis(1_000 / SWEEP_SLICES as u64);
+/// How often connected sockets are looked at.
+const LOOK_PERIOD: Duration = Duration::from_millis(60);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelaySettings {
@@ -154,6 +157,12 @@ pub struct Relay {
     sessions: [Sessions; SWEEP_SLICES],
     counts: RelayCounts,
     fork: Option<Fork>,
+    copy_to: Option<SocketAddr>,
+    /// Pairs whose latch compares sources.
+    trials: BTreeMap<PairId, Trial>,
+    sightings: Sightings,
+    /// When sockets of silent parties are looked for.
+    next_look: Instant,
     /// Pairs that play, by when their next packet is due.
     players: BTreeSet<(Instant, PairId)>,
 }
@@ -172,6 +181,10 @@ impl Relay {
             sessions: [Sessions::default(); SWEEP_SLICES],
             counts: RelayCounts::default(),
             fork: None,
+            copy_to: None,
+            trials: BTreeMap::new(),
+            sightings: Sightings::default(),
+            next_look: Instant::ZERO,
             players: BTreeSet::new(),
         }
     }
@@ -180,6 +193,12 @@ impl Relay {
     #[inline]
     pub fn fork(&self) -> Option<Fork> {
         self.fork
+    }
+
+    /// Where a copy of the last packet given to [`Relay::packet`] goes, from the same slot.
+    #[inline]
+    pub fn copy_to(&self) -> Option<SocketAddr> {
+        self.copy_to
     }
 
     pub fn counts(&self) -> &RelayCounts {
@@ -244,6 +263,7 @@ impl Relay {
         let id = PairId::of_slot(slot);
         let own_port = slot & 1 == 1;
         self.fork = None;
+        self.copy_to = None;
         let verdict = match self.pairs.get(id.0 as usize) {
             Some(pair) if pair.owner.is_some() => {
                 if own_port || pair.takes_for_rtcp(packet) {
@@ -274,7 +294,7 @@ impl Relay {
         packet: &[u8],
         now: Instant,
     ) -> Result<(u32, SocketAddr), DropReason> {
-        let header = Header::parse(packet).map_err(|_| DropReason::Malformed)?;
+        let Ok(header) = Header::parse(packet) else { return Err(self.on_malformed(id, source, packet)) };
         let pair = &mut self.pairs[id.0 as usize];
         if !(pair.connected && pair.latch.source() == Some(source)) {
             self.learn(id, source, Some(&header), now)?;
@@ -283,24 +303,31 @@ impl Relay {
         let clocks = &pair.clocks;
         pair.stream.on_packet(&header, packet.len(), |payload_type| clocks.rate(payload_type), now);
         let (sends, permitted, to) = (pair.sends, pair.permitted, pair.bridged_to);
-        let to = to.ok_or(DropReason::Unbridged)?;
-        let peer = &mut self.pairs[to.0 as usize];
-        if !(sends && peer.receives || permitted) {
+        let Some(to) = to else {
+            pair.untaped.direction += u64::from(pair.recording.is_some());
+            return Err(DropReason::Unbridged);
+        };
+        let receives = self.pairs[to.0 as usize].receives;
+        let pair = &mut self.pairs[id.0 as usize];
+        if !(sends && receives || permitted) {
+            pair.untaped.direction += u64::from(pair.recording.is_some());
             return Err(DropReason::Direction);
         }
-        let pair = &mut self.pairs[id.0 as usize];
         if let (Some(call), Some(owner)) = (pair.tape, pair.owner) {
             pair.taped += 1;
             self.fork = Some(Fork { call, leg: owner.leg, media: owner.media });
+        } else {
+            pair.untaped.encrypted += u64::from(pair.recording.is_some());
         }
-        if pair.listens_for == Some(header.payload_type) {
+        if pair.events.may_be(header.payload_type) {
             self.listen(id, &header, packet, now);
         }
         let peer = &mut self.pairs[to.0 as usize];
-        let destination = peer.rtp_destination().ok_or(DropReason::NoDestination)?;
+        let destination = peer.to.ok_or(DropReason::NoDestination)?;
         if peer.is_told() {
             return Err(DropReason::Announcement);
         }
+        self.copy_to = peer.also;
         peer.packets_sent += 1;
         peer.bytes_sent += packet.len() as u64;
         self.counts.rtp_forwarded += 1;
@@ -308,104 +335,44 @@ impl Relay {
         Ok((to.rtp_slot(), destination))
     }
 
-    /// All that a packet can be but one more of a latched and connected source; RTCP on a shared port has no RTP header.
+    /// What should have been media of the party. STUN, keep-alives and what others send is nobody's speech.
     #[cold]
-    fn learn(
-        &mut self,
-        id: PairId,
-        source: SocketAddr,
-        header: Option<&Header>,
-        now: Instant,
-    ) -> Result<(), DropReason> {
-        let forbidden = self.settings.forbids(source);
+    fn on_malformed(&mut self, id: PairId, source: SocketAddr, packet: &[u8]) -> DropReason {
         let pair = &mut self.pairs[id.0 as usize];
-        let place = pair.place;
-        let rank = || place.rank(source).filter(|_| !forbidden);
-        match pair.latch.step(source, rank, now) {
-            Step::Known => {}
-            Step::Took { before, rank } => {
-                let notice = match before {
-                    None => Notice::Latched { source, rank },
-                    Some(from) => Notice::Relatched { from, to: source },
-                };
-                self.on_latched(id, before, source, notice, now);
-            }
-            Step::Stranger => {
-                let continued = header.is_some_and(|header| pair.is_continued_by(source, header, now));
-                let Some(from) = pair.latch.source().filter(|_| continued) else {
-                    pair.strangers += 1;
-                    return Err(DropReason::Stranger);
-                };
-                pair.latch.relatch(source);
-                self.on_latched(id, Some(from), source, Notice::Relatched { from, to: source }, now);
-            }
-        }
-        self.connect(id, source);
-        Ok(())
-    }
-
-    fn on_latched(&mut self, id: PairId, before: Option<SocketAddr>, source: SocketAddr, notice: Notice, now: Instant) {
-        self.disconnect(id);
-        let pair = &mut self.pairs[id.0 as usize];
-        if before.is_none() {
-            self.counts.latched += 1;
-        } else {
-            self.counts.relatched += 1;
-            pair.relatches += 1;
-        }
-        if pair.rtcp_source.is_some_and(|rtcp| rtcp.ip() != source.ip()) {
-            pair.rtcp_source = None;
-        }
-        self.notify(id, notice);
-        self.start_player(id, now);
-    }
-
-    /// RFC 4733 §2.3: the payload begins with the event; all packets of one event have its timestamp.
-    #[cold]
-    fn listen(&mut self, id: PairId, header: &Header, packet: &[u8], now: Instant) {
-        let pair = &mut self.pairs[id.0 as usize];
-        let is_new = pair
-            .last_event
-            .is_none_or(|(timestamp, at)| timestamp != header.timestamp && now.since(at) >= EVENT_SPACING_MIN);
-        let event = packet.get(header.header_len).copied().unwrap_or(u8::MAX);
-        let digit = b"0123456789*#ABCD".get(usize::from(event)).copied();
-        if pair.secure || !is_new {
-            return;
-        }
-        if let Some(digit) = digit {
-            pair.last_event = Some((header.timestamp, now));
-            self.notify(id, Notice::Digit { digit: char::from(digit) });
-        }
+        let is_party = pair.latch.source().map_or_else(|| pair.place.rank(source).is_some(), |party| party == source);
+        let is_media = packet.len() >= HEADER_BYTES_MIN && packet.get(4..8) != Some(&STUN_COOKIE);
+        pair.untaped.malformed += u64::from(pair.recording.is_some() && is_party && is_media);
+        DropReason::Malformed
     }
 
     fn switch_tape(&mut self, id: PairId, switch: TapeSwitch) {
         let pair = &mut self.pairs[id.0 as usize];
+        let was_on = pair.recording.is_some();
         match switch {
-            // What the parties encrypt between themselves is nothing to keep.
-            TapeSwitch::On(call) => pair.tape = Some(call).filter(|_| !pair.secure),
-            TapeSwitch::Paused => pair.tape = None,
+            TapeSwitch::On(call) => {
+                // What the parties encrypt between themselves is nothing to keep.
+                pair.tape = Some(call).filter(|_| !pair.secure);
+                pair.recording = Some(call);
+                if !was_on {
+                    self.push(MediaOutput::Socket(SocketCommand::CountLost { slot: id.rtp_slot() }));
+                }
+            }
+            TapeSwitch::Paused => self.suspend_tape(id),
             TapeSwitch::Off => {
-                pair.tape = None;
-                let frames = std::mem::take(&mut pair.taped);
-                self.notify(id, Notice::Taped { frames });
+                self.suspend_tape(id);
+                let pair = &mut self.pairs[id.0 as usize];
+                let (frames, untaped) = (std::mem::take(&mut pair.taped), std::mem::take(&mut pair.untaped));
+                self.notify(id, Notice::Taped { frames, untaped });
             }
         }
     }
 
-    /// Asks for the kernel's filter once learning has ended.
-    fn connect(&mut self, id: PairId, source: SocketAddr) {
-        let pair = &self.pairs[id.0 as usize];
-        if pair.connected || !pair.latch.is_settled() {
-            return;
-        }
-        let connected = self.push(MediaOutput::Socket(SocketCommand::Connect { slot: id.rtp_slot(), peer: source }));
-        self.pairs[id.0 as usize].connected = connected;
-    }
-
-    fn disconnect(&mut self, id: PairId) {
-        if self.pairs[id.0 as usize].connected {
-            let gone = self.push(MediaOutput::Socket(SocketCommand::Disconnect { slot: id.rtp_slot() }));
-            self.pairs[id.0 as usize].connected = !gone;
+    fn suspend_tape(&mut self, id: PairId) {
+        let pair = &mut self.pairs[id.0 as usize];
+        pair.tape = None;
+        if let (Some(call), Some(owner)) = (pair.recording.take(), pair.owner) {
+            let recording = Fork { call, leg: owner.leg, media: owner.media };
+            self.push(MediaOutput::Socket(SocketCommand::TellLost { slot: id.rtp_slot(), recording }));
         }
     }
 
@@ -443,6 +410,7 @@ impl Relay {
         let peer = &mut self.pairs[to.0 as usize];
         let destination = peer.rtcp_destination().ok_or(DropReason::NoDestination)?;
         peer.rtcp_packets_sent += 1;
+        self.copy_to = peer.also.filter(|_| peer.mux);
         self.counts.rtcp_forwarded += 1;
         self.counts.bytes_forwarded += packet.len() as u64;
         Ok((if peer.mux { to.rtp_slot() } else { to.rtcp_slot() }, destination))
@@ -489,7 +457,7 @@ impl Relay {
                 pair.promised_at = now.instant;
             }
             MediaCommand::Tape { pair, switch } => self.switch_tape(pair, switch),
-            MediaCommand::Listen { pair, payload_type } => self.pairs[pair.0 as usize].listens_for = payload_type,
+            MediaCommand::Listen { pair, events } => self.pairs[pair.0 as usize].events.listen(events, now.instant),
             MediaCommand::Announce { pair, voice } => self.announce(pair, voice, now.instant),
             MediaCommand::Close { pair } => self.close(pair),
         }
@@ -498,6 +466,7 @@ impl Relay {
     fn enter(&mut self, id: PairId, record: Pair, now: Instant) {
         if self.open_count == 0 {
             self.next_sweep = now + SWEEP_PERIOD;
+            self.next_look = now + LOOK_PERIOD;
         }
         self.open_count += 1;
         self.open[id.0 as usize / 64] |= 1 << (id.0 % 64);
@@ -506,7 +475,8 @@ impl Relay {
     }
 
     fn open(&mut self, id: PairId, owner: Owner, local: SocketAddr, now: Instant) {
-        self.enter(id, Pair { owner: Some(owner), is_ipv6: local.is_ipv6(), ..Pair::default() }, now);
+        let ghost = self.pairs[id.0 as usize].ghost;
+        self.enter(id, Pair { owner: Some(owner), is_ipv6: local.is_ipv6(), ghost, ..Pair::default() }, now);
         self.push(MediaOutput::Socket(SocketCommand::Open { slot: id.rtp_slot() }));
         self.push(MediaOutput::Socket(SocketCommand::Open { slot: id.rtcp_slot() }));
     }
@@ -515,7 +485,11 @@ impl Relay {
         let allowed = |address: Option<SocketAddr>| address.filter(|&address| !self.settings.forbids(address));
         let (rtp, rtcp) = (allowed(expectation.rtp), allowed(expectation.rtcp));
         let moved = self.pairs[id.0 as usize].expect(expectation, rtp, rtcp, now);
+        let pair = &mut self.pairs[id.0 as usize];
+        pair.rtp_first = allowed(pair.rtp_first);
+        pair.aim();
         if moved {
+            self.trials.remove(&id);
             self.disconnect(id);
         }
     }
@@ -546,23 +520,34 @@ impl Relay {
     fn close(&mut self, id: PairId) {
         self.unbridge(id);
         self.end_player(id, false);
+        self.suspend_tape(id);
         let report = Box::new(self.pairs[id.0 as usize].report());
         self.notify(id, Notice::Closed { report });
         self.push(MediaOutput::Socket(SocketCommand::Close { slot: id.rtp_slot() }));
         self.push(MediaOutput::Socket(SocketCommand::Close { slot: id.rtcp_slot() }));
-        self.pairs[id.0 as usize] = Pair::default();
+        let ghost = self.pairs[id.0 as usize].ghost_of();
+        self.pairs[id.0 as usize] = Pair { ghost, ..Pair::default() };
+        self.trials.remove(&id);
         self.open[id.0 as usize / 64] &= !(1 << (id.0 % 64));
         self.open_count -= 1;
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
         let played_at = self.players.first().map(|(at, _)| *at);
-        (self.open_count > 0).then(|| played_at.map_or(self.next_sweep, |at| at.min(self.next_sweep)))
+        let next = self.next_sweep.min(self.next_look);
+        (self.open_count > 0).then(|| played_at.map_or(next, |at| at.min(next)))
     }
 
     pub fn handle_timeout(&mut self, now: Now) {
         let now = now.instant;
-        if self.open_count == 0 || now < self.next_sweep {
+        if self.open_count == 0 {
+            return;
+        }
+        if now >= self.next_look {
+            self.next_look = now + LOOK_PERIOD;
+            self.look_for_silent(now);
+        }
+        if now < self.next_sweep {
             return;
         }
         // A late sweep does what is due now, and does not run after the time it missed.
@@ -599,10 +584,6 @@ impl Relay {
         self.start_player(id, now);
         let pair = &self.pairs[id.0 as usize];
         let heard_at = pair.stream.last_at;
-        if pair.connected && now.since(heard_at) >= DISCONNECT_SILENCE {
-            self.disconnect(id);
-        }
-        let pair = &self.pairs[id.0 as usize];
         if !pair.watched || !pair.sends {
             return self.tell_one_way_over(id);
         }
@@ -653,5 +634,6 @@ impl Relay {
 }
 
 mod announce;
+mod learn;
 #[cfg(test)]
 mod tests;

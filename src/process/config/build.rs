@@ -122,6 +122,7 @@ fn interfaces(document: &mut Document) -> Vec<Interface> {
         digest: algorithms(document.value("sip.digest")),
         media: media(document, "media.address", "media.advertise", "media"),
         ports: ports(document.value("media.ports")),
+        from_anywhere: flag(document, "media.from_anywhere"),
     };
     let mut all = vec![first];
     for index in 0..document.interfaces().min(INTERFACES_MAX) {
@@ -145,8 +146,12 @@ fn interface(document: &mut Document, place: &str, first: &Interface) -> Interfa
     let path = given("sip.path").map_or(first.path, path_policy);
     let digest = given("sip.digest").map_or_else(|| first.digest.clone(), algorithms);
     let range = given("media.ports").map_or_else(|| ports(document.value("media.ports")), ports);
+    let from_anywhere = match given("media.from_anywhere") {
+        Some(Value::Flag(flag)) => flag,
+        _ => first.from_anywhere,
+    };
     let media = media(document, &format!("{place}.media.address"), &format!("{place}.media.advertise"), place);
-    Interface { name, udp, tcp, advertise, trusted, path, digest, media, ports: range }
+    Interface { name, udp, tcp, advertise, trusted, path, digest, media, ports: range, from_anywhere }
 }
 
 fn path_policy(value: Value) -> PathPolicy {

@@ -111,6 +111,14 @@ pub(super) const KEYS: &[Key] = &[
         "RTP ports, two for each stream. A port that another process holds is skipped and counted.",
     ),
     key(
+        "media.from_anywhere",
+        Kind::Flag,
+        "false",
+        Restart,
+        "Takes a party's media also from an address that neither its description nor its signalling names, while nobody better \
+         is heard. Whoever finds the port first can then speak in a party's place.",
+    ),
+    key(
         "side.http",
         Kind::HttpSockets,
         "\"127.0.0.1:8080\"",

@@ -82,6 +82,8 @@ pub struct Interface {
     pub media: Vec<MediaAddress>,
     /// First and last port.
     pub ports: (u16, u16),
+    /// Media is taken from addresses that nobody named.
+    pub from_anywhere: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -34,6 +34,7 @@ use crate::process::engine::events::Waiting;
 use crate::process::engine::figures;
 use crate::process::engine::figures::Own;
 use crate::process::engine::figures::Published;
+use crate::process::engine::lost::Lost;
 use crate::process::engine::message::Capture;
 use crate::process::engine::message::Cause;
 use crate::process::engine::message::Message;
@@ -52,6 +53,7 @@ use crate::wire::event::Event;
 use crate::wire::hep::Content;
 use crate::wire::rtcp;
 use crate::wire::tape::Frame;
+use crate::wire::tape::Mark;
 use crate::wire::tape::Track;
 use crate::wire::tape::record::emit_mark;
 
@@ -89,9 +91,18 @@ pub(super) struct Driver {
     now: Now,
     tape: Ring,
     events: Events,
+    copy: Copied,
+    lost: Lost,
     /// A call that is to be ended by command panics instead: `TIPRING_FAULT=hangup` at the start of a debug build.
     #[cfg(debug_assertions)]
     faults_on_hangup: bool,
+}
+
+/// A packet that goes to a second place, too; the room is kept for the next.
+#[derive(Default)]
+struct Copied {
+    to: Option<(Slot, SocketAddr)>,
+    bytes: Vec<u8>,
 }
 
 /// What a driver begins with.
@@ -132,6 +143,8 @@ impl Driver {
             now,
             tape,
             events: Events::new(waiting),
+            copy: Copied::default(),
+            lost: Lost::default(),
             #[cfg(debug_assertions)]
             faults_on_hangup: std::env::var_os("TIPRING_FAULT").is_some_and(|value| value == "hangup"),
         }
@@ -345,7 +358,10 @@ impl Driver {
                 self.events.push(&event, &mut self.tape, self.now);
                 self.tell_clerk(ToClerk::Event(Box::new(event)));
             }
-            Output::Mark { call, mark } => {
+            Output::Mark { call, mut mark } => {
+                if let Mark::Untaped { untaped } = &mut mark {
+                    self.lost.complete(call, untaped);
+                }
                 if let Ok(record) = emit_mark(self.now.instant, call, &mark) {
                     // What finds no room is listed as a gap; the event says the same.
                     let _noted = self.tape.record(Track::Media, &record, self.now);
@@ -360,6 +376,8 @@ impl Driver {
                 SocketCommand::Close { slot } => effects.disarm(slot),
                 SocketCommand::Connect { slot, peer } => effects.connect(slot, Some(peer)),
                 SocketCommand::Disconnect { slot } => effects.connect(slot, None),
+                SocketCommand::CountLost { slot } => self.lost.count(slot, effects.losses(slot)),
+                SocketCommand::TellLost { slot, recording } => self.lost.tell(slot, recording, effects.losses(slot)),
             },
             // Applied by the exchange itself.
             Output::Locate { .. } | Output::Media(_) | Output::Answer { .. } => {}
@@ -378,6 +396,11 @@ impl ShardMachine for Driver {
             self.tape.frame(&Frame { call, leg, stream: media, at: now.instant, packet: bytes }, now);
         }
         let relay::Verdict::Forward { slot: to_slot, peer } = verdict else { return Verdict::Drop };
+        if let Some(to) = self.exchange.copy_to() {
+            self.copy.to = Some((to_slot, to));
+            self.copy.bytes.clear();
+            self.copy.bytes.extend_from_slice(bytes);
+        }
         if self.is_captured && rtcp::is_rtcp(bytes) {
             self.copy_rtcp(slot, source, bytes);
         }
@@ -438,6 +461,9 @@ impl ShardMachine for Driver {
     }
 
     fn drain(&mut self, effects: &mut impl Effects<Message>) {
+        if let Some((slot, to)) = self.copy.to.take() {
+            effects.send_udp(slot, to, &self.copy.bytes);
+        }
         while !self.out.is_empty() {
             self.apply_all(effects);
             // Whoever wrote to a connection that is gone learns it now, and every shard with it.

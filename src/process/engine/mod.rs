@@ -5,6 +5,7 @@ pub mod clerk;
 mod driver;
 mod events;
 mod figures;
+mod lost;
 mod message;
 pub mod received;
 mod run;

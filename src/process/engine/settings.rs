@@ -85,5 +85,10 @@ pub(super) fn renewed(settings: &Settings, engine: &EngineSettings) -> Settings 
 
 fn media_side(interface: &config::Interface) -> Interface {
     let of_family = |wanted: fn(&IpAddr) -> bool| interface.media.iter().find(|media| wanted(&media.local)).copied();
-    Interface { name: interface.name.clone(), ipv4: of_family(IpAddr::is_ipv4), ipv6: of_family(IpAddr::is_ipv6) }
+    Interface {
+        name: interface.name.clone(),
+        ipv4: of_family(IpAddr::is_ipv4),
+        ipv6: of_family(IpAddr::is_ipv6),
+        from_anywhere: interface.from_anywhere,
+    }
 }

@@ -116,6 +116,15 @@ pub struct Pool {
     pub reserve: u16,
 }
 
+/// Datagrams that reached a socket and nobody read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// The kernel's count, which wraps: of a full queue, and of all that came while the socket was deaf.
+    pub overrun: u32,
+    /// Longer than a buffer.
+    pub too_long: u32,
+}
+
 /// One shard's datagrams. Every call is made by the shard's own thread.
 pub trait DatagramIo {
     /// Takes a non-blocking socket, bound to an explicit port: one that the kernel chose is lost when the socket is
@@ -169,6 +178,9 @@ pub trait DatagramIo {
 
     /// Whether a sleeping shard is woken through its wake descriptor; else it must keep calling `submit_and_wait`.
     fn can_sleep(&self) -> bool;
+
+    /// What was lost at the socket since it was added: only differences mean something.
+    fn losses(&self, slot: Slot) -> Losses;
 
     /// Looks after a part of the sockets: every open one must be armed, and the kernel's drops are counted.
     /// Called 16 times, it has seen them all.

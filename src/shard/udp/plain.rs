@@ -20,6 +20,7 @@ use crate::shard::clock;
 use crate::shard::udp::Buffers;
 use crate::shard::udp::Datagram;
 use crate::shard::udp::DatagramIo;
+use crate::shard::udp::Losses;
 use crate::shard::udp::Pool;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
@@ -49,6 +50,15 @@ struct Place {
     open: bool,
     peer: Option<SocketAddr>,
     kernel_drops: u32,
+    too_long: u32,
+}
+
+impl Place {
+    /// What the kernel dropped since this was last asked.
+    fn take_drops(&mut self) -> u64 {
+        let dropped = socket::dropped(self.socket.as_fd());
+        u64::from(dropped.wrapping_sub(std::mem::replace(&mut self.kernel_drops, dropped)))
+    }
 }
 
 /// Bytes to send: in a receive buffer or in the arena.
@@ -263,7 +273,7 @@ impl DatagramIo for Plain {
             return Err(UdpError::Slot(slot));
         }
         let kernel_drops = socket::dropped(socket.as_fd());
-        *place = Some(Place { socket, kind, open: false, peer: None, kernel_drops });
+        *place = Some(Place { socket, kind, open: false, peer: None, kernel_drops, too_long: 0 });
         Ok(())
     }
 
@@ -275,6 +285,8 @@ impl DatagramIo for Plain {
         if place.kind == SlotKind::Rtp {
             self.tally.drained += u64::from(socket::drain(place.socket.as_fd(), DRAIN_MAX));
             socket::undeafen(place.socket.as_fd()).map_err(|e| UdpError::Os("detach filter", e))?;
+            // What came while it was deaf was for nobody.
+            place.take_drops();
         }
         Self::watch(self.epoll.as_fd(), place.socket.as_fd(), slot)?;
         place.open = true;
@@ -286,6 +298,7 @@ impl DatagramIo for Plain {
         if !std::mem::take(&mut place.open) {
             return;
         }
+        self.tally.kernel_drops += place.take_drops();
         let _ = epoll::delete(&self.epoll, &place.socket);
         if place.kind == SlotKind::Rtp {
             let _ = socket::deafen(place.socket.as_fd());
@@ -393,12 +406,15 @@ impl DatagramIo for Plain {
         false
     }
 
+    fn losses(&self, slot: Slot) -> Losses {
+        let Some(place) = self.places.get(slot as usize).and_then(Option::as_ref) else { return Losses::default() };
+        Losses { overrun: socket::dropped(place.socket.as_fd()), too_long: place.too_long }
+    }
+
     fn audit(&mut self) {
         for slot in (self.audit_part..self.places.len()).step_by(AUDIT_PARTS) {
             let Some(place) = self.places[slot].as_mut().filter(|place| place.open) else { continue };
-            let drops = socket::dropped(place.socket.as_fd());
-            self.tally.kernel_drops += u64::from(drops.wrapping_sub(place.kernel_drops));
-            place.kernel_drops = drops;
+            self.tally.kernel_drops += place.take_drops();
         }
         self.audit_part = (self.audit_part + 1) % AUDIT_PARTS;
     }

@@ -33,6 +33,7 @@ use crate::shard::clock;
 use crate::shard::udp::Buffers;
 use crate::shard::udp::Datagram;
 use crate::shard::udp::DatagramIo;
+use crate::shard::udp::Losses;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
 use crate::shard::udp::Tally;
@@ -123,6 +124,15 @@ struct Place {
     /// The receive was cancelled to be armed in the other form.
     switching: bool,
     kernel_drops: u32,
+    too_long: u32,
+}
+
+impl Place {
+    /// What the kernel dropped since this was last asked.
+    fn take_drops(&mut self) -> u64 {
+        let dropped = socket::dropped(self.socket.as_fd());
+        u64::from(dropped.wrapping_sub(std::mem::replace(&mut self.kernel_drops, dropped)))
+    }
 }
 
 /// A stream that is watched, or was.
@@ -523,7 +533,7 @@ impl Ring {
         let Some(source) = source.filter(|_| !truncated) else {
             group.give_back(buffer);
             if truncated {
-                self.tally.truncated += 1;
+                self.on_too_long(slot);
             } else {
                 self.tally.bad_address += 1;
             }
@@ -537,11 +547,18 @@ impl Ring {
     fn read_anonymous(&mut self, slot: Slot, source: SocketAddr, buffer: u16, len: u32) -> Option<Datagram> {
         if len as usize >= RTP_BUFFER_BYTES {
             self.rtp.give_back(buffer);
-            self.tally.truncated += 1;
+            self.on_too_long(slot);
             return None;
         }
         self.tally.received += 1;
         Some(Datagram { slot, kind: SlotKind::Rtp, source, buffer: u32::from(buffer), start: 0, len })
+    }
+
+    fn on_too_long(&mut self, slot: Slot) {
+        self.tally.truncated += 1;
+        if let Ok(place) = self.place(slot) {
+            place.too_long = place.too_long.wrapping_add(1);
+        }
     }
 
     /// Ends the receive, so that it is armed in the form that fits; both forms take everything that is queued.
@@ -605,6 +622,7 @@ impl DatagramIo for Ring {
             anonymous: false,
             switching: false,
             kernel_drops,
+            too_long: 0,
         });
         Ok(())
     }
@@ -618,6 +636,8 @@ impl DatagramIo for Ring {
             // Still deaf while it is emptied: what is read here is from before, what comes from here on is the call's.
             let drained = u64::from(socket::drain(place.socket.as_fd(), DRAIN_MAX));
             socket::undeafen(place.socket.as_fd()).map_err(|e| UdpError::Os("detach filter", e))?;
+            // What came while it was deaf was for nobody.
+            place.take_drops();
             self.tally.drained += drained;
         }
         self.place(slot)?.open = true;
@@ -630,6 +650,7 @@ impl DatagramIo for Ring {
         if !place.open {
             return;
         }
+        let drops = place.take_drops();
         place.open = false;
         if place.kind == SlotKind::Rtp {
             // Failure leaves a socket that hears: its queue is bounded, and emptied when it is armed.
@@ -640,7 +661,10 @@ impl DatagramIo for Ring {
         if place.peer.take().is_some() {
             let _ = socket::connect(place.socket.as_fd(), None);
         }
-        if std::mem::take(&mut place.armed) {
+        let was_armed = std::mem::take(&mut place.armed);
+        self.tally.kernel_drops += drops;
+        if was_armed {
+            let Ok(place) = self.place(slot) else { return };
             let target = user_data(OP_RECEIVE, place.generation, slot);
             self.push_cancel(target);
         }
@@ -804,6 +828,11 @@ impl DatagramIo for Ring {
         true
     }
 
+    fn losses(&self, slot: Slot) -> Losses {
+        let Some(place) = self.places.get(slot as usize).and_then(Option::as_ref) else { return Losses::default() };
+        Losses { overrun: socket::dropped(place.socket.as_fd()), too_long: place.too_long }
+    }
+
     fn audit(&mut self) {
         if self.audit_part == 0 {
             self.suspended_nanos = clock::suspended_nanos().unwrap_or(self.suspended_nanos);
@@ -813,9 +842,7 @@ impl DatagramIo for Ring {
             if !place.open {
                 continue;
             }
-            let drops = socket::dropped(place.socket.as_fd());
-            self.tally.kernel_drops += u64::from(drops.wrapping_sub(place.kernel_drops));
-            place.kernel_drops = drops;
+            self.tally.kernel_drops += place.take_drops();
             let could_be_anonymous = place.peer.is_some() && !place.anonymous && place.kind == SlotKind::Rtp;
             if could_be_anonymous && place.armed && !place.switching {
                 self.switch(slot as Slot);

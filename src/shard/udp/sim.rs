@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use crate::shard::udp::Buffers;
 use crate::shard::udp::Datagram;
 use crate::shard::udp::DatagramIo;
+use crate::shard::udp::Losses;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
 use crate::shard::udp::Tally;
@@ -43,6 +44,8 @@ pub struct Sim {
     /// Sent and submitted; the test takes it.
     pub sent: VecDeque<Sent>,
     tally: Tally,
+    /// What the sockets are to have lost.
+    pub losses: BTreeMap<Slot, Losses>,
 }
 
 impl Sim {
@@ -162,6 +165,10 @@ impl DatagramIo for Sim {
 
     fn can_sleep(&self) -> bool {
         true
+    }
+
+    fn losses(&self, slot: Slot) -> Losses {
+        self.losses.get(&slot).copied().unwrap_or_default()
     }
 
     fn audit(&mut self) {}

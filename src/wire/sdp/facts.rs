@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::limit::SDP_FORMATS_MAX;
+use crate::base::limit::SDP_SSRCS_MAX;
 use crate::base::limit::STREAMS_PER_CALL_MAX;
 use crate::wire::sdp::Line;
 use crate::wire::sdp::Media;
@@ -46,6 +47,8 @@ pub struct MediaFacts {
     pub unspecified: bool,
     pub rtcp_mux: bool,
     pub formats: Vec<Format>,
+    /// SSRCs that the party says it sends with (RFC 5576), the first few.
+    pub ssrcs: Vec<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +193,7 @@ impl MediaFacts {
             unspecified: connection == Connection::Unspecified,
             rtcp_mux: media.attributes().any(|(field, _)| field == b"rtcp-mux"),
             formats: if is_rtp { formats_of(media) } else { Vec::new() },
+            ssrcs: ssrcs_of(media),
         }
     }
 
@@ -222,12 +226,6 @@ impl MediaFacts {
             (true, Direction::RecvOnly | Direction::Inactive) => Direction::Inactive,
             (false, direction) => direction,
         }
-    }
-
-    /// Payload type of RFC 4733 events, the one at 8,000 Hz first.
-    pub fn telephone_event(&self) -> Option<u8> {
-        let events = || self.formats.iter().filter(|format| format.name == "telephone-event");
-        events().find(|format| format.clock == 8_000).or_else(|| events().next()).map(|format| format.payload_type)
     }
 }
 
@@ -304,6 +302,18 @@ fn kind(name: &[u8]) -> Kind {
 fn formats_of(media: &Media<'_>) -> Vec<Format> {
     let numbers = media.formats().filter_map(number::<u8>).filter(|&payload_type| payload_type < 128);
     numbers.take(SDP_FORMATS_MAX).map(|payload_type| format_of(media, payload_type)).collect()
+}
+
+/// RFC 5576 §4.1: "a=ssrc:<ssrc-id> <attribute>:<value>", a line for each attribute.
+fn ssrcs_of(media: &Media<'_>) -> Vec<u32> {
+    let mut ssrcs = Vec::new();
+    for (_, value) in media.attributes().filter(|(field, _)| *field == b"ssrc") {
+        let ssrc = token(value).and_then(|(ssrc, _)| number(ssrc));
+        if let Some(ssrc) = ssrc.filter(|ssrc| ssrcs.len() < SDP_SSRCS_MAX && !ssrcs.contains(ssrc)) {
+            ssrcs.push(ssrc);
+        }
+    }
+    ssrcs
 }
 
 fn format_of(media: &Media<'_>, payload_type: u8) -> Format {

@@ -18,6 +18,7 @@ use tipring::machine::settings::Secrets;
 use tipring::machine::settings::Settings;
 use tipring::wire::link;
 use tipring::wire::link::Ha1;
+use tipring::wire::link::Symmetric;
 
 use crate::world::World;
 
@@ -43,7 +44,7 @@ pub(super) fn settings(shards: u8, random: &mut Random) -> Settings {
         trusted: Vec::new(),
         path: PathPolicy::default(),
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
-        interfaces: vec![Interface { name: "default".to_owned(), ipv4: Some(media), ipv6: None }],
+        interfaces: vec![Interface { name: "default".to_owned(), ipv4: Some(media), ipv6: None, from_anywhere: false }],
         registration: tipring::machine::settings::RegistrationBounds::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(60),
@@ -81,6 +82,7 @@ pub(super) fn entry(user: &str) -> link::Phone {
         record: link::Record::Never,
         external_id: String::new(),
         digest: Vec::new(),
+        symmetric: Symmetric::Auto,
         ha1: Ha1 { md5: Some(ha1.into()), sha256: None, sha512_256: None },
     }
 }

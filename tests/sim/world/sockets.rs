@@ -78,7 +78,9 @@ impl World {
         let (SocketCommand::Open { slot }
         | SocketCommand::Close { slot }
         | SocketCommand::Connect { slot, .. }
-        | SocketCommand::Disconnect { slot }) = command;
+        | SocketCommand::Disconnect { slot }
+        | SocketCommand::CountLost { slot }
+        | SocketCommand::TellLost { slot, .. }) = command;
         let socket = self.sockets[shard].entry(slot).or_default();
         match command {
             SocketCommand::Open { .. } => {
@@ -90,6 +92,8 @@ impl World {
             SocketCommand::Close { .. } => *socket = Socket { closed_at: Some(self.now), ..Socket::default() },
             SocketCommand::Connect { peer, .. } => socket.peer = Some(peer),
             SocketCommand::Disconnect { .. } => socket.peer = None,
+            // Sockets of memory lose nothing.
+            SocketCommand::CountLost { .. } | SocketCommand::TellLost { .. } => {}
         }
     }
 }

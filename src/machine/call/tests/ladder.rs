@@ -19,6 +19,7 @@ use crate::machine::call::input::CallerIdentity;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::Destination;
 use crate::machine::call::input::Invite;
+use crate::machine::call::input::SymmetricMedia;
 use crate::machine::call::recording::Wanted;
 use crate::machine::flow::Flow;
 use crate::machine::locator::Locator;
@@ -53,6 +54,7 @@ use crate::wire::sip::StartLine;
 use crate::wire::sip::Transport;
 use crate::wire::sip::scan;
 use crate::wire::tape::Mark;
+use crate::wire::tape::record::Untaped;
 
 pub(crate) const MEDIA: &str = "198.51.100.1";
 pub(super) const MEDIA_V6: &str = "2001:db8::1";
@@ -75,7 +77,12 @@ pub(crate) fn settings() -> Settings {
         trusted: Vec::new(),
         path: PathPolicy::default(),
         digest: Vec::new(),
-        interfaces: vec![Interface { name: "default".to_owned(), ipv4: address(MEDIA), ipv6: address(MEDIA_V6) }],
+        interfaces: vec![Interface {
+            name: "default".to_owned(),
+            ipv4: address(MEDIA),
+            ipv6: address(MEDIA_V6),
+            from_anywhere: false,
+        }],
         registration: RegistrationBounds::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
@@ -205,8 +212,8 @@ impl Ladder {
         let message = parse(invite);
         let aor = Aor { tenant: "acme".to_owned(), user: "1001".to_owned() };
         let bound = Some(Bound { aor, contact: "sip:1001@192.0.2.10".to_owned(), instance: "<urn:a>".to_owned() });
-        let invite =
-            Invite { message: &message, flow: from, caller, dialled: "1002".to_owned(), destination, record, bound };
+        let (dialled, symmetric) = ("1002".to_owned(), SymmetricMedia::default());
+        let invite = Invite { message: &message, flow: from, caller, dialled, destination, record, symmetric, bound };
         let call = Call::new(invite, &mut cx, &mut out);
         let mut ladder = Self {
             call,
@@ -279,7 +286,8 @@ impl Ladder {
                         }
                         MediaCommand::Tape { pair, switch: TapeSwitch::Off } => {
                             let owner = self.owners[&pair];
-                            let notice = Notice::Taped { frames: 7 };
+                            let notice =
+                                Notice::Taped { frames: 7, untaped: Untaped { direction: 2, ..Untaped::default() } };
                             self.reports.push_back(MediaNotice { pair, owner, notice });
                         }
                         _ => {}

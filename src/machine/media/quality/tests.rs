@@ -34,13 +34,22 @@ impl Feed {
         self.stream.on_packet(&header, 172, |_| self.rate, now);
     }
 
-    /// Packets every 20 ms without jitter.
+    /// Numbers in the order of their arrival, each with the timestamp of its time.
     fn sequences(sequences: &[u16]) -> Self {
         let mut feed = Self::at(8_000);
-        for (index, sequence) in (0u32..).zip(sequences) {
-            feed.packet(*sequence, index * 160, u64::from(index) * 20_000);
+        let first = sequences.first().copied().unwrap_or_default();
+        for (index, sequence) in (0u64..).zip(sequences) {
+            let sent = i32::from(sequence.wrapping_sub(first) as i16) * 160;
+            feed.packet(*sequence, sent as u32, index * 20_000);
         }
         feed
+    }
+
+    /// Numbers every 20 ms, on one timeline whatever they are.
+    fn timeline(&mut self, from: u32, sequences: impl IntoIterator<Item = u16>) {
+        for (index, sequence) in (from..).zip(sequences) {
+            self.packet(sequence, index * 160, u64::from(index) * 20_000);
+        }
     }
 
     fn counts(&self) -> (u64, u64, u64) {
@@ -71,6 +80,53 @@ fn a_jump_is_believed_at_the_second_packet() {
     assert_eq!((feed.stream.restarts, feed.stream.lost()), (0, 0));
     let feed = Feed::sequences(&[1, 3, 20_000, 20_001, 20_002]);
     assert_eq!((feed.stream.restarts, feed.stream.lost(), feed.stream.packets), (1, 1, 5));
+}
+
+#[test]
+fn a_sequence_that_steps_back_is_a_restart_and_no_copy() {
+    for back in [2, 7, 40, 90, 500] {
+        let mut feed = Feed::at(8_000);
+        feed.timeline(0, 1_000..1_100);
+        feed.timeline(100, 1_100 - back..1_200);
+        assert_eq!((feed.counts(), feed.stream.restarts), ((0, 0, 0), 1), "back by {back}");
+        assert_eq!(feed.stream.packets, 200 + u64::from(back));
+    }
+    // The timeline begins anew, too.
+    let mut feed = Feed::at(8_000);
+    feed.timeline(0, 1_000..1_030);
+    for (index, sequence) in (1_000..1_010).enumerate() {
+        feed.packet(sequence, 77_000 + index as u32 * 160, 600_000 + index as u64 * 20_000);
+    }
+    assert_eq!((feed.counts(), feed.stream.restarts), ((0, 0, 0), 1));
+    // One packet proves nothing, and a copy is one.
+    let mut feed = Feed::at(8_000);
+    feed.timeline(0, (1_000..1_100).chain([1_095, 1_100, 1_101]));
+    assert_eq!((feed.counts(), feed.stream.restarts), ((0, 0, 0), 0));
+    feed.packet(1_090, 90 * 160, 3_000_000);
+    assert_eq!(feed.counts(), (0, 0, 1));
+}
+
+#[test]
+fn a_stream_is_recognised_by_its_end() {
+    let mut feed = Feed::at(8_000);
+    feed.timeline(0, 1_000..1_050);
+    let tail = feed.stream.tail().unwrap();
+    let goes_on = |ssrc: u32, sequence: u16, timestamp: u32, millis: u64| {
+        let header = Header { ssrc, sequence, timestamp, ..header() };
+        tail.goes_on(&header, Instant::from_nanos(1_000_000_000 + millis * 1_000_000))
+    };
+    assert!(goes_on(0, 1_050, 50 * 160, 1_000));
+    assert!(goes_on(0, 1_049, 49 * 160, 1_000), "a copy");
+    assert!(!goes_on(1, 1_050, 50 * 160, 1_000));
+    // An hour later only the clock tells.
+    assert!(goes_on(0, 30_000, 3_600 * 8_000, 3_600_000));
+    assert!(!goes_on(0, 30_000, 5, 3_600_000));
+    assert_eq!(Stream::default().tail(), None);
+}
+
+fn header() -> Header {
+    let (padding, marker, payload_type, extension, csrc_count) = (false, false, 0, None, 0);
+    Header { padding, marker, payload_type, sequence: 0, timestamp: 0, ssrc: 0, extension, csrc_count, header_len: 12 }
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl Relay {
     /// Begins if the party can hear: it was heard, so that its place is known, or keeps silent.
     pub(super) fn start_player(&mut self, id: PairId, now: Instant) {
         let pair = &mut self.pairs[id.0 as usize];
-        let can_hear = pair.receives && pair.rtp_destination().is_some() && pair.bridged_to.is_some();
+        let can_hear = pair.receives && pair.to.is_some() && pair.bridged_to.is_some();
         let is_heard = pair.latch.source().is_some();
         let Some(player) = pair.player.as_mut().filter(|player| can_hear && !player.is_playing()) else { return };
         if is_heard || !player.is_patient(now) {
@@ -60,7 +60,7 @@ impl Relay {
 
     fn play_next<'a>(&mut self, id: PairId, now: Instant, file: &impl Fn(Owner) -> &'a [u8]) {
         let pair = &mut self.pairs[id.0 as usize];
-        let to = pair.rtp_destination().filter(|_| pair.receives && pair.bridged_to.is_some());
+        let to = pair.to.filter(|_| pair.receives && pair.bridged_to.is_some());
         let (Some(owner), Some(player)) = (pair.owner, &mut pair.player) else { return };
         let Some(to) = to else {
             // It holds: the rest comes when it hears again.
@@ -76,9 +76,12 @@ impl Relay {
         let next = (due + FRAME).max(now - FRAME * BEHIND_MAX);
         player.next_at = Some(next);
         self.players.insert((next, id));
+        let also = pair.also;
         pair.packets_sent += 1;
         pair.bytes_sent += packet.len() as u64;
         self.counts.announced += 1;
-        self.push(MediaOutput::Packet { slot: id.rtp_slot(), to, bytes: packet.to_vec() });
+        for to in std::iter::once(to).chain(also) {
+            self.push(MediaOutput::Packet { slot: id.rtp_slot(), to, bytes: packet.to_vec() });
+        }
     }
 }

@@ -20,6 +20,7 @@ use crate::wire::g711::SAMPLES_PER_SECOND;
 use crate::wire::link::Announce;
 use crate::wire::link::Ha1;
 use crate::wire::link::Record;
+use crate::wire::link::Symmetric;
 use crate::wire::wav;
 use crate::wire::wav::Wav;
 
@@ -62,6 +63,7 @@ pub(super) struct PhoneEntry {
     pub(super) secret: Secret,
     pub(super) name: String,
     pub(super) record: Record,
+    pub(super) symmetric: Symmetric,
     pub(super) external_id: String,
     /// As the tenant's; empty: the tenant's.
     pub(super) digest: Vec<&'static str>,
@@ -190,6 +192,7 @@ fn phone(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Fault
     let secret = secret(&mut fields, read_file, faults);
     let name = checked(fields.text("name", faults), "phone.name", is_display, faults);
     let record = record(&mut fields, faults);
+    let symmetric = symmetric(&mut fields, faults);
     let external_id = checked(fields.text("external_id", faults), "phone.external_id", is_display, faults);
     fields.finish(faults);
     if faults.found.len() > before {
@@ -206,6 +209,7 @@ fn phone(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Fault
         secret: secret?,
         name: name.unwrap_or_default(),
         record,
+        symmetric,
         external_id: external_id.unwrap_or_default(),
         digest,
     })
@@ -235,6 +239,15 @@ fn record(fields: &mut Fields<'_, '_>, faults: &mut Faults) -> Record {
             Record::Never
         }
     }
+}
+
+fn symmetric(fields: &mut Fields<'_, '_>, faults: &mut Faults) -> Symmetric {
+    let Some(text) = fields.text("symmetric", faults) else { return Symmetric::Auto };
+    let known = [Symmetric::Auto, Symmetric::Always, Symmetric::Never];
+    known.into_iter().find(|symmetric| symmetric.name() == text.value).unwrap_or_else(|| {
+        faults.note(text.line, &fields.key("symmetric"), "must be auto, always or never");
+        Symmetric::Auto
+    })
 }
 
 fn announce(fields: &mut Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faults) -> Announce {

@@ -282,10 +282,10 @@ async fn write_phone(tx: &mut Tx, key: &NodeKey, phone: &PhoneEntry, realm: &str
     let digest_realm = matches!(phone.secret, Secret::Digests(_)).then_some(realm);
     sqlx::query(
         "INSERT INTO phones (tenant, user, auth_user, extension, name, record, external_id, secret, digest_realm,
-             digest)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             digest, symmetric)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
          ON CONFLICT (tenant, user) DO UPDATE SET auth_user = ?3, extension = ?4, name = ?5, record = ?6,
-             external_id = ?7, secret = ?8, digest_realm = ?9, digest = ?10",
+             external_id = ?7, secret = ?8, digest_realm = ?9, digest = ?10, symmetric = ?11",
     )
     .bind(&phone.tenant)
     .bind(&phone.user)
@@ -297,6 +297,7 @@ async fn write_phone(tx: &mut Tx, key: &NodeKey, phone: &PhoneEntry, realm: &str
     .bind(sealed)
     .bind(digest_realm)
     .bind(phone.digest.join(" "))
+    .bind(phone.symmetric.name())
     .execute(&mut **tx)
     .await?;
     sqlx::query("DELETE FROM numbers WHERE tenant = ? AND user = ?")

@@ -18,6 +18,7 @@ use crate::wire::link::Announce;
 use crate::wire::link::DirectoryPart;
 use crate::wire::link::Phone;
 use crate::wire::link::Record;
+use crate::wire::link::Symmetric;
 use crate::wire::link::Tenant;
 
 /// Half a frame, as the size of an entry is estimated.
@@ -90,7 +91,8 @@ impl<'k> Snapshot<'k> {
         size: &mut usize,
     ) -> Result<Option<(String, String)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT tenant, user, auth_user, extension, phones.name, phones.record, external_id, secret, phones.digest, realm,
+            "SELECT tenant, user, auth_user, extension, phones.name, phones.record, symmetric, external_id, secret,
+                    phones.digest, realm,
                     (SELECT group_concat(number, ' ') FROM numbers WHERE numbers.tenant = phones.tenant
                      AND numbers.user = phones.user) AS numbers
              FROM phones JOIN tenants ON tenants.name = phones.tenant
@@ -141,7 +143,8 @@ pub(crate) async fn delta(store: &Store, key: &NodeKey, change: &Change) -> Resu
     }
     for (tenant, user) in &change.phones {
         let row = sqlx::query(
-            "SELECT tenant, user, auth_user, extension, phones.name, phones.record, external_id, secret, phones.digest, realm,
+            "SELECT tenant, user, auth_user, extension, phones.name, phones.record, symmetric, external_id, secret,
+                    phones.digest, realm,
                     (SELECT group_concat(number, ' ') FROM numbers WHERE numbers.tenant = phones.tenant
                      AND numbers.user = phones.user) AS numbers
              FROM phones JOIN tenants ON tenants.name = phones.tenant WHERE tenant = ? AND user = ?",
@@ -208,11 +211,17 @@ fn phone(row: &SqliteRow, key: &NodeKey) -> Result<Phone, StoreError> {
         record: record(row.get("record"))?,
         external_id: row.get("external_id"),
         digest: words(row, "digest"),
+        symmetric: symmetric(row.get("symmetric"))?,
     })
 }
 
 fn words(row: &SqliteRow, column: &str) -> Vec<String> {
     row.get::<String, _>(column).split_whitespace().map(str::to_owned).collect()
+}
+
+fn symmetric(text: &str) -> Result<Symmetric, StoreError> {
+    let known = [Symmetric::Auto, Symmetric::Always, Symmetric::Never];
+    known.into_iter().find(|symmetric| symmetric.name() == text).ok_or(StoreError::Row("symmetric"))
 }
 
 fn record(text: &str) -> Result<Record, StoreError> {
