@@ -402,7 +402,8 @@ fn a_hung_engine_is_killed_and_started_again() {
     let site = Site::new("");
     let mut serving = site.serve_until_ready();
     send(site.pid("engine"), Signal::STOP);
-    serving.wait_for("does not beat");
+    let line = serving.wait_for("does not beat");
+    assert!(line.contains("its thread ran 0 ms and waited "), "{line}");
     site.wait_for_generation("engine", 2);
 }
 
@@ -686,4 +687,129 @@ fn a_demo_that_cannot_serve_says_why() {
     assert_eq!(output.status.code(), Some(75), "{stderr}");
     assert!(stderr.contains("203.0.113.7"), "{stderr}");
     assert!(!fs::read_dir(site.folder.path()).unwrap().flatten().any(|entry| is_of_demo(&entry)));
+}
+
+/// A line of /proc/PID/status.
+fn status_of(task: &str, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').trim().to_owned()
+}
+
+const SIGHTS_MAY_BE_ABSENT: &str = "has no Landlock";
+
+#[test]
+fn engine_and_side_give_up_what_they_do_not_need() {
+    let site = Site::new("[engine]\nshards = 2");
+    let mut command = site.command();
+    command.env("TIPRING_TRIAL", "1");
+    let mut serving = Serving::start(command);
+    serving.wait_for("ready: node");
+    // Another one, so that everything is there which it must not read.
+    send(site.pid("engine"), Signal::KILL);
+    site.wait_for_generation("engine", 2);
+    for role in ["engine", "side"] {
+        let pid = site.pid(role);
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let threads: Vec<_> = threads.map(|thread| thread.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(threads.len() > 2, "{role}: {threads:?}");
+        for thread in threads {
+            let task = format!("{pid}/task/{thread}");
+            assert_eq!(status_of(&task, "Seccomp"), "2", "{role}, thread {thread}");
+            assert_eq!(status_of(&task, "NoNewPrivs"), "1", "{role}, thread {thread}");
+            let kept = u64::from_str_radix(&status_of(&task, "CapEff"), 16).unwrap();
+            // Files of others, where root runs it (CAP_DAC_OVERRIDE).
+            let allowed = if role == "side" && is_root() { 1 << 1 } else { 0 };
+            assert_eq!(kept & !allowed, 0, "{role}, thread {thread}: {kept:#x}");
+            assert_eq!(status_of(&task, "CapPrm"), status_of(&task, "CapEff"), "{role}, thread {thread}");
+        }
+    }
+    let keeper = serving.child.id().to_string();
+    assert_eq!(status_of(&keeper, "NoNewPrivs"), "1");
+    let bounding = u64::from_str_radix(&status_of(&keeper, "CapEff"), 16).unwrap();
+    assert_eq!(bounding & !(1 << 10 | 1 << 1), 0, "CAP_NET_BIND_SERVICE and CAP_DAC_OVERRIDE at most: {bounding:#x}");
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    // What was tried, and the error of it: EPERM of the filter, EACCES of Landlock.
+    serving.signal(Signal::TERM);
+    serving.wait();
+    let log = serving.rest();
+    let last = |process: &str, what: &str| {
+        let line = log.lines().rfind(|line| line.contains(&format!("{process} trial: {what}: ")));
+        line.unwrap_or_else(|| panic!("{process} did not try {what}:\n{log}")).to_owned()
+    };
+    for process in ["engine", "side"] {
+        for what in ["process", "ring", "packets", "chroot", "exec"] {
+            assert!(last(process, what).ends_with("Some(1)"), "{}", last(process, what));
+        }
+    }
+    if log.contains(SIGHTS_MAY_BE_ABSENT) {
+        return;
+    }
+    for (process, what) in [
+        ("engine", "read node.key"),
+        ("engine", "read tipring.db"),
+        ("engine", "read token"),
+        ("engine", "write"),
+        ("side", "read env"),
+        ("side", "write"),
+    ] {
+        assert!(last(process, what).ends_with("Some(13)"), "{}", last(process, what));
+    }
+}
+
+#[test]
+fn a_data_folder_that_others_may_write_is_refused() {
+    let site = Site::new("");
+    let data = site.folder.path().join("tipring-data");
+    fs::create_dir(&data).unwrap();
+    for mode in [0o777, 0o770, 0o1777] {
+        fs::set_permissions(&data, fs::Permissions::from_mode(mode)).unwrap();
+        let (code, said) = site.fail();
+        assert_eq!(code, 71, "{said}");
+        assert!(said.contains("others may write to") && said.contains("remedy: chmod go-w"), "{said}");
+    }
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    site.serve_until_ready();
+}
+
+#[test]
+fn root_becomes_the_user_that_is_named() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new("[node]\nuser = \"nobody\"\ndata = \"own/data\"");
+    // A port of root's, which the side process binds.
+    let text = fs::read_to_string(site.config()).unwrap().replace(":8080", ":81");
+    fs::write(site.config(), text).unwrap();
+    let binary = for_anybody(&site);
+    let own = site.folder.path().join("own");
+    fs::create_dir(&own).unwrap();
+    let serve = || {
+        let mut command = Command::new(&binary);
+        command.arg("serve").arg("--config").arg(site.config()).env_remove("NOTIFY_SOCKET").env_remove("INVOCATION_ID");
+        Serving::start(command)
+    };
+    let mut serving = serve();
+    let line = serving.wait_for("keeper user");
+    assert!(line.contains("goes on as nobody"), "{line}");
+    serving.wait_for("ready: node");
+    let run = own.join("data/run");
+    let output = Command::new(TIPRING).args(["status", "--json", "--run"]).arg(run).output().unwrap();
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for process in status["processes"].as_array().unwrap() {
+        let task = process["pid"].to_string();
+        let ids = [NOBODY; 4].map(|id| id.to_string()).join("\t");
+        assert_eq!((status_of(&task, "Uid"), status_of(&task, "Gid")), (ids.clone(), ids), "{process}");
+        assert_eq!(status_of(&task, "Groups"), "", "{process}");
+    }
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.wait().code(), Some(0));
+    // What root made there before is not taken over silently.
+    std::os::unix::fs::chown(own.join("data"), Some(0), Some(0)).unwrap();
+    let mut refused = serve();
+    assert_eq!(refused.wait().code(), Some(71));
+    let said = refused.rest();
+    assert!(said.contains("does not belong to nobody") && said.contains("remedy: chown -R nobody"), "{said}");
 }

@@ -20,6 +20,8 @@ use crate::wire::control::ToChild;
 #[derive(Debug)]
 pub struct Begun {
     pub start: Start,
+    /// Settings of the last reload, if there was one. They come once more when the process obeys.
+    pub latest: Option<Vec<u8>>,
     pub handles: Vec<(Passed, Vec<OwnedFd>)>,
     pub keeper: Channel,
 }
@@ -31,7 +33,7 @@ pub fn begin() -> Result<Begun, Failure> {
     };
     let keeper = Channel::from_stdin().map_err(by_hand)?;
     tie_to_keeper().map_err(|error| Failure::from_io("cannot tie this process to the keeper", &error))?;
-    let mut handles = Vec::new();
+    let (mut handles, mut latest) = (Vec::new(), None);
     loop {
         // A keeper that died before the tie was made closed its end: the loop ends here then.
         let Some((frame, descriptors)) = keeper.receive::<ToChild>(Wait::Yes).map_err(by_hand)? else {
@@ -39,7 +41,8 @@ pub fn begin() -> Result<Begun, Failure> {
         };
         match frame {
             ToChild::Handles(passed) => take(&mut handles, &passed, descriptors)?,
-            ToChild::Start(start) => return Ok(Begun { start: *start, handles, keeper }),
+            ToChild::Settings(settings) => latest = Some(settings),
+            ToChild::Start(start) => return Ok(Begun { start: *start, latest, handles, keeper }),
             _ => {}
         }
     }

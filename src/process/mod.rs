@@ -4,6 +4,7 @@ pub mod channel;
 pub mod child;
 pub mod clock;
 pub mod config;
+pub mod confine;
 pub mod engine;
 pub mod exit;
 pub mod keeper;

@@ -46,6 +46,8 @@ pub struct Plan {
     pub node: String,
     pub data: PathBuf,
     pub run: PathBuf,
+    /// Who the keeper becomes where it is root.
+    pub user: Option<User>,
     pub drain: Duration,
     pub log: Log,
     pub shards: u8,
@@ -64,6 +66,13 @@ pub struct Plan {
     pub engine: Vec<u8>,
     /// [`SideSettings`], which the keeper does not read.
     pub side: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +137,8 @@ pub fn make(file: Option<&Path>) -> Result<Vec<u8>, Vec<Fault>> {
         return Err(faults);
     }
     let fault = |key: &str, message: String| vec![fault(&config, file, key, message)];
-    let plan = plan(&config).map_err(|message| fault("engine.cpus", message))?;
+    let mut plan = plan(&config).map_err(|message| fault("engine.cpus", message))?;
+    plan.user = user(&config.node.user).map_err(|message| fault("node.user", message))?;
     match postcard::to_allocvec(&plan) {
         Ok(bytes) if bytes.len() <= PLAN_BYTES_MAX => Ok(bytes),
         _ => Err(fault("", format!("says more than {PLAN_BYTES_MAX} bytes of settings"))),
@@ -158,6 +168,9 @@ fn faults_here(config: &Config, file: Option<&Path>) -> Vec<Fault> {
     let mut faults = Vec::new();
     if let Err(message) = cpus(config.engine.cpus.as_deref(), &allowed_cpus()) {
         faults.push(fault(config, file, "engine.cpus", message));
+    }
+    if let Err(message) = user(&config.node.user) {
+        faults.push(fault(config, file, "node.user", message));
     }
     for (index, interface) in config.interfaces.iter().enumerate() {
         let (first, last) = interface.ports;
@@ -200,6 +213,7 @@ fn plan(config: &Config) -> Result<Plan, String> {
         node: config.node.name.clone(),
         data: absolute(&config.node.data),
         run: absolute(&config.node.run),
+        user: None,
         drain: config.node.drain,
         log: config.log.clone(),
         shards: u8::try_from(shards).unwrap_or(u8::MAX),
@@ -225,6 +239,24 @@ fn plan(config: &Config) -> Result<Plan, String> {
             log: config.log.clone(),
             recordings: config.recordings.clone(),
         }),
+    })
+}
+
+fn user(name: &str) -> Result<Option<User>, String> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let users = std::fs::read_to_string("/etc/passwd").map_err(|error| format!("/etc/passwd: {error}"))?;
+    find_user(name, &users).map(Some).ok_or_else(|| format!("there is no user {name:?} in /etc/passwd"))
+}
+
+/// passwd(5): name, password, uid, gid and more.
+fn find_user(name: &str, users: &str) -> Option<User> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_it = fields.next() == Some(name);
+        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        is_it.then(|| User { name: name.to_owned(), uid, gid })
     })
 }
 
@@ -285,6 +317,14 @@ mod tests {
         check(Some(&[2]), &[0, 1, 2], (&[2], 1));
         assert!(cpus(Some(&[5]), &[0, 1]).is_err());
         assert!(cpus(None, &[]).is_err());
+    }
+
+    #[test]
+    fn a_user_is_found_by_its_whole_name() {
+        let users = "root:x:0:0:root:/root:/bin/bash\n# odd\ntipring:x:990:991::/var/lib/tipring:/usr/sbin/nologin\n";
+        let found = find_user("tipring", users).unwrap();
+        assert_eq!((found.uid, found.gid), (990, 991));
+        assert_eq!(find_user("tip", users), None);
     }
 
     #[test]

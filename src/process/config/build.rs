@@ -90,7 +90,7 @@ fn node(document: &mut Document, folder: &Path) -> Node {
     if roles.is_empty() {
         document.refuse("node.roles", "name at least one role");
     }
-    Node { name, data, run, drain: span(document, "node.drain"), roles }
+    Node { name, data, run, user: text(document, "node.user"), drain: span(document, "node.drain"), roles }
 }
 
 fn host_name() -> String {

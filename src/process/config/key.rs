@@ -44,6 +44,14 @@ pub(super) const KEYS: &[Key] = &[
         "The folder for state, tapes, recordings, token, keys and SQLite.",
     ),
     key("node.run", Kind::Path, "\"\"", Restart, "The folder of the control socket. Empty: `run` under `data`."),
+    key(
+        "node.user",
+        Kind::Name,
+        "\"\"",
+        Restart,
+        "Started as root, the node goes on as this user of /etc/passwd; the data folder and the log's have to be this user's. Empty: it \
+         stays who it is.",
+    ),
     key("node.drain", Kind::Span, "\"15m\"", Reload, "How long TERM waits for the last call to end."),
     key("node.roles", Kind::Roles, "[\"phones\"]", Restart, "What this node does. A role that is off opens no socket."),
     key(

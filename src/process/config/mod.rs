@@ -56,6 +56,8 @@ pub struct Node {
     pub name: String,
     pub data: PathBuf,
     pub run: PathBuf,
+    /// Empty: who starts it.
+    pub user: String,
     pub drain: Duration,
     pub roles: Vec<String>,
 }

@@ -59,7 +59,7 @@ pub struct RtpPair {
 
 impl Received {
     pub fn sort(begun: Begun) -> Result<Self, (Channel, Failure)> {
-        let Begun { start, handles, keeper } = begun;
+        let Begun { start, handles, keeper, .. } = begun;
         match sort(&start, handles) {
             Ok((settings, shards, link)) => Ok(Self { start, settings, shards, link, keeper }),
             Err(failure) => Err((keeper, failure)),

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
+
+use rustix::thread::CapabilitySet;
 
 use crate::base::id::ShardId;
 use crate::machine::Shared;
@@ -16,6 +20,9 @@ use crate::machine::registrar::aor_of_key;
 use crate::machine::settings::Settings;
 use crate::process::channel::Channel;
 use crate::process::child;
+use crate::process::confine;
+use crate::process::confine::capabilities;
+use crate::process::confine::files::Sight;
 use crate::process::engine::clerk;
 use crate::process::engine::clerk::Clerk;
 use crate::process::engine::clerk::directory::Keeping;
@@ -33,6 +40,7 @@ use crate::process::engine::tape;
 use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
+use crate::process::plan::EngineSettings;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
 use crate::shard::mesh::Post;
@@ -73,8 +81,11 @@ pub fn run() -> u8 {
 
 fn serve(received: Received) -> Result<(), Failure> {
     let Received { start, settings: engine, shards, link, keeper } = received;
+    // Rights and sight belong to threads: before there is a second one.
+    let (dropped, seen) = (give_up_rights(&start.data), confine::files::see_only(&sight(&start, &engine)));
     log::start(&engine.log, &start.node, "engine").map_err(|error| Failure::from_io("the log", &error))?;
     one_line_a_panic();
+    confine::tell(dropped, seen.map_err(|error| error.to_string()));
     let is_plain = probe_host()?;
     let in_data = |error: io::Error| Failure::from_io("the data folder", &error);
     let secrets = secrets(&start)?;
@@ -101,6 +112,10 @@ fn serve(received: Received) -> Result<(), Failure> {
         handles.push(handle);
     }
     wait_ready(&handles, &keeper)?;
+    // Every ring is made: from here on there are no others.
+    confine::calls::give_up().unwrap_or_else(|line| tracing::warn!(event = "confined", "{line}"));
+    #[cfg(debug_assertions)]
+    confine::trial::run(&["node.key", "tipring.db", "token"].map(|name| start.data.join(name)));
     // The clerk is this thread; the shards have their own CPUs.
     child::keep_to_housekeeping(&start);
     let post = posts.next().ok_or_else(|| Failure::new(exit::OTHER, "no post for the clerk"))?;
@@ -118,6 +133,28 @@ fn serve(received: Received) -> Result<(), Failure> {
     }
     tape.finish();
     result.map_err(in_data)
+}
+
+fn give_up_rights(data: &Path) -> io::Result<()> {
+    let is_ours = data.metadata().is_ok_and(|data| data.uid() == rustix::process::geteuid().as_raw());
+    let kept = if is_ours { CapabilitySet::empty() } else { capabilities::of_files() };
+    capabilities::keep(kept)
+}
+
+/// Its own folders and files of the data folder. In the folder itself it makes and replaces files and reads none: the database and the
+/// keys are none of its business.
+fn sight(start: &Start, engine: &EngineSettings) -> Sight {
+    let own = ["engine", "tape"].map(|name| start.data.join(name));
+    for folder in &own {
+        // What cannot be made now is said by who needs it.
+        let _ = std::fs::create_dir_all(folder);
+    }
+    let sight = Sight {
+        reads: ["secrets", "directory.snapshot"].map(|name| start.data.join(name)).to_vec(),
+        writes: own.to_vec(),
+        fills: vec![start.data.clone()],
+    };
+    sight.with_log(engine.log.file.as_deref())
 }
 
 /// Damaged secrets are a failed start. Later, when they are damaged under a node that serves, they are replaced: phones that wait

@@ -42,6 +42,12 @@ impl Heartbeats {
         self.judge(memory.map(read_word), now)
     }
 
+    /// The shards that were silent at the last tick and at the one before.
+    pub(super) fn silent(&self) -> impl Iterator<Item = usize> {
+        let last_tick = self.last_tick;
+        (0..).zip(&self.shards).filter(move |(_, beat)| beat.since < last_tick).map(|(index, _)| index)
+    }
+
     fn judge(&mut self, words: impl Iterator<Item = u64>, now: Instant) -> Option<usize> {
         let late = now.since(self.last_tick) > TICK_LATE;
         self.last_tick = now;
@@ -54,6 +60,39 @@ impl Heartbeats {
             }
         }
         hung
+    }
+}
+
+/// Of the thread of a shard: how long it ran, and how long it was ready to run and had no CPU (`/proc/PID/task/TID/schedstat`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Scheduled {
+    pub(super) ran: Duration,
+    pub(super) delayed: Duration,
+}
+
+impl Scheduled {
+    /// Shards' threads are made in the order of their numbers.
+    pub(super) fn of(pid: u32, shard: usize) -> Option<Self> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let mut threads: Vec<u32> = tasks
+            .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|thread| {
+                let name = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm"));
+                name.is_ok_and(|name| name.starts_with("shard"))
+            })
+            .collect();
+        threads.sort_unstable();
+        let thread = threads.get(shard)?;
+        Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut nanos = text.split_ascii_whitespace().map(|word| word.parse().ok().map(Duration::from_nanos));
+        Some(Self { ran: nanos.next()??, delayed: nanos.next()?? })
+    }
+
+    pub(super) fn since(self, before: Self) -> Self {
+        Self { ran: self.ran.saturating_sub(before.ran), delayed: self.delayed.saturating_sub(before.delayed) }
     }
 }
 
@@ -72,6 +111,16 @@ mod tests {
     fn check(ticks: &[(u64, [u64; 2])]) -> Option<usize> {
         let mut beats = Heartbeats::new(2, Instant::from_millis(0));
         ticks.iter().fold(None, |_, (at, words)| beats.judge(words.iter().copied(), Instant::from_millis(*at)))
+    }
+
+    #[test]
+    fn the_kernel_tells_how_long_a_thread_waited() {
+        let seen = Scheduled::parse("994768 87288 2\n").unwrap();
+        assert_eq!((seen.ran.as_nanos(), seen.delayed.as_nanos()), (994_768, 87_288));
+        assert_eq!(seen.since(seen), Scheduled::default());
+        assert_eq!(Scheduled::parse("1"), None);
+        let own = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        assert!(Scheduled::parse(&own).is_some(), "{own}");
     }
 
     #[test]

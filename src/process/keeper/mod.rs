@@ -11,11 +11,13 @@ mod heartbeat;
 mod log;
 mod notify;
 mod planning;
+mod privileges;
 mod process;
 mod reload;
 mod run;
 mod sockets;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -67,11 +69,12 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
     // What we and our children create is for our user alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let plan = Planning::start(config)?.finish()?;
+    let note = privileges::settle(&plan)?;
     let locks = [lock(&plan.data)?, lock(&plan.run)?];
     let sockets = Sockets::open(&plan)?;
     let control = Control::open(&plan.run)?;
     let now = clock::instant();
-    Ok(Keeper {
+    let mut keeper = Keeper {
         config: config.map(PathBuf::from),
         log: Log::new(plan.log.clone(), plan.node.clone()),
         heartbeats: Heartbeats::new(usize::from(plan.shards), now),
@@ -93,7 +96,12 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
         planning: None,
         reload_success: true,
         told: None,
-    })
+        run_delays: BTreeMap::new(),
+    };
+    if let Some(note) = note {
+        keeper.log.warn("user", &note);
+    }
+    Ok(keeper)
 }
 
 fn signals() -> std::io::Result<Signals> {

@@ -1,5 +1,6 @@
 //! The keeper's loop: wait until anything happens, then look at everything, each without waiting.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
@@ -23,6 +24,7 @@ use crate::process::keeper::Signals;
 use crate::process::keeper::control::Control;
 use crate::process::keeper::control::State;
 use crate::process::keeper::heartbeat::Heartbeats;
+use crate::process::keeper::heartbeat::Scheduled;
 use crate::process::keeper::log::Log;
 use crate::process::keeper::log::write_stderr;
 use crate::process::keeper::notify;
@@ -65,6 +67,8 @@ pub(super) struct Keeper {
     pub(super) reload_success: bool,
     /// What side was last told.
     pub(super) told: Option<Status>,
+    /// Of shards that are silent, as it was when they fell silent.
+    pub(super) run_delays: BTreeMap<usize, Scheduled>,
 }
 
 pub(super) struct Settings {
@@ -250,7 +254,9 @@ impl Keeper {
             Role::Engine => latest.engine.clone(),
             Role::Keeper | Role::Side => latest.side.clone(),
         });
-        let frames: Vec<_> = [start].into_iter().chain(latest.map(ToChild::Settings)).collect();
+        // Before the start for what is decided by it, and after it for what obeys.
+        let latest = latest.map(ToChild::Settings);
+        let frames: Vec<_> = latest.clone().into_iter().chain([start]).chain(latest).collect();
         if role == Role::Engine {
             if self.engine.generation > 0 {
                 self.sockets.reset_rtp();
@@ -484,11 +490,37 @@ impl Keeper {
         if !self.engine.is_ready() || now < self.heartbeats.next_tick() {
             return;
         }
-        let Some(shard) = self.heartbeats.tick(self.sockets.state(), now) else { return };
-        self.log.error("shard_hung", &format!("shard {shard} does not beat: the engine is killed"));
+        let hung = self.heartbeats.tick(self.sockets.state(), now);
+        self.note_run_delays();
+        let Some(shard) = hung else { return };
+        let told = self.run_delay(shard).map_or_else(String::new, |seen| {
+            let (ran, delayed) = (seen.ran.as_millis(), seen.delayed.as_millis());
+            format!("; since it fell silent its thread ran {ran} ms and waited {delayed} ms for a CPU")
+        });
+        self.log.error("shard_hung", &format!("shard {shard} does not beat: the engine is killed{told}"));
         if let Some(running) = self.engine.running() {
             running.kill();
         }
+    }
+
+    /// Of shards that have just fallen silent, so that a hang is told from a machine that has no time for us.
+    fn note_run_delays(&mut self) {
+        let Some(pid) = self.engine.running().map(|running| running.pid()) else { return };
+        let silent: Vec<usize> = self.heartbeats.silent().collect();
+        self.run_delays.retain(|shard, _| silent.contains(shard));
+        for shard in silent {
+            if !self.run_delays.contains_key(&shard)
+                && let Some(seen) = Scheduled::of(pid, shard)
+            {
+                self.run_delays.insert(shard, seen);
+            }
+        }
+    }
+
+    fn run_delay(&mut self, shard: usize) -> Option<Scheduled> {
+        let before = *self.run_delays.get(&shard)?;
+        let pid = self.engine.running()?.pid();
+        Scheduled::of(pid, shard).map(|seen| seen.since(before))
     }
 
     /// Side hears of every change but the number of calls, which it knows from the engine.

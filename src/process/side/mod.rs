@@ -18,6 +18,7 @@ mod recording;
 mod retain;
 mod run;
 mod seal;
+mod sight;
 mod store;
 mod tapes;
 mod token;

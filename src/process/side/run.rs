@@ -13,6 +13,8 @@ use crate::process::channel::Wait;
 use crate::process::child;
 use crate::process::child::Begun;
 use crate::process::config::Recordings;
+use crate::process::confine;
+use crate::process::confine::capabilities;
 use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
@@ -25,6 +27,7 @@ use crate::process::side::opening::Unopened;
 use crate::process::side::recording::objects::Objects;
 #[cfg(feature = "s3")]
 use crate::process::side::recording::s3::Bucket;
+use crate::process::side::sight;
 use crate::process::side::waiting::Waiting;
 use crate::wire::control::FromChild;
 use crate::wire::control::Passed;
@@ -62,11 +65,20 @@ pub fn run() -> u8 {
 }
 
 fn serve(begun: Begun) -> Result<(), Failure> {
-    let Begun { start, handles, keeper } = begun;
+    let Begun { start, latest, handles, keeper } = begun;
     let settings = decode(&start.settings)?;
     child::keep_to_housekeeping(&start);
-    log::start(&settings.log, &start.node, "side").map_err(lost)?;
     let listeners = settings.http.iter().map(|address| node::bind(*address)).collect::<Result<Vec<_>, _>>()?;
+    let latest = latest.as_deref().map(decode).transpose()?;
+    let sight = sight::of(&start.data, latest.as_ref().unwrap_or(&settings));
+    // Rights and sight belong to threads: before there is a second one.
+    let (rights, seen) = (capabilities::keep(capabilities::of_files()), confine::files::see_only(&sight));
+    log::start(&settings.log, &start.node, "side").map_err(lost)?;
+    confine::tell(rights, seen.map_err(|error| error.to_string()));
+    confine::calls::give_up().unwrap_or_else(|line| tracing::warn!(event = "confined", "{line}"));
+    #[cfg(debug_assertions)]
+    confine::trial::run(&["/usr/bin/env"]);
+    let data = start.data.clone();
     let state = || {
         let is_state = |(passed, _): &&(Passed, Vec<OwnedFd>)| matches!(passed, Passed::State { .. });
         let files = handles.iter().filter(is_state).filter_map(|(_, descriptors)| descriptors.first());
@@ -114,7 +126,7 @@ fn serve(begun: Begun) -> Result<(), Failure> {
             }
         }
         keeper.send(&FromChild::Ready).map_err(lost)?;
-        obey(&keeper, &node).await
+        obey(&keeper, &node, |settings| sight.covers(&sight::of(&data, settings))).await
     })
 }
 
@@ -151,11 +163,15 @@ async fn engine_serves(node: &Node) {
 }
 
 /// Until the keeper says stop, or is gone.
-async fn obey(keeper: &Channel, node: &Node) -> Result<(), Failure> {
+async fn obey(keeper: &Channel, node: &Node, sees: impl Fn(&SideSettings) -> bool) -> Result<(), Failure> {
     let mut frames = listen(keeper.try_clone().map_err(lost)?).map_err(lost)?;
     while let Some(frame) = frames.recv().await {
         match frame.map_err(lost)? {
             ToChild::Stop { .. } => return Ok(()),
+            // The keeper starts another one, which may see them.
+            ToChild::Settings(settings) if decode(&settings).is_ok_and(|settings| !sees(&settings)) => {
+                return Err(Failure::new(0, "the configuration names files elsewhere: side begins anew"));
+            }
             frame => on_frame(node, frame).await,
         }
     }

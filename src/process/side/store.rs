@@ -94,6 +94,8 @@ impl Store {
             .foreign_keys(true)
             // A key that is deleted is overwritten.
             .pragma("secure_delete", "ON")
+            // This process sees no folder for temporary files.
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(BUSY_MAX);
         wal_index::try_room(path)?;
         let mut anchor = SqliteConnection::connect_with(&options).await?;

@@ -22,6 +22,7 @@ use io_uring::EnterFlags;
 use io_uring::IoUring;
 use io_uring::cqueue;
 use io_uring::opcode;
+use io_uring::register::Restriction;
 use io_uring::squeue;
 use io_uring::types::CancelBuilder;
 use io_uring::types::Fd;
@@ -100,6 +101,24 @@ const OP_SEND: u8 = 2;
 const OP_CANCEL: u8 = 3;
 const OP_WATCH: u8 = 4;
 const GENERATION_MASK: u32 = (1 << 24) - 1;
+
+/// `IORING_REGISTER_FILES_UPDATE`.
+const REGISTER_FILES_UPDATE: u8 = 6;
+
+/// What the ring may ever be asked for. No filter of system calls sees what a ring does: whoever took over this process could open
+/// and connect by it what the filter forbids.
+fn restrictions() -> [Restriction; 7] {
+    let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
+    [
+        Restriction::sqe_op(opcode::RecvMulti::CODE),
+        Restriction::sqe_op(opcode::RecvMsgMulti::CODE),
+        Restriction::sqe_op(opcode::Send::CODE),
+        Restriction::sqe_op(opcode::PollAdd::CODE),
+        Restriction::sqe_op(opcode::AsyncCancel2::CODE),
+        Restriction::register_op(REGISTER_FILES_UPDATE),
+        Restriction::sqe_flags_allowed(flags.bits()),
+    ]
+}
 
 fn user_data(op: u8, generation: u32, slot: Slot) -> u64 {
     u64::from(op) << 56 | u64::from(generation & GENERATION_MASK) << 32 | u64::from(slot)
@@ -188,6 +207,7 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_submit_all()
             .setup_no_sqarray()
+            .setup_r_disabled()
             .setup_cqsize(config.cq_entries)
             .build(config.sq_entries)
             .map_err(|e| UdpError::Os("io_uring_setup", e))?;
@@ -199,6 +219,8 @@ impl Ring {
         };
         let rtp = group(GROUP_RTP, RTP_BUFFER_BYTES, config.rtp_buffers, config.rtp_buffers_hot)?;
         let sip = group(GROUP_SIP, SIP_BUFFER_BYTES, config.sip_buffers, config.sip_buffers_hot)?;
+        submitter.register_restrictions(&mut restrictions()).map_err(|e| UdpError::Os("restrict the ring", e))?;
+        submitter.register_enable_rings().map_err(|e| UdpError::Os("enable the ring", e))?;
         // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
         let mut message: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         message.msg_namelen = ADDRESS_BYTES as u32;
@@ -866,5 +888,59 @@ impl DatagramIo for Ring {
 
     fn buffers(&self) -> Buffers {
         Buffers { rtp: self.rtp.pool(), sip: self.sip.pool() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::EventfdFlags;
+    use rustix::event::eventfd;
+
+    use super::*;
+
+    /// The result that the kernel gives for an entry of another kind than the ring is for.
+    fn result(entry: squeue::Entry) -> i32 {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let config = RingConfig {
+            slots_max: 2,
+            sq_entries: 4,
+            cq_entries: 8,
+            rtp_buffers: 8,
+            sip_buffers: 2,
+            ..RingConfig::default()
+        };
+        let config = RingConfig { rtp_buffers_hot: 8, sip_buffers_hot: 2, ..config };
+        let mut ring = Ring::new(&config, wake).unwrap();
+        assert!(ring.push(&entry));
+        ring.ring.submit_and_wait(1).unwrap();
+        ring.ring.completion().next().unwrap().result()
+    }
+
+    #[test]
+    fn the_ring_does_nothing_but_datagrams() {
+        let path = c"/etc/passwd";
+        let open = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).build();
+        let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build();
+        let linked = opcode::PollAdd::new(Fd(0), 1).build().flags(squeue::Flags::IO_LINK);
+        for (name, entry) in [("open", open), ("socket", socket), ("nop", opcode::Nop::new().build()), ("link", linked)]
+        {
+            assert_eq!(result(entry), -libc::EACCES, "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_more_is_registered_with_the_ring() {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let config = RingConfig {
+            slots_max: 2,
+            sq_entries: 4,
+            cq_entries: 8,
+            rtp_buffers: 8,
+            sip_buffers: 2,
+            ..RingConfig::default()
+        };
+        let ring = Ring::new(&RingConfig { rtp_buffers_hot: 8, sip_buffers_hot: 2, ..config }, wake).unwrap();
+        let refused = ring.ring.submitter().unregister_files().unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
     }
 }
