@@ -84,7 +84,7 @@ impl Tail {
         let sent = u64::from(header.timestamp.wrapping_sub(self.timestamp)) * 1_000_000;
         let sent = Duration::from_micros(sent / u64::from(self.clock.max(1)));
         let passed = now.since(self.at);
-        let is_near = ahead < MAX_DROPOUT || ahead > u16::MAX - MAX_MISORDER;
+        let is_near = !(MAX_DROPOUT..=u16::MAX - MAX_MISORDER).contains(&ahead);
         header.ssrc == self.ssrc && (is_near || sent.abs_diff(passed) <= TIMELINE_ERROR_MAX + passed / 1_000)
     }
 }
