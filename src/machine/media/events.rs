@@ -155,7 +155,7 @@ mod tests {
         line.pass(100);
         line.ssrc = 8;
         assert_eq!(line.packet(101, 5, 3, 160), Some('3'), "another source begins elsewhere");
-        line.pass(100);
+        line.pass(200);
         assert_eq!(line.packet(101, 3_000_000_000, 4, 160), Some('4'), "and may jump");
         assert_eq!(line.packet(100, 9_000, 4, 160), None);
     }
