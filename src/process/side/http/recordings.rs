@@ -146,6 +146,7 @@ pub(super) struct CorrectionItem {
     leg: u8,
     /// caller or callee
     party: &'static str,
+    /// Since the recording began.
     at_ms: u64,
     /// Of the silence, or of what lies over other audio.
     ms: u64,

@@ -173,10 +173,10 @@ impl Shelf {
         }
         let path = rows::audio_path(&self.folder, id);
         if stored == "folder" {
+            let file = File::open(&path)?;
             if !self.is_whole(id).await? {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged").into());
             }
-            let file = File::open(&path)?;
             let bytes = file.metadata()?.len();
             let name = rows::object_name(id);
             objects.put(&name, file).await?;
