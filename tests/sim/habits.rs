@@ -80,8 +80,7 @@ pub const HABITS: [(&str, Habit); 19] = [
 ];
 
 /// Those that the node does not bear yet: no world has them unless it is asked for.
-const NOT_YET: &[Habit] =
-    &[Habit::Moves, Habit::OtherPort, Habit::AnswererMoves, Habit::SeparatePorts, Habit::NatRebinds, Habit::Sprayer];
+const NOT_YET: &[Habit] = &[];
 
 /// Phones of a world with habits.
 const PHONES: usize = 4;

@@ -56,13 +56,14 @@ impl World {
         if self.kernel_filters && (!is_open || socket.peer.is_some_and(|peer| peer != from)) {
             return;
         }
-        let mut forward = None;
+        // Where it goes, and its copy.
+        let mut forwards = Vec::new();
         self.on_shard(shard as usize, |exchange, now, shared, out| {
             if let Verdict::Forward { slot, peer } = exchange.relay(slot, from, &bytes, now, shared, out) {
-                forward = Some((slot, peer));
+                forwards.extend([Some(peer), exchange.copy_to()].into_iter().flatten().map(|peer| (slot, peer)));
             }
         });
-        if let Some((slot, peer)) = forward {
+        for (slot, peer) in forwards {
             assert!(is_open, "a packet of a closed port is relayed");
             assert!(!stranger::is_stranger(from.ip()), "a stranger's packet is relayed");
             if let Some(hearing) = self.hearing.as_mut().filter(|_| peer.port() == SPRAYER_PORT) {
@@ -70,7 +71,7 @@ impl World {
             } else if self.hearing.is_none() {
                 assert!(self.phones.iter().any(|phone| phone.has_media_port(peer)), "media goes to {peer}");
             }
-            self.transmit(Self::address_of(shard as usize, slot), peer, bytes);
+            self.transmit(Self::address_of(shard as usize, slot), peer, bytes.clone());
         }
     }
 
