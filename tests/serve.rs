@@ -718,8 +718,9 @@ fn engine_and_side_give_up_what_they_do_not_need() {
             assert_eq!(status_of(&task, "Seccomp"), "2", "{role}, thread {thread}");
             assert_eq!(status_of(&task, "NoNewPrivs"), "1", "{role}, thread {thread}");
             let kept = u64::from_str_radix(&status_of(&task, "CapEff"), 16).unwrap();
-            // Files of others, where root runs it (CAP_DAC_OVERRIDE).
-            let allowed = if role == "side" && is_root() { 1 << 1 } else { 0 };
+            // Where root runs it: files of others (CAP_DAC_OVERRIDE), the memory of rings (CAP_IPC_LOCK).
+            let allowed = if role == "side" { 1 << 1 } else { 1 << 14 };
+            let allowed = if is_root() { allowed } else { 0 };
             assert_eq!(kept & !allowed, 0, "{role}, thread {thread}: {kept:#x}");
             assert_eq!(status_of(&task, "CapPrm"), status_of(&task, "CapEff"), "{role}, thread {thread}");
         }
@@ -727,7 +728,12 @@ fn engine_and_side_give_up_what_they_do_not_need() {
     let keeper = serving.child.id().to_string();
     assert_eq!(status_of(&keeper, "NoNewPrivs"), "1");
     let bounding = u64::from_str_radix(&status_of(&keeper, "CapEff"), 16).unwrap();
-    assert_eq!(bounding & !(1 << 10 | 1 << 1), 0, "CAP_NET_BIND_SERVICE and CAP_DAC_OVERRIDE at most: {bounding:#x}");
+    let allowed = 1 << 10 | 1 << 1 | 1 << 14;
+    assert_eq!(
+        bounding & !allowed,
+        0,
+        "CAP_NET_BIND_SERVICE, CAP_DAC_OVERRIDE and CAP_IPC_LOCK at most: {bounding:#x}"
+    );
     if !cfg!(debug_assertions) {
         return;
     }

@@ -40,7 +40,7 @@ fn documented(hup: &str) -> BTreeSet<String> {
 }
 
 /// Another value of each key that needs a restart. Those of which a build without features has but one value stand apart.
-const RESTART: [(&str, &str); 24] = [
+const RESTART: [(&str, &str); 26] = [
     ("node.name", "\"other\""),
     ("node.data", "\"other-data\""),
     ("node.run", "\"other-run\""),
@@ -62,6 +62,8 @@ const RESTART: [(&str, &str); 24] = [
     ("recordings.region", "\"eu-west-1\""),
     ("recordings.access_key", "\"a\""),
     ("recordings.secret_key", "\"b\""),
+    ("media.from_anywhere", "true"),
+    ("node.user", "\"nobody\""),
     ("node.roles", ONE_VALUE),
     ("side.database", ONE_VALUE),
     ("recordings.store", ONE_VALUE),
@@ -160,7 +162,7 @@ fn every_other_key_takes_effect() {
     assert_eq!(blocked.register(600).status(), 200, "sip.trusted");
     path(&mut left);
     // retain: what is too old now goes at once.
-    let is_gone = || server.json("/v1/cdrs")["items"].as_array().unwrap().is_empty().then_some(());
+    let is_gone = || (!server.get("/v1/cdrs").ok()?.body.contains("started_at")).then_some(());
     assert!(eventually(PATIENCE, is_gone).is_some(), "retain.cdrs: {}", server.json("/v1/cdrs"));
     // The reload itself is an entry, maybe after the sweep.
     let is_gone = || (!server.json("/v1/audit").to_string().contains(&first_entry)).then_some(());

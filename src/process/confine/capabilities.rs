@@ -32,3 +32,8 @@ pub fn of_files() -> CapabilitySet {
     let is_root = rustix::process::geteuid().is_root();
     if is_root { CapabilitySet::DAC_OVERRIDE } else { CapabilitySet::empty() }
 }
+
+/// The memory of rings counts against a limit that all processes of a user share (RLIMIT_MEMLOCK), but for those who have this.
+pub fn of_rings() -> CapabilitySet {
+    CapabilitySet::IPC_LOCK
+}

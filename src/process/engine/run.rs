@@ -137,8 +137,8 @@ fn serve(received: Received) -> Result<(), Failure> {
 
 fn give_up_rights(data: &Path) -> io::Result<()> {
     let is_ours = data.metadata().is_ok_and(|data| data.uid() == rustix::process::geteuid().as_raw());
-    let kept = if is_ours { CapabilitySet::empty() } else { capabilities::of_files() };
-    capabilities::keep(kept)
+    let of_files = if is_ours { CapabilitySet::empty() } else { capabilities::of_files() };
+    capabilities::keep(of_files | capabilities::of_rings())
 }
 
 /// Its own folders and files of the data folder. In the folder itself it makes and replaces files and reads none: the database and the

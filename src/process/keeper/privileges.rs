@@ -26,12 +26,12 @@ pub(super) fn settle(plan: &Plan) -> Result<Option<String>, Failure> {
         check(folder, user)?;
     }
     if is_root {
-        // Without CAP_IPC_LOCK the rings of an executor count as locked memory.
+        // For a system where CAP_IPC_LOCK is not to be had.
         let _ = rustix::process::setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     }
     let dropped = user.map_or(Ok(()), become_user);
     dropped
-        .and_then(|()| capabilities::keep(CapabilitySet::NET_BIND_SERVICE | capabilities::of_files()))
+        .and_then(|()| capabilities::keep(of_keeper()))
         .map_err(|error| Failure::new(exit::FORBIDDEN, format!("cannot give up the rights of root: {error}")))?;
     let is_managed = ["NOTIFY_SOCKET", "INVOCATION_ID"].iter().any(|name| std::env::var_os(name).is_some());
     Ok(match user {
@@ -41,6 +41,11 @@ pub(super) fn settle(plan: &Plan) -> Result<Option<String>, Failure> {
         }
         None => None,
     })
+}
+
+/// A low port, files of others where root runs it, and what its engine needs.
+fn of_keeper() -> CapabilitySet {
+    CapabilitySet::NET_BIND_SERVICE | capabilities::of_files() | capabilities::of_rings()
 }
 
 fn make(folder: &Path, user: Option<&User>) -> io::Result<()> {
