@@ -54,9 +54,11 @@ impl Phone {
             || self.habits.offered == Some(at)
     }
 
-    /// It was its own at some time.
+    /// It was its own at some time, also to send from.
     pub fn has_media_port(&self, at: SocketAddr) -> bool {
-        at == self.rtp || self.habits.ports.contains(&at)
+        let sends_there = SocketAddr::new(at.ip(), at.port().wrapping_sub(SEPARATE));
+        let is_own = |at: SocketAddr| at == self.rtp || self.habits.ports.contains(&at);
+        is_own(at) || self.has(Habit::SeparatePorts) && is_own(sends_there)
     }
 
     fn new_port(&mut self) -> SocketAddr {
