@@ -190,6 +190,17 @@ impl Plain {
         self.sends.push(Send { slot, to, buffer, start, len });
     }
 
+    /// Queued entries to the old peer carry no address: they leave before it changes.
+    fn change_peer(&mut self, slot: Slot, peer: Option<SocketAddr>) -> Result<(), UdpError> {
+        if self.place(slot)?.peer.is_some() {
+            self.flush();
+        }
+        let place = self.place(slot)?;
+        socket::connect(place.socket.as_fd(), peer).map_err(|e| UdpError::Os("connect", e))?;
+        place.peer = peer;
+        Ok(())
+    }
+
     /// Sends everything, neighbours of the same socket in one call.
     fn flush(&mut self) {
         let mut sends = std::mem::take(&mut self.sends);
@@ -303,8 +314,8 @@ impl DatagramIo for Plain {
         if place.kind == SlotKind::Rtp {
             let _ = socket::deafen(place.socket.as_fd());
         }
-        if place.peer.take().is_some() {
-            let _ = socket::connect(place.socket.as_fd(), None);
+        if place.peer.is_some() {
+            let _ = self.change_peer(slot, None);
         }
         let mut index = 0;
         while index < self.received.len() {
@@ -318,10 +329,7 @@ impl DatagramIo for Plain {
     }
 
     fn connect(&mut self, slot: Slot, peer: Option<SocketAddr>) -> Result<(), UdpError> {
-        let place = self.place(slot)?;
-        socket::connect(place.socket.as_fd(), peer).map_err(|e| UdpError::Os("connect", e))?;
-        place.peer = peer;
-        Ok(())
+        self.change_peer(slot, peer)
     }
 
     fn next(&mut self) -> Option<Datagram> {

@@ -444,10 +444,8 @@ impl Ring {
             place.ended = false;
             if place.open && !place.armed {
                 if place.peer != place.peer_wanted {
-                    place.anonymous = false;
-                    if socket::connect(place.socket.as_fd(), place.peer_wanted).is_ok() {
-                        place.peer = place.peer_wanted;
-                    }
+                    let peer = place.peer_wanted;
+                    let _ = self.change_peer(slot, peer);
                 }
                 self.push_receive(slot);
             }
@@ -583,6 +581,18 @@ impl Ring {
         }
     }
 
+    /// Queued entries to the old peer carry no address: they leave before it changes.
+    fn change_peer(&mut self, slot: Slot, peer: Option<SocketAddr>) -> Result<(), UdpError> {
+        if self.place(slot)?.peer.is_some() {
+            self.submit();
+        }
+        let place = self.place(slot)?;
+        place.anonymous = false;
+        socket::connect(place.socket.as_fd(), peer).map_err(|e| UdpError::Os("connect", e))?;
+        place.peer = peer;
+        Ok(())
+    }
+
     /// Ends the receive, so that it is armed in the form that fits; both forms take everything that is queued.
     fn switch(&mut self, slot: Slot) {
         let Ok(place) = self.place(slot) else { return };
@@ -679,11 +689,11 @@ impl DatagramIo for Ring {
             let _ = socket::deafen(place.socket.as_fd());
         }
         place.peer_wanted = None;
-        place.anonymous = false;
-        if place.peer.take().is_some() {
-            let _ = socket::connect(place.socket.as_fd(), None);
-        }
+        let is_connected = place.peer.is_some();
         let was_armed = std::mem::take(&mut place.armed);
+        if is_connected {
+            let _ = self.change_peer(slot, None);
+        }
         self.tally.kernel_drops += drops;
         if was_armed {
             let Ok(place) = self.place(slot) else { return };
@@ -700,11 +710,9 @@ impl DatagramIo for Ring {
         }
         // An anonymous receive would take a stranger for the peer: it must end before others are let in.
         if !place.anonymous || !place.armed {
-            socket::connect(place.socket.as_fd(), peer).map_err(|e| UdpError::Os("connect", e))?;
-            place.peer = peer;
-            place.anonymous = false;
+            self.change_peer(slot, peer)?;
         }
-        if place.anonymous || peer.is_some() {
+        if self.place(slot)?.anonymous || peer.is_some() {
             self.switch(slot);
         }
         Ok(())

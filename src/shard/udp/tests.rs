@@ -203,6 +203,40 @@ fn check_connected(io: &mut impl DatagramIo) {
     io.release(datagram);
 }
 
+/// What was to go to the peer goes there, although the peer changes before the queue is submitted.
+fn check_queued_sends(io: &mut impl DatagramIo) {
+    let (socket, address) = bound(SlotKind::Rtp);
+    io.add(0, socket, SlotKind::Rtp).unwrap();
+    io.arm(0).unwrap();
+    settle(io);
+    let (old, new) = (phone(), phone());
+    let [old_address, new_address] = [&old, &new].map(|phone| phone.local_addr().unwrap());
+    for (next, text) in [(Some(new_address), b"moved"), (None, b"quiet")] {
+        io.connect(0, Some(old_address)).unwrap();
+        settle(io);
+        io.send(0, old_address, text);
+        io.connect(0, next).unwrap();
+        settle(io);
+        assert_eq!(received(&old), (text.to_vec(), address));
+    }
+    io.connect(0, Some(old_address)).unwrap();
+    settle(io);
+    io.send(0, old_address, b"close");
+    io.disarm(0);
+    settle(io);
+    assert_eq!(received(&old), (b"close".to_vec(), address));
+}
+
+#[test]
+fn ring_sends_what_is_queued_before_the_peer_changes() {
+    check_queued_sends(&mut ring(&small()));
+}
+
+#[test]
+fn plain_sends_what_is_queued_before_the_peer_changes() {
+    check_queued_sends(&mut plain());
+}
+
 #[test]
 fn ring_connects() {
     check_connected(&mut ring(&small()));
