@@ -7,6 +7,7 @@ use std::time::Duration;
 use tipring::base::id::CallId;
 use tipring::base::random::Random;
 use tipring::base::time::Instant;
+use tipring::machine::media::quality::Stream;
 use tipring::machine::recording::Arrivals;
 use tipring::machine::recording::Codec;
 use tipring::machine::recording::Encoding;
@@ -25,6 +26,7 @@ use tipring::process::phlem::media::frame::Time;
 use tipring::wire::g711::FRAME_SAMPLES;
 use tipring::wire::g711::Law;
 use tipring::wire::g711::SAMPLES_PER_SECOND;
+use tipring::wire::rtp::Header;
 use tipring::wire::tape::Frame;
 use tipring::wire::wav;
 
@@ -104,6 +106,16 @@ fn speak(leg: u8, party: Party, frames: u32, random: &mut Random, line: &mut Vec
     came
 }
 
+/// Packets, copies and losses, of which call records and metrics are made.
+fn counted_by_the_engine(leg: u8, line: &[Sent]) -> [u64; 3] {
+    let mut stream = Stream::default();
+    for sent in line.iter().filter(|sent| sent.leg == leg) {
+        let header = Header::parse(&sent.packet).unwrap();
+        stream.on_packet(&header, sent.packet.len(), |_| SAMPLES_PER_SECOND, Instant::from_nanos(sent.arrives));
+    }
+    [stream.packets, stream.duplicates, stream.lost()]
+}
+
 /// A recording of both parties as side makes it, read by the oracle; and what should be in it.
 fn recorded(parties: [Party; 2], frames: u32, seed: u64) -> (RecordingReport, [BTreeSet<u32>; 2]) {
     let mut random = Random::new(seed);
@@ -125,6 +137,14 @@ fn recorded(parties: [Party; 2], frames: u32, seed: u64) -> (RecordingReport, [B
     }
     timeline.finish(ended + Duration::from_millis(30), &mut mixdown);
     mixdown.take(usize::MAX, &mut audio);
+    for (leg, _, line_of_leg) in timeline.ledger().lines() {
+        let ledger = [line_of_leg.received, line_of_leg.duplicated, line_of_leg.lost];
+        let what = format!("received, duplicated, lost of leg {leg}, seed {seed}: {:?}", parties[usize::from(leg)]);
+        assert_eq!(ledger, counted_by_the_engine(leg, &line), "{what}");
+        let came = &came[usize::from(leg)];
+        let between = u64::from(came.last().unwrap() - came.first().unwrap() + 1);
+        assert_eq!(line_of_leg.lost, between - came.len() as u64, "{what}");
+    }
     let format = wav::Format { encoding: encoding.wav(), channels: 2, rate: SAMPLES_PER_SECOND };
     (check_recording(&wav::emit(format, &audio).unwrap(), Expected::default()).unwrap(), came)
 }

@@ -254,6 +254,42 @@ fn a_bad_line_costs_what_it_lost_and_nothing_else() {
     }
 }
 
+/// Of a bad line, over a hold in which the held party goes on speaking.
+#[test]
+fn the_records_the_ledger_and_the_metrics_count_the_same() {
+    let mut server = server();
+    let (mut left, mut right) = pair(&mut server);
+    let mut call = Call::set_up(&mut left, &mut right, "1002", 1);
+    let mut talk = Talk::new(106, Faults { lost: 10, doubled: 10, delayed: 15 });
+    let id = server.live_call();
+    talk.speak(&mut call, Duration::from_millis(1_000));
+    talk.rest(&mut call, Duration::from_millis(150));
+    renegotiate(&mut call, (&mut left, &mut right), ("sendonly", "recvonly"), 2);
+    talk.speak(&mut call, Duration::from_millis(600));
+    talk.rest(&mut call, Duration::from_millis(150));
+    renegotiate(&mut call, (&mut left, &mut right), ("sendrecv", "sendrecv"), 3);
+    talk.speak(&mut call, Duration::from_millis(1_000));
+    talk.rest(&mut call, Duration::from_millis(150));
+    call.end_by_caller(&mut left, &mut right);
+    let (item, _) = fetched(&server, &id, 0);
+    let record = server.json("/v1/cdrs")["items"][0].clone();
+    let mut lost = 0;
+    for (index, line) in talk.lines.iter().enumerate() {
+        let came = line.sent.len() as u64 + line.doubled;
+        let between = line.sent.last().unwrap() - line.sent.first().unwrap() + 1;
+        let missing = u64::from(between) - line.sent.len() as u64;
+        let count = |key: &str| item["ledger"][index][key].as_u64().unwrap();
+        assert_eq!([count("received") + count("direction"), count("lost")], [came, missing], "{}", item["ledger"]);
+        assert!(missing > 3 && (count("direction") > 20) == (index == 1), "{}", item["ledger"]);
+        let media = &record["legs"][index]["media"][0];
+        let found = ["packets", "lost"].map(|key| media[key].as_u64());
+        assert_eq!(found, [Some(came), Some(missing)], "{media}");
+        lost += missing;
+    }
+    let metrics = server.get("/metrics").unwrap().body;
+    assert!(metrics.contains(&format!("tipring_rtp_lost_total {lost}\n")), "{lost}");
+}
+
 /// Re-INVITE of the caller with this direction, and the callee's answer.
 fn renegotiate(call: &mut Call, phones: (&mut Phone, &mut Phone), direction: (&str, &str), version: u32) {
     let (left, right) = phones;

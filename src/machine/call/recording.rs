@@ -132,6 +132,7 @@ impl Counted {
         self.untaped.encrypted += untaped.encrypted;
         self.untaped.malformed += untaped.malformed;
         self.untaped.overrun += untaped.overrun;
+        self.untaped.lost += untaped.lost;
     }
 }
 

@@ -88,6 +88,8 @@ pub struct Pair {
     /// A recording is on, and not paused: what does not go to the tape is counted.
     pub(super) recording: Option<CallId>,
     pub(super) untaped: Untaped,
+    /// Packets of the stream that were missing when the recording began or went on.
+    pub(super) lost_before_tape: u64,
     /// Payload types of telephone events that are told.
     pub(super) events: Events,
     /// What the party is told, or is to be told when it can hear.

@@ -15,7 +15,10 @@ use crate::wire::tape::record::Untaped;
 /// RFC 3550 A.1.
 const MAX_DROPOUT: u16 = 3_000;
 const MAX_MISORDER: u16 = 100;
-const SEQUENCES: u32 = 1 << 16;
+/// Numbers back from the newest that are remembered; the recording's count of the same stream remembers as many.
+const WINDOW: u64 = 1_024;
+/// Ticks back from the newest packet that a late one's timestamp lies at most: ten seconds of 48,000.
+const LATE_TICKS_MAX: u32 = 480_000;
 /// Numbers back from the newest of which the timestamp is known.
 const TIMESTAMPS: u16 = 32;
 /// A stream that goes on has no timestamp farther ahead than this.
@@ -42,17 +45,17 @@ pub struct Stream {
     pub restarts: u32,
     pub last_at: Instant,
     first_at: Instant,
-    highest: u16,
-    cycles: u32,
-    base: u32,
-    /// Packets since `base`, without duplicates.
+    /// The earliest and the latest number since the last restart, without the wrap.
+    first: u64,
+    newest: u64,
+    /// Packets between them, without duplicates.
     received: u64,
-    /// Lost before `base`.
+    /// Lost before `first`.
     lost_before: u64,
     /// After a jump or a step back: the number that would confirm it.
-    bad_sequence: u32,
-    /// Bit n: `highest` - n has arrived.
-    window: u64,
+    suspect: Option<u16>,
+    /// One bit a number, at its last bits: it has arrived.
+    seen: [u64; (WINDOW / 64) as usize],
     /// Of the newest numbers, each at its last bits.
     timestamps: [u32; TIMESTAMPS as usize],
     /// The payload type that `transit` and `jitter` belong to.
@@ -64,8 +67,6 @@ pub struct Stream {
     jitter: u32,
     jitter_max: Duration,
 }
-
-const NO_SEQUENCE: u32 = SEQUENCES + 1;
 
 /// The end of a stream: by this its next packet is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +93,7 @@ impl Tail {
 impl Stream {
     /// True if sequence number and timestamp go on from the last within what a network can lose.
     pub fn continues(&self, header: &Header) -> bool {
-        let ahead = header.sequence.wrapping_sub(self.highest);
+        let ahead = header.sequence.wrapping_sub(self.newest as u16);
         let later = header.timestamp.wrapping_sub(self.newest_timestamp());
         let is_next = (1..MAX_DROPOUT).contains(&ahead) && later <= TIMELINE_JUMP_MAX.saturating_mul(self.clock);
         self.packets > 0 && header.ssrc == self.ssrc && is_next
@@ -100,12 +101,12 @@ impl Stream {
 
     /// `None`: nothing came.
     pub fn tail(&self) -> Option<Tail> {
-        let (ssrc, sequence, timestamp) = (self.ssrc, self.highest, self.newest_timestamp());
+        let (ssrc, sequence, timestamp) = (self.ssrc, self.newest as u16, self.newest_timestamp());
         (self.packets > 0).then_some(Tail { ssrc, sequence, timestamp, clock: self.clock, at: self.last_at })
     }
 
     fn newest_timestamp(&self) -> u32 {
-        self.timestamps[usize::from(self.highest % TIMESTAMPS)]
+        self.timestamps[usize::from(self.newest as u16 % TIMESTAMPS)]
     }
 
     #[inline]
@@ -144,14 +145,15 @@ impl Stream {
     }
 
     fn restart(&mut self, header: &Header) {
-        self.lost_before += self.lost_since_base();
+        self.lost_before += self.lost_since_first();
         self.ssrc = header.ssrc;
-        self.highest = header.sequence;
-        self.cycles = 0;
-        self.base = u32::from(header.sequence);
+        // Room for what was sent before the first packet that came.
+        self.first = u64::from(header.sequence) + (1 << 32);
+        self.newest = self.first;
         self.received = 1;
-        self.bad_sequence = NO_SEQUENCE;
-        self.window = 1;
+        self.suspect = None;
+        self.seen = Default::default();
+        self.mark(self.newest);
         self.note_timestamp(header);
         self.forget_clock();
     }
@@ -161,52 +163,86 @@ impl Stream {
         self.timestamps[usize::from(header.sequence % TIMESTAMPS)] = header.timestamp;
     }
 
-    /// RFC 3550 A.1, `update_seq`, without probation; the window tells duplicates from late packets.
+    /// RFC 3550 A.1, `update_seq`, without probation; what was seen tells duplicates from late packets.
     fn on_sequence(&mut self, header: &Header) {
-        let ahead = header.sequence.wrapping_sub(self.highest);
+        let ahead = header.sequence.wrapping_sub(self.newest as u16);
+        let behind = u64::from(ahead.wrapping_neg());
         if (1..MAX_DROPOUT).contains(&ahead) {
-            if header.sequence < self.highest {
-                self.cycles = self.cycles.wrapping_add(SEQUENCES);
-            }
-            self.highest = header.sequence;
-            self.window = self.window.checked_shl(u32::from(ahead)).unwrap_or(0) | 1;
-            self.received += 1;
+            self.go_on(ahead);
             self.note_timestamp(header);
-        } else if ahead == 0 || ahead > u16::MAX - MAX_MISORDER {
-            self.on_late(self.highest.wrapping_sub(header.sequence), header);
+        } else if behind < WINDOW {
+            self.on_late(behind, header);
         } else {
             self.on_jump(header);
         }
+    }
+
+    #[inline]
+    fn go_on(&mut self, ahead: u16) {
+        let newest = self.newest + u64::from(ahead);
+        if u64::from(ahead) > WINDOW {
+            self.seen = Default::default();
+        } else {
+            (self.newest + 1..newest).for_each(|passed| self.clear(passed));
+        }
+        self.newest = newest;
+        self.mark(newest);
+        self.received += 1;
+        self.suspect = None;
     }
 
     /// "the sequence number made a very large jump": believed if the next packet confirms it. A step back is one, too.
     fn on_jump(&mut self, header: &Header) {
-        if u32::from(header.sequence) == self.bad_sequence {
+        if self.suspect == Some(header.sequence) {
             self.restarts = self.restarts.saturating_add(1);
             self.restart(header);
         } else {
-            self.bad_sequence = (u32::from(header.sequence) + 1) & (SEQUENCES - 1);
+            self.suspect = Some(header.sequence.wrapping_add(1));
         }
     }
 
     /// What was sent before the newest packet has an earlier timestamp, and a copy has the one of its first.
-    fn on_late(&mut self, behind: u16, header: &Header) {
-        let bit = 1u64.checked_shl(u32::from(behind)).unwrap_or(0);
-        let is_seen = self.window & bit != 0;
-        let known = self.timestamps[usize::from(header.sequence % TIMESTAMPS)];
-        let is_newer = (1..1 << 31).contains(&header.timestamp.wrapping_sub(self.newest_timestamp()));
-        if is_newer || is_seen && behind < TIMESTAMPS && known != header.timestamp {
+    fn on_late(&mut self, behind: u64, header: &Header) {
+        let number = self.newest - behind;
+        let ticks = self.newest_timestamp().wrapping_sub(header.timestamp);
+        let is_kept = behind < u64::from(TIMESTAMPS);
+        let is_seen = self.is_seen(number);
+        let is_other =
+            is_seen && is_kept && self.timestamps[usize::from(header.sequence % TIMESTAMPS)] != header.timestamp;
+        let is_too_early = number + u64::from(MAX_MISORDER) < self.first;
+        if ticks > LATE_TICKS_MAX || is_other || is_too_early {
             self.on_jump(header);
         } else if is_seen {
             self.duplicates += 1;
         } else {
-            self.window |= bit;
+            self.mark(number);
+            self.first = self.first.min(number);
             self.reordered += 1;
             self.received += 1;
-            if behind < TIMESTAMPS {
+            if is_kept {
                 self.note_timestamp(header);
             }
         }
+    }
+
+    const fn place(number: u64) -> (usize, u64) {
+        ((number % WINDOW / 64) as usize, 1 << (number % 64))
+    }
+
+    #[inline]
+    fn mark(&mut self, number: u64) {
+        let (word, bit) = Self::place(number);
+        self.seen[word] |= bit;
+    }
+
+    fn clear(&mut self, number: u64) {
+        let (word, bit) = Self::place(number);
+        self.seen[word] &= !bit;
+    }
+
+    fn is_seen(&self, number: u64) -> bool {
+        let (word, bit) = Self::place(number);
+        self.seen[word] & bit != 0
     }
 
     /// RFC 3550 A.8: "s->jitter += d - ((s->jitter + 8) >> 4)".
@@ -238,16 +274,14 @@ impl Stream {
 
     /// RFC 3550 A.3: expected minus received; late packets count as received.
     pub fn lost(&self) -> u64 {
-        self.lost_before + self.lost_since_base()
+        self.lost_before + self.lost_since_first()
     }
 
-    fn lost_since_base(&self) -> u64 {
+    fn lost_since_first(&self) -> u64 {
         if self.packets == 0 {
             return 0;
         }
-        let highest = u64::from(self.cycles) + u64::from(self.highest);
-        let expected = highest.wrapping_sub(u64::from(self.base)).wrapping_add(1);
-        expected.saturating_sub(self.received)
+        (self.newest - self.first + 1).saturating_sub(self.received)
     }
 }
 

@@ -354,6 +354,7 @@ impl Relay {
                 pair.tape = Some(call).filter(|_| !pair.secure);
                 pair.recording = Some(call);
                 if !was_on {
+                    pair.lost_before_tape = pair.stream.lost();
                     self.push(MediaOutput::Socket(SocketCommand::CountLost { slot: id.rtp_slot() }));
                 }
             }
@@ -371,6 +372,8 @@ impl Relay {
         let pair = &mut self.pairs[id.0 as usize];
         pair.tape = None;
         if let (Some(call), Some(owner)) = (pair.recording.take(), pair.owner) {
+            // What was missing then may have come since.
+            pair.untaped.lost += pair.stream.lost().saturating_sub(pair.lost_before_tape);
             let recording = Fork { call, leg: owner.leg, media: owner.media };
             self.push(MediaOutput::Socket(SocketCommand::TellLost { slot: id.rtp_slot(), recording }));
         }

@@ -74,6 +74,9 @@ impl Verdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     lines: BTreeMap<u8, Line>,
+    /// Lost of a leg as the engine counted it, which saw also what did not go to the tape.
+    #[serde(skip)]
+    lost: BTreeMap<u8, u64>,
 }
 
 impl Ledger {
@@ -93,6 +96,14 @@ impl Ledger {
             line.strangers += one.strangers;
             line.overrun += one.overrun;
             line.refused += one.malformed;
+            *self.lost.entry(one.leg).or_default() += one.lost;
+        }
+    }
+
+    /// Nothing comes any more. What a direction kept from the tape is missing there, and was not lost.
+    pub(super) fn finish(&mut self) {
+        for (leg, lost) in std::mem::take(&mut self.lost) {
+            self.line(leg).lost = lost;
         }
     }
 

@@ -10,7 +10,7 @@ use crate::base::time::Instant;
 /// Numbers back from the newest that are remembered.
 const WINDOW: u64 = 1_024;
 const WORDS: usize = WINDOW as usize / 64;
-/// RFC 3550 A.1: MAX_DROPOUT. A greater step forward is a sender that began anew.
+/// RFC 3550 A.1: MAX_DROPOUT. A step forward as great is a sender that began anew.
 const DROPOUT_MAX: u16 = 3_000;
 /// A network that makes a copy brings it soon.
 const COPY_MAX: Duration = Duration::from_secs(3);
@@ -109,7 +109,7 @@ impl Sequence {
 
     pub(super) fn handle(&mut self, number: u16, print: Print) -> Order {
         let ahead = number.wrapping_sub(self.newest as u16);
-        if (1..=DROPOUT_MAX).contains(&ahead) {
+        if (1..DROPOUT_MAX).contains(&ahead) {
             self.go_on(ahead, print);
             return Order::Newest(ahead);
         }

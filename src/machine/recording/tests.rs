@@ -359,6 +359,19 @@ fn the_verdict_tells_what_reached_the_node_and_not_the_tape() {
 }
 
 #[test]
+fn what_a_direction_kept_from_the_tape_was_not_lost() {
+    let mut recorded = Recorded::new();
+    for number in (0..10).chain(60..70) {
+        recorded.frame(0, u64::from(number) * 20 * MILLI, &packet(rtp(number), &numbered(number)));
+    }
+    recorded
+        .mark(2 * SECOND, &Mark::Untaped { untaped: vec![Untaped { direction: 48, lost: 2, ..Untaped::default() }] });
+    recorded.finish(2 * SECOND);
+    let line = recorded.line(0);
+    assert_eq!((line.received, line.direction, line.lost), (20, 48, 2));
+}
+
+#[test]
 fn a_call_of_encrypted_audio_alone_is_not_complete() {
     let mut recorded = Recorded::new();
     let untaped = [0, 1].map(|leg| Untaped { leg, encrypted: 200, ..Untaped::default() }).to_vec();

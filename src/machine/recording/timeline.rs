@@ -351,6 +351,7 @@ impl Timeline {
     pub fn finish(&mut self, ended: Instant, sink: &mut impl Sink) -> u64 {
         self.end_pause(ended);
         self.end_streams();
+        self.ledger.finish();
         for party in 0..self.lines.len() {
             while !self.lines[party].waiting.is_empty() {
                 self.give_first(party, sink);

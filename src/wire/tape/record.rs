@@ -85,6 +85,8 @@ pub struct Untaped {
     pub malformed: u64,
     /// Lost in our socket because nobody read it in time, as the kernel counts them; RTCP may be among them.
     pub overrun: u64,
+    /// Never came, by the sender's numbers (RFC 3550 A.3); those that our socket lost are among them.
+    pub lost: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

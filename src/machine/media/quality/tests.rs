@@ -70,8 +70,21 @@ fn losses_late_packets_and_doubles() {
     check(&[1, 1, 2, 2], (0, 0, 2));
     check(&[65_534, 65_535, 0, 1], (0, 0, 0));
     check(&[65_534, 0, 65_535, 2], (1, 1, 0));
-    // Before the first: RFC 3550 A.3 knows no earlier packet, and nothing is lost below zero.
+    // Sent before the first that came.
     check(&[10, 9, 11], (0, 1, 0));
+    check(&[10, 7, 11], (2, 1, 0));
+    check(&[2, 65_535, 3], (2, 1, 0));
+}
+
+/// A queue of some seconds drains behind what overtook it.
+#[test]
+fn late_packets_are_late_and_copies_are_copies_however_far_behind() {
+    for behind in [1u16, 31, 33, 64, 99, 101, 700, 1_023] {
+        let late = 2_000 - behind;
+        let sent = (900..=2_000).filter(|number| *number != late);
+        let feed = Feed::sequences(&sent.chain([late, late]).collect::<Vec<_>>());
+        assert_eq!((feed.counts(), feed.stream.restarts), ((0, 1, 1), 0), "{behind}");
+    }
 }
 
 #[test]

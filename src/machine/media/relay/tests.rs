@@ -822,7 +822,8 @@ fn what_the_other_party_hears_goes_to_the_tape_and_nothing_else() {
     assert_eq!(world.forks(A, ALICE, 106), Some((legs[0], CALL)));
     world.notices();
     world.tape(TapeSwitch::Off);
-    let untaped = Untaped { direction: 1, strangers: 1, ..Untaped::default() };
+    // The stranger's packet had the number 102; hers never came.
+    let untaped = Untaped { direction: 1, strangers: 1, lost: 1, ..Untaped::default() };
     let taped = |frames, untaped| Notice::Taped { frames, untaped };
     assert_eq!(world.notices(), [(A, taped(3, untaped)), (B, taped(1, Untaped::default()))]);
     assert_eq!(world.forks(A, ALICE, 107), None);
