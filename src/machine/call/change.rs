@@ -2,7 +2,8 @@
 //! refreshes, connections lost and found.
 //!
 //! A phone can bring most of them about as often as it likes, and events are never shed: of one kind on one stream or leg
-//! one is told in [`PAUSE`], the others are steps of the trace alone. What ends is told if its begin was.
+//! one is told in [`PAUSE`], the others are steps of the trace alone. An end is told
+//! only if its beginning was.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -193,8 +193,11 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) {
+        let is_leaving = self.bonds.get(index).is_none_or(|bond| bond.party(side).is_leaving());
         match purpose {
             Purpose::Bye | Purpose::Prack => {}
+            // The dialog ended meanwhile: there is nothing to agree on.
+            Purpose::Carry | Purpose::Refresh if is_leaving => {}
             Purpose::Carry => self.on_carried(index, side, outcome, cx, out),
             Purpose::Refresh => self.on_refreshed(index, side, outcome, cx, out),
             Purpose::Relay(request) => {

@@ -188,9 +188,10 @@ impl Call {
         };
         client.abandon(now);
         let purpose = client.purpose;
-        let leg = party.leg;
+        let (leg, is_leaving) = (party.leg, party.is_leaving());
         self.step(cx, leg, What::TransactionTimeout(Method::Invite));
         match purpose {
+            _ if is_leaving => {}
             InvitePurpose::Carry => self.on_carried(index, side, outcome, cx, out),
             InvitePurpose::Refresh => self.on_refreshed(index, side, outcome, cx, out),
         }

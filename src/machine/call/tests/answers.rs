@@ -103,6 +103,30 @@ fn the_answer_to_a_reinvite_and_an_update() {
     }
 }
 
+/// It would open ports that nobody closes.
+#[test]
+fn an_answer_that_comes_after_the_end_is_not_agreed_on() {
+    for method in ["INVITE", "UPDATE"] {
+        let Talk { mut ladder, mut alice, .. } = talk("", "Allow: INVITE, UPDATE\r\n");
+        ladder.receive(10, &alice.request(method, "", &both(10)));
+        if method == "INVITE" {
+            ladder.expect(10, "SIP/2.0 100");
+        }
+        let offer = ladder.expect(20, method);
+        ladder.receive(10, &alice.request("BYE", "", ""));
+        ladder.expect(10, "SIP/2.0 200");
+        ladder.expect(10, "SIP/2.0 487");
+        let bye = ladder.expect(20, "BYE");
+        ladder.receive(20, &offer.response(200, "b1", "", &both(20)));
+        if method == "INVITE" {
+            ladder.expect(20, "ACK");
+            ladder.receive(10, &alice.ack(alice.cseq - 1, ""));
+        }
+        ladder.receive(20, &bye.response(200, "b1", "", ""));
+        ladder.finish();
+    }
+}
+
 #[test]
 fn the_answer_to_a_late_offer() {
     for (answer, wanted) in cases() {
