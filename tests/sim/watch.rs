@@ -194,7 +194,7 @@ impl Watch {
         if let Some((last, at)) = self.numbers.insert(dialog, (number, to)) {
             assert!(
                 number == last + 1 || number > last && at != to,
-                "CSeq of {} in {} after {last}",
+                "CSeq {number} of {} to {to}, in {} after {last} to {at}",
                 text.start,
                 text.get("call-id")
             );

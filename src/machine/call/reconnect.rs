@@ -89,14 +89,21 @@ impl Party {
         is_due
     }
 
-    /// The phone is reached over another flow: what waited for an answer is said again there.
+    /// The phone is reached over another flow: what waited for an answer is said again there, in its order (RFC 3261 §12.2.2:
+    /// "If the remote sequence number is not empty, but the sequence number of the request is lower than the remote sequence
+    /// number, the request is out of order and MUST be rejected with a 500").
     pub(super) fn resume(&mut self, flow: Flow, now: Instant, out: &mut Outbox) {
         let was_lost = self.lost.take();
         self.dialog.move_to(flow);
+        let invited = self.client.as_ref().map_or(u32::MAX, |client| client.cseq);
+        let (earlier, later): (Vec<_>, Vec<_>) = self.requests.iter_mut().partition(|request| request.cseq < invited);
+        for request in earlier {
+            request.transaction.resume(flow, now, out);
+        }
         if let Some(client) = &mut self.client {
             client.transaction.resume(flow, now, out);
         }
-        for request in &mut self.requests {
+        for request in later {
             request.transaction.resume(flow, now, out);
         }
         if let Acknowledgement::Sent { bytes, .. } = &self.ack

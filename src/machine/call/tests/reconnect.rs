@@ -106,6 +106,24 @@ fn what_the_phone_says_itself_shows_its_new_connection() {
     assert!(ladder.located.is_empty(), "it is where it was heard last");
 }
 
+/// RFC 3261 §12.2.2: what comes in another order is refused with 500.
+#[test]
+fn what_waited_is_said_in_its_order() {
+    for methods in [["INFO", "INVITE"], ["INVITE", "INFO"]] {
+        let Talk { mut ladder, mut alice, .. } = talk();
+        for method in methods {
+            let body = if method == "INVITE" { sdp(10, "a=sendonly\r\n") } else { String::new() };
+            ladder.receive_from(tcp(10, 1), &alice.request(method, "", &body));
+        }
+        ladder.take_sent();
+        ladder.step(CallInput::FlowClosed(tcp(20, 2)));
+        ladder.step(CallInput::Targets(vec![bob_at(tcp(20, 7))]));
+        let sent = ladder.take_sent();
+        let starts: Vec<_> = sent.iter().map(|sent| sent.text.split(' ').next().unwrap()).collect();
+        assert_eq!(starts, methods);
+    }
+}
+
 #[test]
 fn a_phone_that_stays_away_is_not_waited_for_longer_than_one_that_is_silent() {
     let Talk { mut ladder, mut alice, .. } = talk();
