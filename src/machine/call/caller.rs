@@ -33,7 +33,6 @@ use crate::machine::transaction::invite_server::InviteServer;
 use crate::machine::transaction::key::merge_key;
 use crate::machine::transaction::key::server_key;
 use crate::wire::sdp::facts::Described;
-use crate::wire::sip::Contact;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
@@ -247,10 +246,9 @@ pub(super) fn expiry_of(invite: &Message<'_>, now: Instant) -> Instant {
 /// A phone that has not registered over the flow of its INVITE is known by its Contact.
 fn bound_by_contact(invite: &Invite<'_>) -> Bound {
     let aor = Aor { tenant: invite.caller.tenant.clone(), user: invite.caller.phone.clone() };
-    let contact = match invite.message.contacts().next() {
-        Some(Ok(Contact::Address(address))) => String::from_utf8_lossy(address.uri).into_owned(),
-        _ => String::new(),
-    };
+    // As a binding's contact is written.
+    let contact =
+        target_of(invite.message).map_or_else(String::new, |target| String::from_utf8_lossy(&target).into_owned());
     Bound { aor, contact, instance: String::new() }
 }
 
