@@ -56,9 +56,11 @@ impl Hearing {
             let silence = now.since(hearer.last_heard.map_or(since, |heard| heard.max(since)));
             assert!(
                 silence <= self.silence_max,
-                "{} has not heard {} for {silence:?}, at {now:?}",
+                "{} {:?} has not heard {} {:?} for {silence:?}, at {now:?}",
                 hearer.user,
-                speaker.user
+                hearer.habits,
+                speaker.user,
+                speaker.habits
             );
             let heard = hearer.sprayed.map_or(Duration::ZERO, |(first, last)| last.since(first));
             assert!(heard <= LEARNING_MAX, "{} has heard a stranger for {heard:?}", hearer.user);

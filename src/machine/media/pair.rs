@@ -101,6 +101,8 @@ pub struct Pair {
 pub(super) struct Former {
     source: SocketAddr,
     since: Instant,
+    /// It was the place that the party described. If not, the party sends from elsewhere than where it receives, and may go on so.
+    was_described: bool,
 }
 
 /// Who a packet of a source that is not the latched one may be from, before it is asked who vouches for it.
@@ -216,7 +218,8 @@ impl Pair {
         self.receives = expectation.receives;
         self.permitted = false;
         if moved {
-            self.former = self.latch.source().map(|source| Former { source, since: now });
+            let former = |source| Former { source, since: now, was_described: before.described == Some(source) };
+            self.former = self.latch.source().map(former);
             self.latch = Latch::Learning;
             (self.home, self.follower) = (None, None);
         } else if reopened {
@@ -240,7 +243,7 @@ impl Pair {
         let is_replaced = self.latch.source().is_some();
         match is_replaced {
             _ if gone < FORMER_TIME_MAX && (!is_replaced || ssrc == Some(self.stream.ssrc)) => Past::Heard,
-            false if gone >= FORMER_RETURN_MIN => Past::No,
+            false if gone >= FORMER_RETURN_MIN || !former.was_described => Past::No,
             _ => Past::Over,
         }
     }
@@ -276,6 +279,11 @@ impl Pair {
         }
     }
 
+    /// The latched source fell silent, and its stream goes on with this packet.
+    pub(super) fn has_moved(&self, header: &Header, now: Instant) -> bool {
+        now.since(self.stream.last_at) >= FOLLOW_SILENCE_MIN && self.stream.continues(header)
+    }
+
     /// The latched source fell silent, and its stream goes on from elsewhere: a NAT forgot it, or a phone changed its network.
     /// Another address takes one packet more, and gives way as soon as the old one is heard again.
     pub(super) fn follows(&mut self, source: SocketAddr, header: &Header, now: Instant) -> bool {
@@ -285,7 +293,7 @@ impl Pair {
             self.latch.relatch(source);
             return true;
         }
-        if now.since(self.stream.last_at) < FOLLOW_SILENCE_MIN || !self.stream.continues(header) {
+        if !self.has_moved(header, now) {
             return false;
         }
         let next = header.sequence.wrapping_add(1);

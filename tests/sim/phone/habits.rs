@@ -37,7 +37,11 @@ pub struct Habits {
 }
 
 impl Phone {
-    pub fn take_habits(&mut self, own: BTreeSet<Habit>, frame: Duration) {
+    pub fn take_habits(&mut self, mut own: BTreeSet<Habit>, frame: Duration) {
+        // Where it receives, nothing that it sends shows: behind a NAT that forgets, nobody could reach it there.
+        if own.contains(&Habit::SeparatePorts) {
+            own.remove(&Habit::NatRebinds);
+        }
         self.extended |= own.contains(&Habit::ProvisionalBurst) || own.contains(&Habit::LatePrack);
         self.habits.own = own;
         self.frame = frame;

@@ -109,7 +109,7 @@ impl Relay {
         }
     }
 
-    /// Takes the other source if it speaks better for itself than the one on trial.
+    /// Takes the other source if it speaks better for itself than the one on trial, or goes on where that one fell silent.
     fn weigh(
         &mut self,
         id: PairId,
@@ -123,7 +123,7 @@ impl Relay {
         let terms = pair.terms(source, header);
         let trial = self.trials.entry(id).or_default();
         trial.hear(source, rank, header, terms, now);
-        if !trial.is_better(source, before) {
+        if !trial.is_better(source, before) && !pair.has_moved(header, now) {
             return self.refuse(id, Some(header));
         }
         pair.latch.take(source, rank, now);
