@@ -116,10 +116,24 @@ impl Call {
             (Agreement::Offered | Agreement::Previewed, Some(sdp)) => self.take_answer(index, sdp, cx, out).map(Some),
             (Agreement::Previewed, None) => bond.caller.description.sent().map(|sent| Some(sent.into())),
             (Agreement::Late, Some(sdp)) => self.take_offer(index, sdp, cx, out).map(Some),
-            (Agreement::Agreed, _) => Some(None),
+            (Agreement::Agreed, Some(sdp)) => {
+                self.hear_elsewhere(index, sdp);
+                Some(None)
+            }
+            (Agreement::Agreed, None) => Some(None),
             // The phone answered before our PRACK, which waits for the caller's answer: that goes there all the same.
             (Agreement::LateOffered, _) if matches!(bond.heard, Heard::PrackDue { .. }) => Some(None),
             (Agreement::Offered | Agreement::Late, None) | (Agreement::LateOffered, _) => None,
+        }
+    }
+
+    /// RFC 6337 §3.1.1: what a 2xx says after the answer of a reliable response is no answer. A phone that is at another place than
+    /// it said there is to be heard all the same.
+    fn hear_elsewhere(&mut self, index: usize, sdp: &[u8]) {
+        let Some(bond) = self.bonds.get_mut(index) else { return };
+        let answer = bond.caller.description.theirs().and_then(|offer| media::read_answer(sdp, offer).ok());
+        if let Some(answer) = answer.filter(|answer| !answer.fits_nowhere) {
+            bond.callee.description.hear(answer.described);
         }
     }
 
