@@ -236,7 +236,8 @@ impl Pair {
     /// heard, and after that it is anybody's.
     pub(super) fn is_from_the_past(&self, source: SocketAddr, ssrc: Option<u32>, now: Instant) -> Past {
         let is_described = self.place.described == Some(source);
-        let Some(former) = self.former.filter(|former| former.source == source && !is_described) else {
+        let is_present = self.latch.source() == Some(source);
+        let Some(former) = self.former.filter(|former| former.source == source && !is_described && !is_present) else {
             return Past::No;
         };
         let gone = now.since(former.since);

@@ -389,7 +389,10 @@ impl Relay {
         now: Instant,
     ) -> Result<(u32, SocketAddr), DropReason> {
         self.counts.rtcp_received += 1;
-        let first = rtcp::first(packet).map_err(|_| DropReason::Malformed)?;
+        let Ok(first) = rtcp::first(packet) else {
+            self.sight_at_rtcp(id, own_port, source, now);
+            return Err(DropReason::Malformed);
+        };
         let forbidden = self.settings.forbids(source);
         let pair = &mut self.pairs[id.0 as usize];
         if !own_port && !pair.mux {
@@ -397,6 +400,7 @@ impl Relay {
         }
         if own_port && (forbidden || !pair.takes_rtcp_from(source, first.ssrc, now)) {
             pair.strangers += 1;
+            self.sight_at_rtcp(id, own_port, source, now);
             return Err(DropReason::Stranger);
         }
         if !own_port && pair.latch.source() != Some(source) {

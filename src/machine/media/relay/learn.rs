@@ -64,6 +64,14 @@ impl Relay {
         Err(DropReason::Stranger)
     }
 
+    /// Sockets for RTP are deaf to others once they have latched. Who tries all ports shows at those for RTCP, too.
+    #[cold]
+    pub(super) fn sight_at_rtcp(&mut self, id: PairId, own_port: bool, source: SocketAddr, now: Instant) {
+        if own_port {
+            self.is_spray(id, source, now);
+        }
+    }
+
     /// A source that nobody named and that comes to the pairs of several parties is none of them. One that has settled stays:
     /// anybody can forge a packet that seems to be of it.
     fn is_spray(&mut self, id: PairId, source: SocketAddr, now: Instant) -> bool {

@@ -311,7 +311,7 @@ fn the_same_description_again_changes_nothing_while_the_party_speaks() {
     world.pass(Duration::from_secs(1));
     world.expect(B, nat("10.0.0.5:5000", "203.0.113.9"));
     assert_eq!(world.rtp(A, ALICE, 1, 1), forward(2, "203.0.113.9:61000"));
-    assert_eq!(world.rtp(B, "203.0.113.9:62000", 2, 2), STRANGER);
+    assert_eq!(world.rtp(B, "203.0.113.9:62000", 9, 2), STRANGER, "another stream");
 }
 
 #[test]

@@ -76,6 +76,24 @@ fn the_old_source_has_half_a_second_and_never_wins() {
     assert_eq!(world.rtp(A, ALICE, 1, 301), STRANGER);
 }
 
+/// Its source of before says nothing of where it sends from now.
+#[test]
+fn who_never_sent_from_where_it_receives_may_go_on_so() {
+    let mut world = World::talking();
+    let sends_from = "192.0.2.10:7000";
+    world.expect(A, expectation(NEW_PORT));
+    for sequence in 2..50 {
+        assert_eq!(world.rtp(A, sends_from, 1, sequence), forward(2, BOB));
+        world.tick();
+    }
+    world.expect(A, expectation(ALICE));
+    for sequence in 50..100 {
+        assert_eq!(world.rtp(A, sends_from, 1, sequence), forward(2, BOB), "{sequence}");
+        assert_eq!(world.rtp(B, BOB, 2, sequence), forward(0, ALICE));
+        world.tick();
+    }
+}
+
 #[test]
 fn the_described_address_outranks_whatever_was_learned() {
     let mut world = World::call();
@@ -176,6 +194,20 @@ fn a_source_that_comes_to_several_parties_pairs_is_none_of_them() {
     assert!(world.is_heard(BOB_OUTSIDE, 2, 301));
 }
 
+/// The kernel keeps strangers from ports of parties that have latched, but not from those for reports.
+#[test]
+fn a_source_that_comes_to_the_rtcp_port_of_another_party_is_none() {
+    for report in [rtp(66, 2), sender_report(66, 1)] {
+        let mut world = World::behind_nat();
+        assert!(world.is_heard(NEIGHBOUR, 66, 1));
+        world.rtcp(B, NEIGHBOUR, &report);
+        assert!(world.is_heard(NEIGHBOUR, 66, 2), "its own port tells nothing");
+        world.rtcp(A, NEIGHBOUR, &report);
+        assert!(!world.is_heard(NEIGHBOUR, 66, 3));
+        assert!(world.is_heard(BOB_OUTSIDE, 2, 1));
+    }
+}
+
 #[test]
 fn one_phone_may_use_one_port_for_several_calls() {
     let mut world = World::behind_nat();
@@ -249,6 +281,21 @@ fn a_stream_that_goes_on_from_another_port_is_followed() {
     assert_eq!(moves(2_000, behind_nat, 8, &[101]), (vec![false], old), "another stream");
     assert_eq!(moves(2_000, behind_nat, 1, &[1]), (vec![false], old), "a copy");
     assert_eq!(moves(2_000, behind_nat, 1, &[9_000]), (vec![false], old), "too far ahead");
+}
+
+#[test]
+fn a_stream_is_followed_also_while_the_latch_learns() {
+    let mut world = World::behind_nat();
+    for sequence in 1..30 {
+        assert!(world.is_heard(BOB_OUTSIDE, 2, sequence));
+        world.tick();
+    }
+    world.pass(Duration::from_millis(60));
+    assert!(!world.is_heard(NEIGHBOUR, 2, 30), "80 ms of silence are too few");
+    world.pass(Duration::from_millis(20));
+    assert!(!world.is_heard(NEIGHBOUR, 9, 31), "another stream");
+    assert!(world.is_heard(NEIGHBOUR, 2, 32));
+    assert_eq!(world.bob_gets_it_at(), address(NEIGHBOUR));
 }
 
 #[test]
