@@ -15,7 +15,7 @@ use crate::machine::call::change::Change;
 use crate::machine::call::head::Head;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::head::Verdict;
-use crate::machine::call::head::understood;
+use crate::machine::call::hints;
 use crate::machine::call::input::Context;
 use crate::machine::call::media;
 use crate::machine::call::media::NoMedia;
@@ -302,8 +302,8 @@ impl Call {
                 }
                 self.bonds[index].party_mut(side).description.withdraw();
                 self.close_unused_ports(cx, out);
-                let reason = outcome.reason();
-                let verdict = Verdict { reason: &reason, ..Verdict::refused(for_dialog(status)) };
+                let said = outcome.said();
+                let verdict = Verdict { said: &said, ..Verdict::refused(for_dialog(status)) };
                 self.answer_offerer(index, negotiation, verdict, cx, out);
                 if matches!(status, 408 | 481) {
                     self.dialog_lost(side, status, cx, out);
@@ -396,6 +396,9 @@ impl Call {
                     if success {
                         target_refresh(writer, &party.dialog, cx);
                         party.timer.emit_response(writer);
+                    }
+                    if verdict.status == 415 {
+                        hints::complete_415(verdict.said, writer);
                     }
                 };
                 request.conclude(verdict, more, out);
@@ -583,11 +586,11 @@ impl Party {
                 target_refresh(&mut writer, &self.dialog, cx);
                 self.timer.emit_response(&mut writer);
             }
-            415 => understood(&mut writer),
+            415 => hints::complete_415(verdict.said, &mut writer),
             422 => {
                 writer.uint_header(HeaderId::MinSe, MIN_SE);
             }
-            500 => {
+            500 if !hints::says(verdict.said, HeaderId::RetryAfter) => {
                 writer.uint_header(HeaderId::RetryAfter, cx.random.below(11));
             }
             _ => {}

@@ -9,6 +9,7 @@ mod census;
 mod changes;
 mod chaos;
 mod dialogs;
+mod hints;
 mod ladder;
 mod offers;
 mod ports;
