@@ -91,9 +91,10 @@ impl Call {
             }
             return self.bonds[index].party_mut(side).answer_reinvite(Verdict::refused(status), cx, out);
         }
-        if let Err(status) = self.carry_reinvite(index, side, message, cx, out) {
+        if let Err(Rejection { status, said }) = self.carry_reinvite(index, side, message, cx, out) {
             self.step(cx, leg, What::RequestRefused(Method::Invite, status));
-            self.bonds[index].party_mut(side).answer_reinvite(Verdict::refused(status), cx, out);
+            let verdict = Verdict { said: &said, ..Verdict::refused(status) };
+            self.bonds[index].party_mut(side).answer_reinvite(verdict, cx, out);
         }
     }
 
@@ -111,22 +112,22 @@ impl Call {
         message: &Message<'_>,
         cx: &mut Context<'_>,
         out: &mut Outbox,
-    ) -> Result<(), u16> {
+    ) -> Result<(), Rejection> {
         if misses_target(message) {
-            return Err(400);
+            return Err(400.into());
         }
         if Wish::of(message).is_too_small() {
-            return Err(422);
+            return Err(422.into());
         }
+        let leg = self.bonds[index].party(side).leg;
         let (offered, sdp) = match Content::of(message) {
-            Content::Unsupported => return Err(415),
+            Content::Unsupported => return Err(415.into()),
             Content::Nothing => (None, None),
             Content::Sdp(sdp) => {
-                let offered = media::read_offer(sdp).map_err(NoMedia::status)?;
-                (Some(offered), Some(self.offer_to(index, side.other(), sdp, cx, out).map_err(NoMedia::status)?))
+                let offered = self.take_in(index, side, sdp, cx)?;
+                (Some(offered), Some(self.offer_to(index, side.other(), sdp, cx, out)?))
             }
         };
-        let leg = self.bonds[index].party(side).leg;
         let bond = &mut self.bonds[index];
         let now = cx.instant();
         let party = bond.party_mut(side);
@@ -140,6 +141,27 @@ impl Call {
         bond.party_mut(side.other()).reinvite(InvitePurpose::Carry, hops_after(message), sdp.as_deref(), cx, out);
         self.step(cx, leg, What::OfferCarried(Method::Invite));
         Ok(())
+    }
+
+    /// An offer of `side`, which must be reached where it says.
+    fn take_in(&mut self, index: usize, side: Side, sdp: &[u8], cx: &Context<'_>) -> Result<Described, NoMedia> {
+        let offered = media::read_offer(sdp)?;
+        let leg = self.bonds[index].party(side).leg;
+        let reached = self.ports_mut(index, side).map(|ports| ports.may_reach(&offered, cx.settings));
+        if reached == Some(Err(NoMedia::NoFamily)) {
+            self.step(cx, leg, What::OtherFamily);
+            return Err(NoMedia::NoFamily);
+        }
+        Ok(offered)
+    }
+
+    /// Our ports towards one side.
+    fn ports_mut(&mut self, index: usize, side: Side) -> Option<&mut Ports> {
+        let leg = self.bonds.get(index)?.branch;
+        match side {
+            Side::Caller => Some(&mut self.caller.ports),
+            Side::Callee => self.branch_mut(leg).map(|branch| &mut branch.ports),
+        }
     }
 
     /// One side's offer, written for the other with that side's ports.
@@ -173,6 +195,16 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Option<Text> {
+        let bond = self.bonds.get(index)?;
+        let offered = offered.or_else(|| bond.party(to).description.theirs().cloned())?;
+        let answer = media::read_answer(sdp, &offered).ok()?;
+        let leg = bond.party(to.other()).leg;
+        if !self.ports_mut(index, to.other())?.reaches(&answer.described) {
+            self.step(cx, leg, What::OtherFamily);
+            return None;
+        }
+        let reports = self.ports_mut(index, to)?.turn_to(&offered, cx, out).ok()?;
+        self.reports_awaited += reports;
         let Self { bonds, branches, caller, .. } = self;
         let bond = bonds.get_mut(index)?;
         let ports: &mut Ports = match to {
@@ -181,8 +213,6 @@ impl Call {
                 branches.iter_mut().find(|branch| branch.leg == bond.branch).map(|branch| &mut branch.ports)?
             }
         };
-        let offered = offered.or_else(|| bond.party(to).description.theirs().cloned())?;
-        let answer = media::read_answer(sdp, &offered).ok()?;
         ports.fit(&offered, cx, out).ok()?;
         let held = holds(bond);
         bond.party_mut(to).description.hear(offered.clone());
@@ -371,7 +401,7 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Option<Text> {
-        let offered = media::read_offer(sdp).ok()?;
+        let offered = self.take_in(index, side, sdp, cx).ok()?;
         let text = self.offer_to(index, side.other(), sdp, cx, out).ok()?;
         self.bonds.get_mut(index)?.party_mut(side).description.hear(offered);
         Some(text)
@@ -483,10 +513,14 @@ impl Call {
             // RFC 3311 §5.2: 504 where the offer cannot be answered without waiting.
             return request.answer(504, |_| {}, out);
         }
-        let offer = media::read_offer(sdp).and_then(|offered| Ok((offered, self.offer_to(index, to, sdp, cx, out)?)));
+        let offer = self.take_in(index, side, sdp, cx);
+        let offer = offer.and_then(|offered| Ok((offered, self.offer_to(index, to, sdp, cx, out)?)));
         let (offered, text) = match offer {
             Ok(offer) => offer,
-            Err(error) => return request.answer(error.status(), |_| {}, out),
+            Err(error) => {
+                let verdict = Verdict { said: &error.said(), ..Verdict::refused(error.status()) };
+                return request.conclude(verdict, |_| {}, out);
+            }
         };
         self.permit(index, to, &offered, true, out);
         let bond = &mut self.bonds[index];
@@ -569,6 +603,24 @@ impl Call {
         if matches!(status, 408 | 481) {
             self.dialog_lost(side, status, cx, out);
         }
+    }
+}
+
+/// Why a re-INVITE is not carried: status and further header lines.
+struct Rejection {
+    status: u16,
+    said: Text,
+}
+
+impl From<u16> for Rejection {
+    fn from(status: u16) -> Self {
+        Self { status, said: Text::default() }
+    }
+}
+
+impl From<NoMedia> for Rejection {
+    fn from(error: NoMedia) -> Self {
+        Self { status: error.status(), said: error.said() }
     }
 }
 

@@ -73,8 +73,12 @@ impl Call {
     }
 
     fn refuse(&mut self, refusal: Refusal, cx: &mut Context<'_>, out: &mut Outbox) {
+        self.refuse_saying(refusal, b"", cx, out);
+    }
+
+    fn refuse_saying(&mut self, refusal: Refusal, said: &[u8], cx: &mut Context<'_>, out: &mut Outbox) {
         self.step(cx, 0, What::Refused { status: refusal.status() });
-        self.caller.refuse(refusal, b"", cx.instant(), out);
+        self.caller.refuse(refusal, said, cx.instant(), out);
         self.end_with(refusal.status(), By::System, cx, out);
     }
 
@@ -89,8 +93,8 @@ impl Call {
         }
         self.state = State::Ringing { until: cx.instant() + cx.settings.ring_max };
         if let Err(error) = self.open_caller_ports(cx, out) {
-            self.step(cx, 0, What::NoPorts);
-            return self.refuse(Refusal::Status(error.status()), cx, out);
+            self.step(cx, 0, if error == NoMedia::NoFamily { What::OtherFamily } else { What::NoPorts });
+            return self.refuse_saying(Refusal::Status(error.status()), &error.said(), cx, out);
         }
         for (target, leg) in targets.into_iter().take(BRANCHES_MAX).zip(1..) {
             self.begin_branch(leg, target, cx, out);
@@ -107,7 +111,10 @@ impl Call {
     /// First of all: a phone must not ring for a caller that could not be heard.
     fn open_caller_ports(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Result<(), NoMedia> {
         match &self.caller.offer {
-            Offer::Made { described, .. } => Ok(self.caller.ports.fit(described, cx, out)?),
+            Offer::Made { described, .. } => {
+                self.caller.ports.may_reach(described, cx.settings)?;
+                Ok(self.caller.ports.fit(described, cx, out)?)
+            }
             Offer::Late => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ mod census;
 mod changes;
 mod chaos;
 mod dialogs;
+mod families;
 mod hints;
 mod ladder;
 mod offers;
