@@ -175,13 +175,14 @@ impl Call {
     ) -> Option<Text> {
         let described = media::read_offer(sdp).ok()?;
         let leg = self.bonds.get(index)?.branch;
+        let narrow = self.branches.iter().any(|branch| branch.leg == leg && self.is_narrow(&branch.phone));
         let Ok(reports) = self.branch_mut(leg)?.ports.turn_to(&described, cx, out) else {
             self.step(cx, leg, What::OtherFamily);
             return None;
         };
         self.reports_awaited += reports;
         let bond = self.bonds.get_mut(index)?;
-        let text = bond.caller.description.offer(sdp, &mut self.caller.ports, cx, out).ok()?;
+        let text = bond.caller.description.offer(sdp, narrow, &mut self.caller.ports, cx, out).ok()?;
         bond.callee.description.hear(described);
         bond.agreement = Agreement::LateOffered;
         Some(text)

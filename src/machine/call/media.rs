@@ -15,6 +15,7 @@ use crate::machine::media::command::Expectation;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::media::command::Owner;
 use crate::machine::media::command::PairId;
+use crate::machine::media::narrow;
 use crate::machine::media::ports::Family;
 use crate::machine::media::ports::PortError;
 use crate::machine::media::rewrite::LocalDescription;
@@ -247,16 +248,19 @@ impl Description {
         self.theirs = Some(theirs);
     }
 
-    /// Writes the other party's offer for this one.
+    /// Writes the other party's offer for this one; if it is `narrow`, without what no recording could decode.
     pub(super) fn offer(
         &mut self,
         other: &[u8],
+        narrow: bool,
         ports: &mut Ports,
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Result<Text, NoMedia> {
         let session = sdp::parse(other).map_err(|_| NoMedia::NotAcceptable)?;
         ports.fit(&Described::of(&session), cx, out)?;
+        let narrowed = if narrow { narrow::narrowed(&session) } else { Vec::new() };
+        let session = if narrow { sdp::parse(&narrowed).map_err(|_| NoMedia::NotAcceptable)? } else { session };
         let session = match sdp::parse(&self.sent) {
             Ok(before) => padded(session, &before),
             Err(_) => session,

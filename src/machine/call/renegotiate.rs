@@ -173,6 +173,8 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Result<Text, NoMedia> {
+        let leg = self.bonds[index].branch;
+        let narrow = self.branches.iter().any(|branch| branch.leg == leg && self.is_narrow(&branch.phone));
         let Self { bonds, branches, caller, .. } = self;
         let bond = &mut bonds[index];
         let ports = match to {
@@ -182,7 +184,7 @@ impl Call {
             }
         };
         let ports = ports.ok_or(NoMedia::NoPorts)?;
-        bond.party_mut(to).description.offer(sdp, ports, cx, out)
+        bond.party_mut(to).description.offer(sdp, narrow, ports, cx, out)
     }
 
     /// One side's answer, written for the other, whose offer was `offered`.

@@ -122,7 +122,8 @@ impl Call {
     fn begin_branch(&mut self, leg: u8, target: Target, cx: &mut Context<'_>, out: &mut Outbox) {
         let flow = target.flow.to_string();
         let mut branch = Branch::new(leg, target, &self.facts, cx);
-        if let Err(error) = offer(&self.caller.offer, &mut branch, cx, out) {
+        let narrow = self.is_narrow(&branch.phone);
+        if let Err(error) = offer(&self.caller.offer, narrow, &mut branch, cx, out) {
             self.step(cx, leg, What::NoPorts);
             self.reports_awaited += branch.ports.close(cx, out);
             branch.fail(error.status(), b"");
@@ -137,9 +138,15 @@ impl Call {
     }
 }
 
-fn offer(offer: &Offer, branch: &mut Branch, cx: &mut Context<'_>, out: &mut Outbox) -> Result<(), NoMedia> {
+fn offer(
+    offer: &Offer,
+    narrow: bool,
+    branch: &mut Branch,
+    cx: &mut Context<'_>,
+    out: &mut Outbox,
+) -> Result<(), NoMedia> {
     let Offer::Made { sdp, .. } = offer else { return Ok(()) };
     branch.description = Description::new(cx.random.next_u64());
-    branch.description.offer(sdp, &mut branch.ports, cx, out)?;
+    branch.description.offer(sdp, narrow, &mut branch.ports, cx, out)?;
     Ok(())
 }
