@@ -40,6 +40,7 @@ use tipring::wire::link::DirectoryPart;
 use tipring::wire::link::Ha1;
 use tipring::wire::link::Phone;
 use tipring::wire::link::Record;
+use tipring::wire::link::RecordCodecs;
 use tipring::wire::link::Symmetric;
 use tipring::wire::link::Tenant;
 use tipring::wire::sip::Message;
@@ -81,6 +82,7 @@ fn directory() -> Directory {
         announce: Announce::None,
         digest: Vec::new(),
         md5_fallback: true,
+        record_codecs: RecordCodecs::Any,
     };
     let phone = |number: u32| Phone {
         tenant: "acme".into(),

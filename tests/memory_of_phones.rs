@@ -32,6 +32,7 @@ use tipring::wire::link::DirectoryPart;
 use tipring::wire::link::Ha1;
 use tipring::wire::link::Phone;
 use tipring::wire::link::Record;
+use tipring::wire::link::RecordCodecs;
 use tipring::wire::link::Symmetric;
 use tipring::wire::link::Tenant;
 use tipring::wire::sip::Scan;
@@ -101,6 +102,7 @@ fn tenant(number: usize) -> Tenant {
         announce: Announce::None,
         digest: Vec::new(),
         md5_fallback: true,
+        record_codecs: RecordCodecs::Any,
     }
 }
 

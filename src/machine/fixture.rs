@@ -34,6 +34,7 @@ use crate::wire::link::DirectoryPart;
 use crate::wire::link::Ha1;
 use crate::wire::link::Phone;
 use crate::wire::link::Record;
+use crate::wire::link::RecordCodecs;
 use crate::wire::link::Symmetric;
 use crate::wire::link::Tenant;
 use crate::wire::sip::Challenge;
@@ -96,6 +97,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         announce: Announce::None,
         digest: Vec::new(),
         md5_fallback: true,
+        record_codecs: RecordCodecs::Any,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::wire::sip::Transport;
 use crate::wire::tape::Track;
 
 /// The format both ends must speak.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromEngine {
@@ -184,6 +184,7 @@ pub struct Tenant {
     pub digest: Vec<String>,
     /// Clients that answer no challenge with SHA in it are offered MD5 alone.
     pub md5_fallback: bool,
+    pub record_codecs: RecordCodecs,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +226,17 @@ pub enum Record {
     Never,
     Always,
     OnDemand,
+}
+
+/// What the parties of a call that may be recorded are offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordCodecs {
+    /// Whatever the other party offers.
+    #[default]
+    Any,
+    /// Of that what a recording can decode, if there is any.
+    Decodable,
 }
 
 /// Whether a phone's media goes where it comes from, or where the phone said.

@@ -33,6 +33,7 @@ mod peers;
 mod phlem;
 mod phlem_options;
 mod phone;
+mod proxy;
 mod recording;
 mod register;
 mod reload;

@@ -156,7 +156,7 @@ fn misbehaving_phones_at_tipring() {
 }
 
 /// A process of another project; ended with the test.
-struct Peer(Child);
+pub struct Peer(Child);
 
 impl Drop for Peer {
     fn drop(&mut self) {
@@ -171,11 +171,15 @@ fn free_address() -> SocketAddr {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-fn kamailio(folder: &Path) -> (Peer, SocketAddr) {
+/// Kamailio with one of the files in `kamailio`, in which these words are replaced.
+pub fn kamailio(folder: &Path, file: &str, words: &[(&str, &str)]) -> (Peer, SocketAddr) {
     let address = free_address();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/kamailio/kamailio.cfg");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/kamailio").join(file);
     let config = folder.join("kamailio.cfg");
-    let text = std::fs::read_to_string(source).unwrap().replace("@ADDRESS@", &address.to_string());
+    let mut text = std::fs::read_to_string(source).unwrap().replace("@ADDRESS@", &address.to_string());
+    for (word, value) in words {
+        text = text.replace(word, value);
+    }
     std::fs::write(&config, text).unwrap();
     let log = std::fs::File::create(folder.join("log")).unwrap();
     let child = Command::new("kamailio")
@@ -210,7 +214,7 @@ fn kamailio(folder: &Path) -> (Peer, SocketAddr) {
 #[test]
 fn phones_at_kamailio() {
     let folder = tempfile::tempdir().unwrap();
-    let (_peer, address) = kamailio(folder.path());
+    let (_peer, address) = kamailio(folder.path(), "kamailio.cfg", &[]);
     // Transfers over datagrams alone: a proxy finds a phone behind TCP only by the connection it registered over.
     let text = |transport: &str| {
         let transfers = if transport == "udp" {

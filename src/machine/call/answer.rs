@@ -88,7 +88,7 @@ impl Call {
         bond.callee.timer = SessionTimer::of_response(message, cx.instant());
         let timer = bond.callee.timer;
         let Some(sdp) = self.describe_answer(index, message, cx, out) else {
-            return self.on_bad_answer(index, leg, cseq, cx, out);
+            return self.on_bad_answer(index, leg, message, cx, out);
         };
         self.step(cx, leg, What::Won);
         self.tell_timer(leg, timer, cx);
@@ -132,7 +132,10 @@ impl Call {
     fn hear_elsewhere(&mut self, index: usize, sdp: &[u8]) {
         let Some(bond) = self.bonds.get_mut(index) else { return };
         let answer = bond.caller.description.theirs().and_then(|offer| media::read_answer(sdp, offer).ok());
-        if let Some(answer) = answer.filter(|answer| !answer.fits_nowhere) {
+        let leg = bond.branch;
+        let ports = self.branches.iter().find(|branch| branch.leg == leg).map(|branch| &branch.ports);
+        let reached = |answer: &media::Answer<'_>| ports.is_some_and(|ports| ports.reaches(&answer.described));
+        if let Some(answer) = answer.filter(|answer| !answer.fits_nowhere && reached(answer)) {
             bond.callee.description.hear(answer.described);
         }
     }
@@ -144,13 +147,18 @@ impl Call {
     }
 
     /// A 2xx that leads to no session: the phone is let go, and the branch failed.
-    fn on_bad_answer(&mut self, index: usize, leg: u8, cseq: u32, cx: &mut Context<'_>, out: &mut Outbox) {
+    fn on_bad_answer(&mut self, index: usize, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
+        let cseq = message.cseq().map_or(0, |cseq| cseq.number);
+        let described = description(message).and_then(media::described);
+        let ports = self.branch_mut(leg).map(|branch| &branch.ports);
+        let is_far = described.zip(ports).is_some_and(|(described, ports)| !ports.reaches(&described));
+        let said: &[u8] = if is_far { media::FAMILY_WARNING } else { b"" };
         let mut bond = self.bonds.remove(index);
         bond.callee.acknowledge(cseq, None, cx, out);
         bond.callee.answer_reinvite(Verdict::refused(487), cx, out);
         bond.callee.hang_up(b"SIP ;cause=488 ;text=\"Not Acceptable Here\"", cx, out);
         self.strays.push(bond.callee);
-        self.branch_failed(leg, 488, By::Callee, b"", cx, out);
+        self.branch_failed(leg, 488, By::Callee, said, cx, out);
     }
 
     /// The others stop ringing; their ports are freed.

@@ -70,10 +70,10 @@ pub(super) enum State {
     Cancelled {
         until: Instant,
     },
-    /// With the values of Reason that the phone gave.
+    /// With the header lines by which the phone told more.
     Failed {
         status: u16,
-        reason: Text,
+        said: Text,
     },
     Answered,
 }
@@ -275,8 +275,8 @@ impl Branch {
 }
 
 impl Branch {
-    pub(super) fn fail(&mut self, status: u16, reason: &[u8]) {
-        self.state = State::Failed { status, reason: reason.into() };
+    pub(super) fn fail(&mut self, status: u16, said: &[u8]) {
+        self.state = State::Failed { status, said: said.into() };
     }
 
     pub(super) fn failure(&self) -> Option<u16> {
@@ -287,9 +287,9 @@ impl Branch {
     }
 
     /// What the phone said with this failure.
-    pub(super) fn reason_of(&self, failure: u16) -> Option<&[u8]> {
+    pub(super) fn said_with(&self, failure: u16) -> Option<&[u8]> {
         match &self.state {
-            State::Failed { status, reason } if *status == failure && !reason.is_empty() => Some(reason),
+            State::Failed { status, said } if *status == failure && !said.is_empty() => Some(said),
             _ => None,
         }
     }

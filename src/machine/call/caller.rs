@@ -10,6 +10,7 @@ use crate::base::time::Instant;
 use crate::machine::call::body::Content;
 use crate::machine::call::head::Head;
 use crate::machine::call::head::understood;
+use crate::machine::call::hints;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::Invite;
 use crate::machine::call::media;
@@ -190,14 +191,16 @@ impl Caller {
         left.push_back((tag.into(), rseq));
     }
 
-    pub(super) fn take_unacknowledged(&mut self, tag: &[u8], rseq: u32) -> bool {
-        let left = &mut self.unacknowledged;
-        let found = left.iter().position(|(known, number)| **known == *tag && *number == rseq);
-        found.is_some_and(|at| left.remove(at).is_some())
+    pub(super) fn is_unacknowledged(&self, tag: &[u8], rseq: u32) -> bool {
+        self.unacknowledged.iter().any(|(known, number)| **known == *tag && *number == rseq)
     }
 
-    /// A final response other than 2xx.
-    pub(super) fn refuse(&mut self, refusal: Refusal, reason: &[u8], now: Instant, out: &mut Outbox) {
+    pub(super) fn take_unacknowledged(&mut self, tag: &[u8], rseq: u32) {
+        self.unacknowledged.retain(|(known, number)| **known != *tag || *number != rseq);
+    }
+
+    /// A final response other than 2xx; `said` are further header lines, also of the phone that refused.
+    pub(super) fn refuse(&mut self, refusal: Refusal, said: &[u8], now: Instant, out: &mut Outbox) {
         let mut bytes = Vec::with_capacity(512);
         let status = refusal.status();
         let mut writer = self.head.response(&mut bytes, status, &self.tag);
@@ -209,7 +212,8 @@ impl Caller {
             Refusal::Contact => {
                 writer.header(HeaderId::Warning, "399 tipring \"Contact must have a SIP or SIPS URI\"");
             }
-            Refusal::Status(488) => {
+            Refusal::Status(415) => hints::complete_415(said, &mut writer),
+            Refusal::Status(488) if !hints::says(said, HeaderId::Warning) => {
                 // RFC 3261 §20.43: 304, "One or more media types contained in the session description are not available."
                 writer.header(HeaderId::Warning, "304 tipring \"no RTP stream that could be relayed\"");
             }
@@ -218,9 +222,7 @@ impl Caller {
             }
             Refusal::Status(_) => {}
         }
-        if !reason.is_empty() {
-            writer.header(HeaderId::Reason, reason);
-        }
+        writer.raw(said);
         writer.finish();
         self.transaction.respond(status, bytes, now, out);
     }

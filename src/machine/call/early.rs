@@ -152,6 +152,12 @@ impl Call {
         let bond = self.bonds.get_mut(index)?;
         let offer = bond.caller.description.theirs().cloned()?;
         let answer = media::read_answer(sdp, &offer).ok().filter(|answer| !answer.fits_nowhere)?;
+        let leg = bond.branch;
+        let ports = self.branches.iter().find(|branch| branch.leg == leg).map(|branch| &branch.ports)?;
+        if !ports.reaches(&answer.described) {
+            self.step(cx, leg, What::OtherFamily);
+            return None;
+        }
         bond.callee.description.hear(answer.described.clone());
         bond.agreement = Agreement::Previewed;
         let text = bond.caller.description.answer(&answer, &self.caller.ports, cx);
@@ -168,8 +174,15 @@ impl Call {
         out: &mut Outbox,
     ) -> Option<Text> {
         let described = media::read_offer(sdp).ok()?;
+        let leg = self.bonds.get(index)?.branch;
+        let narrow = self.branches.iter().any(|branch| branch.leg == leg && self.is_narrow(&branch.phone));
+        let Ok(reports) = self.branch_mut(leg)?.ports.turn_to(&described, cx, out) else {
+            self.step(cx, leg, What::OtherFamily);
+            return None;
+        };
+        self.reports_awaited += reports;
         let bond = self.bonds.get_mut(index)?;
-        let text = bond.caller.description.offer(sdp, &mut self.caller.ports, cx, out).ok()?;
+        let text = bond.caller.description.offer(sdp, narrow, &mut self.caller.ports, cx, out).ok()?;
         bond.callee.description.hear(described);
         bond.agreement = Agreement::LateOffered;
         Some(text)
@@ -188,6 +201,10 @@ impl Call {
         let bond = self.bonds.get_mut(index)?;
         let offered = bond.callee.description.theirs().cloned()?;
         let answer = media::read_answer(sdp, &offered).ok().filter(|answer| !answer.fits_nowhere)?;
+        if !self.caller.ports.reaches(&answer.described) {
+            self.step(cx, 0, What::OtherFamily);
+            return None;
+        }
         branch.ports.fit(&offered, cx, out).ok()?;
         bond.caller.description.hear(answer.described.clone());
         let text = bond.callee.description.answer(&answer, &branch.ports, cx);

@@ -89,17 +89,17 @@ pub(super) struct Verdict<'a> {
     pub status: u16,
     /// Content-Type and body.
     pub body: Option<(&'a str, &'a [u8])>,
-    /// Values of Reason.
-    pub reason: &'a [u8],
+    /// Further header lines: see [`hints`](crate::machine::call::hints).
+    pub said: &'a [u8],
 }
 
 impl<'a> Verdict<'a> {
     pub(super) fn agreed(sdp: &'a [u8]) -> Self {
-        Self { status: 200, body: Some((SDP, sdp)), reason: b"" }
+        Self { status: 200, body: Some((SDP, sdp)), said: b"" }
     }
 
     pub(super) fn refused(status: u16) -> Self {
-        Self { status, body: None, reason: b"" }
+        Self { status, body: None, said: b"" }
     }
 
     pub(super) fn is_success(&self) -> bool {
@@ -107,9 +107,7 @@ impl<'a> Verdict<'a> {
     }
 
     pub(super) fn end(&self, mut writer: Writer<'_>) {
-        if !self.reason.is_empty() {
-            writer.header(HeaderId::Reason, self.reason);
-        }
+        writer.raw(self.said);
         match self.body {
             Some((content_type, body)) => writer.body(content_type, body),
             None => writer.finish(),

@@ -15,6 +15,7 @@ use crate::machine::media::command::Expectation;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::media::command::Owner;
 use crate::machine::media::command::PairId;
+use crate::machine::media::narrow;
 use crate::machine::media::ports::Family;
 use crate::machine::media::ports::PortError;
 use crate::machine::media::rewrite::LocalDescription;
@@ -63,16 +64,30 @@ pub(super) enum NoMedia {
     /// 503.
     #[error("no RTP ports left")]
     NoPorts,
+    /// We have no address of the party's family: 488 with a Warning.
+    #[error("no media address of the party's family")]
+    NoFamily,
 }
 
 impl NoMedia {
     pub(super) fn status(self) -> u16 {
         match self {
-            Self::NotAcceptable => 488,
+            Self::NotAcceptable | Self::NoFamily => 488,
             Self::NoPorts => 503,
         }
     }
+
+    /// Header lines that say why.
+    pub(super) fn said(self) -> Text {
+        match self {
+            Self::NoFamily => FAMILY_WARNING.into(),
+            Self::NotAcceptable | Self::NoPorts => Text::default(),
+        }
+    }
 }
+
+/// RFC 3261 §20.43: 301, "One or more network address formats contained in the session description are not available."
+pub(super) const FAMILY_WARNING: &[u8] = b"Warning: 301 tipring \"no media address of that family\"\r\n";
 
 impl From<PortError> for NoMedia {
     fn from(error: PortError) -> Self {
@@ -89,17 +104,39 @@ impl Ports {
         let listener = settings.listeners.get(usize::from(flow.listener));
         let interface = listener.map_or(0, |listener| listener.interface);
         let wanted = family.unwrap_or_else(|| Family::of(flow.peer.ip().to_canonical()));
-        let found = settings.interfaces.get(usize::from(interface));
-        let has = |family| match family {
-            Family::Ipv4 => found.is_some_and(|interface| interface.ipv4.is_some()),
-            Family::Ipv6 => found.is_some_and(|interface| interface.ipv6.is_some()),
-        };
+        let has = |family| has_family(interface, family, settings);
         let family = match wanted {
             Family::Ipv4 if !has(Family::Ipv4) && has(Family::Ipv6) => Family::Ipv6,
             Family::Ipv6 if !has(Family::Ipv6) && has(Family::Ipv4) => Family::Ipv4,
             wanted => wanted,
         };
         Self { leg, interface, family, pairs: Vec::new() }
+    }
+
+    /// What the party described can be sent to from these ports. One that named no address yet can.
+    pub(super) fn reaches(&self, theirs: &Described) -> bool {
+        family_of(theirs).is_none_or(|family| family == self.family)
+    }
+
+    /// The same, from these or from ports of the other family.
+    pub(super) fn may_reach(&self, theirs: &Described, settings: &Settings) -> Result<(), NoMedia> {
+        let has = |family| has_family(self.interface, family, settings);
+        let reached = self.reaches(theirs) || family_of(theirs).is_some_and(has);
+        if reached { Ok(()) } else { Err(NoMedia::NoFamily) }
+    }
+
+    /// For a party that offers media of the other family: its ports are to be of that. How many reports will come.
+    pub(super) fn turn_to(
+        &mut self,
+        theirs: &Described,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) -> Result<u8, NoMedia> {
+        self.may_reach(theirs, cx.settings)?;
+        let Some(family) = family_of(theirs).filter(|family| *family != self.family) else { return Ok(0) };
+        let reports = self.close(cx, out);
+        self.family = family;
+        Ok(reports)
     }
 
     pub(super) fn pairs(&self) -> impl Iterator<Item = PairId> + '_ {
@@ -174,6 +211,13 @@ impl Ports {
     }
 }
 
+fn has_family(interface: u8, family: Family, settings: &Settings) -> bool {
+    settings.interfaces.get(usize::from(interface)).is_some_and(|interface| match family {
+        Family::Ipv4 => interface.ipv4.is_some(),
+        Family::Ipv6 => interface.ipv6.is_some(),
+    })
+}
+
 impl Description {
     pub(super) fn new(session_id: u64) -> Self {
         Self { local: LocalDescription::new(session_id), sent: Text::default(), before: None, theirs: None }
@@ -204,16 +248,19 @@ impl Description {
         self.theirs = Some(theirs);
     }
 
-    /// Writes the other party's offer for this one.
+    /// Writes the other party's offer for this one; if it is `narrow`, without what no recording could decode.
     pub(super) fn offer(
         &mut self,
         other: &[u8],
+        narrow: bool,
         ports: &mut Ports,
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Result<Text, NoMedia> {
         let session = sdp::parse(other).map_err(|_| NoMedia::NotAcceptable)?;
         ports.fit(&Described::of(&session), cx, out)?;
+        let narrowed = if narrow { narrow::narrowed(&session) } else { Vec::new() };
+        let session = if narrow { sdp::parse(&narrowed).map_err(|_| NoMedia::NotAcceptable)? } else { session };
         let session = match sdp::parse(&self.sent) {
             Ok(before) => padded(session, &before),
             Err(_) => session,
@@ -247,6 +294,10 @@ impl Description {
 fn read(bytes: &[u8]) -> Result<Described, NoMedia> {
     let session = sdp::parse(bytes).map_err(|_| NoMedia::NotAcceptable)?;
     Ok(Described::of(&session))
+}
+
+pub(super) fn described(bytes: &[u8]) -> Option<Described> {
+    read(bytes).ok()
 }
 
 /// An offer must have something that we relay, unless all its streams are out of use.

@@ -22,6 +22,7 @@ mod early;
 mod ending;
 mod facts;
 mod head;
+mod hints;
 mod in_dialog;
 mod media;
 mod notice;

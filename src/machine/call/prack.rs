@@ -27,19 +27,35 @@ impl Call {
         out: &mut Outbox,
     ) {
         let rseq = self.acknowledged(message).filter(|_| side == Side::Caller);
-        let Some(bond) = self.bonds.get_mut(index) else { return };
+        let Some(bond) = self.bonds.get(index) else { return };
         if rseq.is_none_or(|rseq| !bond.reliable.is_outstanding(rseq)) {
             // RFC 3262 §3: "If a PRACK request is received by the UA core that does not match any unacknowledged reliable
             // provisional response, the UAS MUST respond to the PRACK with a 481 response."
             return request.answer(481, |_| {}, out);
         }
-        let had_sdp = bond.reliable.acknowledge();
-        let answers = had_sdp && bond.agreement == Agreement::LateOffered;
+        let answers = bond.reliable.holds_answer() && bond.agreement == Agreement::LateOffered;
         match Content::of(message) {
-            Content::Nothing => request.answer(200, |_| {}, out),
-            Content::Unsupported => request.refuse_body(out),
-            Content::Sdp(sdp) if answers => self.on_prack_answer(index, &request, sdp, cx, out),
-            Content::Sdp(sdp) => self.on_offer_request(index, Side::Caller, request, sdp, cx, out),
+            // RFC 3261 §8.2: "If it is rejected, all state changes MUST NOT be performed." The response stays unacknowledged, and
+            // is repeated until a PRACK that can be read acknowledges it.
+            Content::Unsupported => return request.refuse_body(out),
+            Content::Nothing => {
+                self.take_acknowledgement(index);
+                request.answer(200, |_| {}, out);
+            }
+            Content::Sdp(sdp) if answers => match self.take_late_answer(index, sdp, cx, out) {
+                Some(text) => {
+                    self.take_acknowledgement(index);
+                    request.answer(200, |_| {}, out);
+                    self.send_prack_due(index, request.hops, &text, cx, out);
+                }
+                None => return request.answer(488, |_| {}, out),
+            },
+            // RFC 3262 §3: from a PRACK that matches "the UAS can be certain … that the provisional response has been received",
+            // whatever the other phone will say to the offer.
+            Content::Sdp(sdp) => {
+                self.take_acknowledgement(index);
+                self.on_offer_request(index, Side::Caller, request, sdp, cx, out);
+            }
         }
         self.go_on_after_prack(index, cx, out);
     }
@@ -48,23 +64,38 @@ impl Call {
     pub(super) fn on_late_prack(&mut self, request: &ServerRequest, message: &Message<'_>, out: &mut Outbox) {
         let rseq = self.acknowledged(message);
         let tag = message.to().ok().and_then(|to| to.tag()).unwrap_or_default();
-        let is_outstanding = rseq.is_some_and(|rseq| self.take_outstanding(tag, rseq));
-        let status = match Content::of(message) {
-            _ if !is_outstanding => 481,
-            // The session that it would change is no more.
-            Content::Sdp(_) if self.caller.has_offered => 488,
-            Content::Nothing | Content::Sdp(_) | Content::Unsupported => 200,
+        let Some(rseq) = rseq.filter(|rseq| self.is_outstanding(tag, *rseq)) else {
+            return request.answer(481, |_| {}, out);
         };
-        request.answer(status, |_| {}, out);
+        match Content::of(message) {
+            Content::Unsupported => request.refuse_body(out),
+            // The session that it would change is no more.
+            Content::Sdp(_) if self.caller.has_offered => request.answer(488, |_| {}, out),
+            Content::Nothing | Content::Sdp(_) => {
+                self.take_outstanding(tag, rseq);
+                request.answer(200, |_| {}, out);
+            }
+        }
     }
 
-    fn take_outstanding(&mut self, tag: &[u8], rseq: u32) -> bool {
+    fn take_acknowledgement(&mut self, index: usize) {
+        if let Some(bond) = self.bonds.get_mut(index) {
+            bond.reliable.acknowledge();
+        }
+    }
+
+    fn is_outstanding(&self, tag: &[u8], rseq: u32) -> bool {
+        let mut bonds = self.bonds.iter().filter(|bond| bond.caller.dialog.local_tag() == tag);
+        bonds.any(|bond| bond.reliable.is_outstanding(rseq)) || self.caller.is_unacknowledged(tag, rseq)
+    }
+
+    fn take_outstanding(&mut self, tag: &[u8], rseq: u32) {
         let mut bonds = self.bonds.iter_mut().filter(|bond| bond.caller.dialog.local_tag() == tag);
         if let Some(bond) = bonds.find(|bond| bond.reliable.is_outstanding(rseq)) {
             bond.reliable.acknowledge();
-            return true;
+            return;
         }
-        self.caller.take_unacknowledged(tag, rseq)
+        self.caller.take_unacknowledged(tag, rseq);
     }
 
     /// The RSeq of the response to the caller's INVITE that this PRACK acknowledges.
@@ -72,22 +103,6 @@ impl Call {
         let rack = message.header(HeaderId::RAck).and_then(|value| RAck::parse(value).ok())?;
         let ours = rack.cseq.method == Method::Invite && rack.cseq.number == self.caller.cseq;
         ours.then_some(rack.rseq)
-    }
-
-    /// The caller's answer to the callee's offer goes on in our PRACK to the callee.
-    fn on_prack_answer(
-        &mut self,
-        index: usize,
-        request: &ServerRequest,
-        sdp: &[u8],
-        cx: &mut Context<'_>,
-        out: &mut Outbox,
-    ) {
-        let Some(text) = self.take_late_answer(index, sdp, cx, out) else {
-            return request.answer(488, |_| {}, out);
-        };
-        request.answer(200, |_| {}, out);
-        self.send_prack_due(index, request.hops, &text, cx, out);
     }
 
     /// The caller's answer goes on in the PRACK that waits for it; false if none does.

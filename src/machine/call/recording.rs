@@ -30,6 +30,7 @@ use crate::machine::outbox::Output;
 use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::link::Record;
+use crate::wire::link::RecordCodecs;
 use crate::wire::link::RecordWish;
 use crate::wire::sdp::facts;
 use crate::wire::sdp::facts::Described;
@@ -54,6 +55,8 @@ pub struct Wanted {
     pub callees: Vec<(String, Record)>,
     /// What both parties hear when it begins.
     pub announce: Option<Sound>,
+    /// What they are offered.
+    pub codecs: RecordCodecs,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +160,14 @@ impl Call {
         let wish =
             |(user, record): &(String, Record)| branch.is_some_and(|branch| branch.phone == *user).then_some(*record);
         self.recording.wanted.callees.iter().find_map(wish).unwrap_or_default()
+    }
+
+    /// The call with this phone may be recorded, and is to be heard in its recording: offers name what can be decoded.
+    pub(super) fn is_narrow(&self, phone: &str) -> bool {
+        let wanted = &self.recording.wanted;
+        let callee = wanted.callees.iter().find(|(user, _)| user == phone).map_or(Record::Never, |(_, wish)| *wish);
+        let wishes = [wanted.tenant, wanted.caller, callee];
+        wanted.codecs == RecordCodecs::Decodable && wishes.iter().any(|wish| strength(*wish) > 0)
     }
 
     /// Digits and audio are kept nowhere.

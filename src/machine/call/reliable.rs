@@ -116,9 +116,9 @@ impl Reliable {
         self.outstanding.as_ref().map(|outstanding| outstanding.rseq)
     }
 
-    /// The PRACK came; whether what it acknowledges had a description.
-    pub(super) fn acknowledge(&mut self) -> bool {
-        self.outstanding.take().is_some_and(|outstanding| outstanding.has_sdp)
+    /// The PRACK came.
+    pub(super) fn acknowledge(&mut self) {
+        self.outstanding = None;
     }
 
     pub(super) fn next_waiting(&mut self) -> Option<Provisional> {

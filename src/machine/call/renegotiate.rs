@@ -15,7 +15,7 @@ use crate::machine::call::change::Change;
 use crate::machine::call::head::Head;
 use crate::machine::call::head::ServerRequest;
 use crate::machine::call::head::Verdict;
-use crate::machine::call::head::understood;
+use crate::machine::call::hints;
 use crate::machine::call::input::Context;
 use crate::machine::call::media;
 use crate::machine::call::media::NoMedia;
@@ -91,9 +91,10 @@ impl Call {
             }
             return self.bonds[index].party_mut(side).answer_reinvite(Verdict::refused(status), cx, out);
         }
-        if let Err(status) = self.carry_reinvite(index, side, message, cx, out) {
+        if let Err(Rejection { status, said }) = self.carry_reinvite(index, side, message, cx, out) {
             self.step(cx, leg, What::RequestRefused(Method::Invite, status));
-            self.bonds[index].party_mut(side).answer_reinvite(Verdict::refused(status), cx, out);
+            let verdict = Verdict { said: &said, ..Verdict::refused(status) };
+            self.bonds[index].party_mut(side).answer_reinvite(verdict, cx, out);
         }
     }
 
@@ -111,22 +112,22 @@ impl Call {
         message: &Message<'_>,
         cx: &mut Context<'_>,
         out: &mut Outbox,
-    ) -> Result<(), u16> {
+    ) -> Result<(), Rejection> {
         if misses_target(message) {
-            return Err(400);
+            return Err(400.into());
         }
         if Wish::of(message).is_too_small() {
-            return Err(422);
+            return Err(422.into());
         }
+        let leg = self.bonds[index].party(side).leg;
         let (offered, sdp) = match Content::of(message) {
-            Content::Unsupported => return Err(415),
+            Content::Unsupported => return Err(415.into()),
             Content::Nothing => (None, None),
             Content::Sdp(sdp) => {
-                let offered = media::read_offer(sdp).map_err(NoMedia::status)?;
-                (Some(offered), Some(self.offer_to(index, side.other(), sdp, cx, out).map_err(NoMedia::status)?))
+                let offered = self.take_in(index, side, sdp, cx)?;
+                (Some(offered), Some(self.offer_to(index, side.other(), sdp, cx, out)?))
             }
         };
-        let leg = self.bonds[index].party(side).leg;
         let bond = &mut self.bonds[index];
         let now = cx.instant();
         let party = bond.party_mut(side);
@@ -142,6 +143,27 @@ impl Call {
         Ok(())
     }
 
+    /// An offer of `side`, which must be reached where it says.
+    fn take_in(&mut self, index: usize, side: Side, sdp: &[u8], cx: &Context<'_>) -> Result<Described, NoMedia> {
+        let offered = media::read_offer(sdp)?;
+        let leg = self.bonds[index].party(side).leg;
+        let reached = self.ports_mut(index, side).map(|ports| ports.may_reach(&offered, cx.settings));
+        if reached == Some(Err(NoMedia::NoFamily)) {
+            self.step(cx, leg, What::OtherFamily);
+            return Err(NoMedia::NoFamily);
+        }
+        Ok(offered)
+    }
+
+    /// Our ports towards one side.
+    fn ports_mut(&mut self, index: usize, side: Side) -> Option<&mut Ports> {
+        let leg = self.bonds.get(index)?.branch;
+        match side {
+            Side::Caller => Some(&mut self.caller.ports),
+            Side::Callee => self.branch_mut(leg).map(|branch| &mut branch.ports),
+        }
+    }
+
     /// One side's offer, written for the other with that side's ports.
     fn offer_to(
         &mut self,
@@ -151,6 +173,8 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Result<Text, NoMedia> {
+        let leg = self.bonds[index].branch;
+        let narrow = self.branches.iter().any(|branch| branch.leg == leg && self.is_narrow(&branch.phone));
         let Self { bonds, branches, caller, .. } = self;
         let bond = &mut bonds[index];
         let ports = match to {
@@ -160,7 +184,7 @@ impl Call {
             }
         };
         let ports = ports.ok_or(NoMedia::NoPorts)?;
-        bond.party_mut(to).description.offer(sdp, ports, cx, out)
+        bond.party_mut(to).description.offer(sdp, narrow, ports, cx, out)
     }
 
     /// One side's answer, written for the other, whose offer was `offered`.
@@ -173,6 +197,16 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Option<Text> {
+        let bond = self.bonds.get(index)?;
+        let offered = offered.or_else(|| bond.party(to).description.theirs().cloned())?;
+        let answer = media::read_answer(sdp, &offered).ok()?;
+        let leg = bond.party(to.other()).leg;
+        if !self.ports_mut(index, to.other())?.reaches(&answer.described) {
+            self.step(cx, leg, What::OtherFamily);
+            return None;
+        }
+        let reports = self.ports_mut(index, to)?.turn_to(&offered, cx, out).ok()?;
+        self.reports_awaited += reports;
         let Self { bonds, branches, caller, .. } = self;
         let bond = bonds.get_mut(index)?;
         let ports: &mut Ports = match to {
@@ -181,8 +215,6 @@ impl Call {
                 branches.iter_mut().find(|branch| branch.leg == bond.branch).map(|branch| &mut branch.ports)?
             }
         };
-        let offered = offered.or_else(|| bond.party(to).description.theirs().cloned())?;
-        let answer = media::read_answer(sdp, &offered).ok()?;
         ports.fit(&offered, cx, out).ok()?;
         let held = holds(bond);
         bond.party_mut(to).description.hear(offered.clone());
@@ -302,8 +334,8 @@ impl Call {
                 }
                 self.bonds[index].party_mut(side).description.withdraw();
                 self.close_unused_ports(cx, out);
-                let reason = outcome.reason();
-                let verdict = Verdict { reason: &reason, ..Verdict::refused(for_dialog(status)) };
+                let said = outcome.said();
+                let verdict = Verdict { said: &said, ..Verdict::refused(for_dialog(status)) };
                 self.answer_offerer(index, negotiation, verdict, cx, out);
                 if matches!(status, 408 | 481) {
                     self.dialog_lost(side, status, cx, out);
@@ -371,7 +403,7 @@ impl Call {
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) -> Option<Text> {
-        let offered = media::read_offer(sdp).ok()?;
+        let offered = self.take_in(index, side, sdp, cx).ok()?;
         let text = self.offer_to(index, side.other(), sdp, cx, out).ok()?;
         self.bonds.get_mut(index)?.party_mut(side).description.hear(offered);
         Some(text)
@@ -396,6 +428,9 @@ impl Call {
                     if success {
                         target_refresh(writer, &party.dialog, cx);
                         party.timer.emit_response(writer);
+                    }
+                    if verdict.status == 415 {
+                        hints::complete_415(verdict.said, writer);
                     }
                 };
                 request.conclude(verdict, more, out);
@@ -480,10 +515,14 @@ impl Call {
             // RFC 3311 §5.2: 504 where the offer cannot be answered without waiting.
             return request.answer(504, |_| {}, out);
         }
-        let offer = media::read_offer(sdp).and_then(|offered| Ok((offered, self.offer_to(index, to, sdp, cx, out)?)));
+        let offer = self.take_in(index, side, sdp, cx);
+        let offer = offer.and_then(|offered| Ok((offered, self.offer_to(index, to, sdp, cx, out)?)));
         let (offered, text) = match offer {
             Ok(offer) => offer,
-            Err(error) => return request.answer(error.status(), |_| {}, out),
+            Err(error) => {
+                let verdict = Verdict { said: &error.said(), ..Verdict::refused(error.status()) };
+                return request.conclude(verdict, |_| {}, out);
+            }
         };
         self.permit(index, to, &offered, true, out);
         let bond = &mut self.bonds[index];
@@ -569,6 +608,24 @@ impl Call {
     }
 }
 
+/// Why a re-INVITE is not carried: status and further header lines.
+struct Rejection {
+    status: u16,
+    said: Text,
+}
+
+impl From<u16> for Rejection {
+    fn from(status: u16) -> Self {
+        Self { status, said: Text::default() }
+    }
+}
+
+impl From<NoMedia> for Rejection {
+    fn from(error: NoMedia) -> Self {
+        Self { status: error.status(), said: error.said() }
+    }
+}
+
 impl Party {
     /// The final response to its re-INVITE.
     pub(super) fn answer_reinvite(&mut self, verdict: Verdict<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
@@ -583,11 +640,11 @@ impl Party {
                 target_refresh(&mut writer, &self.dialog, cx);
                 self.timer.emit_response(&mut writer);
             }
-            415 => understood(&mut writer),
+            415 => hints::complete_415(verdict.said, &mut writer),
             422 => {
                 writer.uint_header(HeaderId::MinSe, MIN_SE);
             }
-            500 => {
+            500 if !hints::says(verdict.said, HeaderId::RetryAfter) => {
                 writer.uint_header(HeaderId::RetryAfter, cx.random.below(11));
             }
             _ => {}

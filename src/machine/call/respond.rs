@@ -9,8 +9,8 @@ use crate::machine::call::branch;
 use crate::machine::call::branch::Branch;
 use crate::machine::call::caller::Offer;
 use crate::machine::call::caller::Refusal;
-use crate::machine::call::ending::reason_of;
 use crate::machine::call::head::Verdict;
+use crate::machine::call::hints;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::Purpose;
 use crate::machine::call::party::Side;
@@ -26,7 +26,6 @@ use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 use crate::wire::sip::Status;
-use crate::wire::sip::Writer;
 
 impl Call {
     pub(super) fn on_response(&mut self, leg: u8, message: &Message<'_>, cx: &mut Context<'_>, out: &mut Outbox) {
@@ -63,8 +62,7 @@ impl Call {
         if status == 422 && self.invite_again(leg, message, cx, out) {
             return;
         }
-        let reason = reason_of(message);
-        self.branch_failed(leg, status, By::Callee, &reason, cx, out);
+        self.branch_failed(leg, status, By::Callee, &hints::of(message), cx, out);
     }
 
     /// RFC 4028 §7.4: "If the response … is a 422 …, the UAC MAY retry the request … with a higher Session-Expires".
@@ -85,7 +83,7 @@ impl Call {
         leg: u8,
         status: u16,
         by: By,
-        reason: &[u8],
+        said: &[u8],
         cx: &mut Context<'_>,
         out: &mut Outbox,
     ) {
@@ -94,7 +92,7 @@ impl Call {
         let Some(branch) = self.branch_mut(leg) else { return };
         let was_ringing = matches!(branch.state, branch::State::Ringing);
         if was_ringing {
-            branch.fail(for_caller(status), reason);
+            branch.fail(for_caller(status), said);
         }
         let reports = branch.ports.close(cx, out);
         self.reports_awaited += reports;
@@ -134,8 +132,8 @@ impl Call {
         let status = best(self.branches.iter().filter_map(Branch::failure)).unwrap_or(480);
         let of = u8::try_from(self.branches.len()).unwrap_or(u8::MAX);
         self.step(cx, 0, What::BestResponse { status, of });
-        let reason = self.branches.iter().find_map(|branch| branch.reason_of(status)).unwrap_or_default();
-        self.caller.refuse(Refusal::Status(status), reason, cx.instant(), out);
+        let said = self.branches.iter().find_map(|branch| branch.said_with(status)).unwrap_or_default();
+        self.caller.refuse(Refusal::Status(status), said, cx.instant(), out);
         self.end_with(status, by, cx, out);
     }
 
@@ -201,9 +199,9 @@ impl Call {
             Purpose::Carry => self.on_carried(index, side, outcome, cx, out),
             Purpose::Refresh => self.on_refreshed(index, side, outcome, cx, out),
             Purpose::Relay(request) => {
-                let (status, reason) = (outcome.status(), outcome.reason());
-                let verdict = Verdict { status: for_dialog(status), body: outcome.body(), reason: &reason };
-                request.conclude(verdict, |writer| pass_demands(outcome, writer), out);
+                let (status, said) = (outcome.status(), outcome.said());
+                let verdict = Verdict { status: for_dialog(status), body: outcome.body(), said: &said };
+                request.conclude(verdict, |_| {}, out);
                 if status == 481 {
                     self.dialog_lost(side, status, cx, out);
                 }
@@ -239,23 +237,15 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// Why the other side refused, if it says so (RFC 3326).
-    pub(super) fn reason(self) -> Text {
-        self.message().filter(|message| status_of(message) >= 300).map(reason_of).unwrap_or_default()
+    /// What the other side's refusal says beside its status.
+    pub(super) fn said(self) -> Text {
+        self.message().filter(|message| status_of(message) >= 300).map(hints::of).unwrap_or_default()
     }
 
     fn body(self) -> Option<(&'a str, &'a [u8])> {
         let message = self.message().filter(|message| !message.body().is_empty())?;
         let content_type = std::str::from_utf8(message.header(HeaderId::ContentType)?).ok()?;
         Some((content_type, message.body()))
-    }
-}
-
-/// What the phone would have understood instead (RFC 3261 §8.2.3, RFC 6086 §4.2.2).
-fn pass_demands(outcome: Outcome<'_>, writer: &mut Writer<'_>) {
-    let Some(refusal) = outcome.message().filter(|message| matches!(status_of(message), 415 | 469)) else { return };
-    for id in [HeaderId::Accept, HeaderId::AcceptEncoding, HeaderId::AcceptLanguage, HeaderId::RecvInfo] {
-        writer.copy(refusal, id);
     }
 }
 

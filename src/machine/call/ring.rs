@@ -73,8 +73,12 @@ impl Call {
     }
 
     fn refuse(&mut self, refusal: Refusal, cx: &mut Context<'_>, out: &mut Outbox) {
+        self.refuse_saying(refusal, b"", cx, out);
+    }
+
+    fn refuse_saying(&mut self, refusal: Refusal, said: &[u8], cx: &mut Context<'_>, out: &mut Outbox) {
         self.step(cx, 0, What::Refused { status: refusal.status() });
-        self.caller.refuse(refusal, b"", cx.instant(), out);
+        self.caller.refuse(refusal, said, cx.instant(), out);
         self.end_with(refusal.status(), By::System, cx, out);
     }
 
@@ -89,8 +93,8 @@ impl Call {
         }
         self.state = State::Ringing { until: cx.instant() + cx.settings.ring_max };
         if let Err(error) = self.open_caller_ports(cx, out) {
-            self.step(cx, 0, What::NoPorts);
-            return self.refuse(Refusal::Status(error.status()), cx, out);
+            self.step(cx, 0, if error == NoMedia::NoFamily { What::OtherFamily } else { What::NoPorts });
+            return self.refuse_saying(Refusal::Status(error.status()), &error.said(), cx, out);
         }
         for (target, leg) in targets.into_iter().take(BRANCHES_MAX).zip(1..) {
             self.begin_branch(leg, target, cx, out);
@@ -107,7 +111,10 @@ impl Call {
     /// First of all: a phone must not ring for a caller that could not be heard.
     fn open_caller_ports(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Result<(), NoMedia> {
         match &self.caller.offer {
-            Offer::Made { described, .. } => Ok(self.caller.ports.fit(described, cx, out)?),
+            Offer::Made { described, .. } => {
+                self.caller.ports.may_reach(described, cx.settings)?;
+                Ok(self.caller.ports.fit(described, cx, out)?)
+            }
             Offer::Late => Ok(()),
         }
     }
@@ -115,7 +122,8 @@ impl Call {
     fn begin_branch(&mut self, leg: u8, target: Target, cx: &mut Context<'_>, out: &mut Outbox) {
         let flow = target.flow.to_string();
         let mut branch = Branch::new(leg, target, &self.facts, cx);
-        if let Err(error) = offer(&self.caller.offer, &mut branch, cx, out) {
+        let narrow = self.is_narrow(&branch.phone);
+        if let Err(error) = offer(&self.caller.offer, narrow, &mut branch, cx, out) {
             self.step(cx, leg, What::NoPorts);
             self.reports_awaited += branch.ports.close(cx, out);
             branch.fail(error.status(), b"");
@@ -130,9 +138,15 @@ impl Call {
     }
 }
 
-fn offer(offer: &Offer, branch: &mut Branch, cx: &mut Context<'_>, out: &mut Outbox) -> Result<(), NoMedia> {
+fn offer(
+    offer: &Offer,
+    narrow: bool,
+    branch: &mut Branch,
+    cx: &mut Context<'_>,
+    out: &mut Outbox,
+) -> Result<(), NoMedia> {
     let Offer::Made { sdp, .. } = offer else { return Ok(()) };
     branch.description = Description::new(cx.random.next_u64());
-    branch.description.offer(sdp, &mut branch.ports, cx, out)?;
+    branch.description.offer(sdp, narrow, &mut branch.ports, cx, out)?;
     Ok(())
 }

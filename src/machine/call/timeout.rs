@@ -9,6 +9,7 @@ use crate::machine::call::branch::Branch;
 use crate::machine::call::caller::Caller;
 use crate::machine::call::caller::Refusal;
 use crate::machine::call::change::Change;
+use crate::machine::call::hints;
 use crate::machine::call::input::Context;
 use crate::machine::call::party::InvitePurpose;
 use crate::machine::call::party::Party;
@@ -86,7 +87,7 @@ impl Call {
             }
             State::Ringing { until } if now >= until => {
                 self.step(cx, 0, What::RingTimeout);
-                self.caller.refuse(Refusal::Status(480), NO_ANSWER, now, out);
+                self.caller.refuse(Refusal::Status(480), &hints::reason(NO_ANSWER), now, out);
                 let cause = Cause { sip: 480, q850: 19, text: "no answer".to_owned(), by: By::Timer };
                 self.end(cause, NO_ANSWER, cx, out);
             }
@@ -102,7 +103,7 @@ impl Call {
     /// response SHOULD be generated."
     fn on_expired(&mut self, cx: &mut Context<'_>, out: &mut Outbox) {
         self.step(cx, 0, What::Expired);
-        self.caller.refuse(Refusal::Status(487), NO_ANSWER, cx.instant(), out);
+        self.caller.refuse(Refusal::Status(487), &hints::reason(NO_ANSWER), cx.instant(), out);
         let cause = Cause { sip: 487, q850: 19, text: "the invitation expired".to_owned(), by: By::Timer };
         self.end(cause, NO_ANSWER, cx, out);
     }

@@ -75,6 +75,7 @@ pub enum What {
     SessionRefreshFailed { status: u16 },
     ProvisionalJoined { status: u16 },
     Expired,
+    OtherFamily,
 }
 
 impl Trace {
@@ -112,6 +113,7 @@ impl What {
                 ("sip", format!("INVITE again: the phone wants a session of {secs} s"))
             }
             Self::NoPorts => ("media", "no RTP ports left".to_owned()),
+            Self::OtherFamily => ("media", "media of an address family that we cannot send to".to_owned()),
             Self::Request(method) => ("sip", format!("{} received", method.name())),
             Self::RequestRefused(method, status) => ("sip", format!("{} refused with {status}", method.name())),
             Self::Response(method, status) => ("sip", format!("{status} to {} received", method.name())),

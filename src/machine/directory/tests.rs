@@ -4,6 +4,7 @@ use super::*;
 use crate::wire::link::Announce;
 use crate::wire::link::Ha1;
 use crate::wire::link::Record;
+use crate::wire::link::RecordCodecs;
 use crate::wire::link::Symmetric;
 
 fn tenant(name: &str, domain: &str) -> Tenant {
@@ -17,6 +18,7 @@ fn tenant(name: &str, domain: &str) -> Tenant {
         announce: Announce::None,
         digest: Vec::new(),
         md5_fallback: true,
+        record_codecs: RecordCodecs::Any,
     }
 }
 

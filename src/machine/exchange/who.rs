@@ -133,6 +133,7 @@ pub(super) fn recorded(caller: &Phone, tenant: &Tenant, destination: &Destinatio
     Wanted {
         tenant: tenant.record,
         caller: caller.record,
+        codecs: tenant.record_codecs,
         announce: match tenant.announce {
             Announce::None => None,
             Announce::Tone => Some(Sound::Tone),

@@ -8,6 +8,7 @@ pub mod announcement;
 pub mod command;
 pub mod events;
 pub mod latch;
+pub mod narrow;
 pub mod pair;
 pub mod ports;
 pub mod quality;

@@ -271,7 +271,7 @@ impl Foreign {
 
 /// Everything in a text that may be read as an IP address: within brackets, with a port, a zone or a prefix length, or with
 /// something written right before or behind it.
-fn addresses(text: &[u8]) -> impl Iterator<Item = IpAddr> + '_ {
+pub fn addresses(text: &[u8]) -> impl Iterator<Item = IpAddr> + '_ {
     let dotted = text.split(|byte| !matches!(byte, b'0'..=b'9' | b'.'));
     let dotted = dotted.flat_map(|word| runs(word, b'.', 4..=4)).filter_map(parse::<Ipv4Addr>).map(IpAddr::V4);
     let colons = text.split(|byte| !byte.is_ascii_hexdigit() && !matches!(byte, b'.' | b':'));

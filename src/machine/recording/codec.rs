@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::wire::g711::Law;
+use crate::wire::sdp::facts;
 use crate::wire::tape::record::Format;
 
 /// Whatever an encoder was given, a decoder can make this of it.
@@ -168,6 +169,24 @@ const fn kind_of_static(payload_type: u8) -> Kind<'static> {
         15 => Kind::Undecodable("g728"),
         18 => Kind::Undecodable("g729"),
         _ => Kind::Unknown,
+    }
+}
+
+/// Whether a format of a description is audio that can be decoded (`true`) or none (`false`); nothing: audio without a decoder.
+pub fn is_recordable(format: &facts::Format) -> Option<bool> {
+    let facts::Format { payload_type, name, clock, channels } = format;
+    if name.is_empty() {
+        return match kind_of_static(*payload_type) {
+            Kind::Audio(_) => Some(true),
+            Kind::Other => Some(false),
+            Kind::Undecodable(_) | Kind::Unknown => None,
+        };
+    }
+    let format = Format { payload_type: *payload_type, name: name.clone(), clock: *clock, channels: *channels };
+    match known(&format) {
+        Known::Audio(_) => Some(true),
+        Known::Other => Some(false),
+        Known::Undecodable(_) => None,
     }
 }
 

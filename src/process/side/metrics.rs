@@ -408,8 +408,10 @@ mod tests {
         ] {
             assert!(figures.add_kind(kind.key(way), 1, count));
         }
+        metrics.finishing.undecodable.lock().unwrap().insert("gsm".to_owned(), 50);
         let text = metrics.render(&mirror, Format::Prometheus);
         for line in [
+            "tipring_recording_undecodable_packets_total{codec=\"gsm\"} 50",
             "tipring_sip_requests_total{method=\"INVITE\",transport=\"tcp\",direction=\"in\",shard=\"2\"} 3",
             "tipring_sip_requests_total{method=\"other\",transport=\"tcp\",direction=\"out\",shard=\"2\"} 1",
             "tipring_sip_responses_total{method=\"REGISTER\",code=\"401\",code_class=\"4xx\",direction=\"out\",shard=\"2\"} 4",

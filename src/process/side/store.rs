@@ -29,7 +29,7 @@ use crate::process::side::seal::SealError;
 use crate::process::side::wal_index;
 
 /// In their order, numbered from 1. What was released is never changed: its checksum is in every database.
-const MIGRATIONS: [(&str, &str); 10] = [
+const MIGRATIONS: [(&str, &str); 11] = [
     ("first", include_str!("migrations/0001_first.sql")),
     ("recordings", include_str!("migrations/0002_recordings.sql")),
     ("announce", include_str!("migrations/0003_announce.sql")),
@@ -40,6 +40,7 @@ const MIGRATIONS: [(&str, &str); 10] = [
     ("tenant digest", include_str!("migrations/0008_tenant_digest.sql")),
     ("digest of phones", include_str!("migrations/0009_digest_of_phones.sql")),
     ("phone symmetric", include_str!("migrations/0010_phone_symmetric.sql")),
+    ("record codecs", include_str!("migrations/0011_record_codecs.sql")),
 ];
 
 /// Connections: one writer at a time, the others read.

@@ -65,6 +65,7 @@ pub(super) fn tenant(announces: bool) -> link::Tenant {
         announce: if announces { link::Announce::Tone } else { link::Announce::None },
         digest: Vec::new(),
         md5_fallback: true,
+        record_codecs: link::RecordCodecs::Any,
     }
 }
 

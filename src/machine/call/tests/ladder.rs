@@ -183,7 +183,27 @@ impl Ladder {
     }
 
     fn begin_with(invite: &str, from: Flow, destination: Destination, ports: u16, record: Wanted) -> Self {
-        let settings = settings();
+        Self::begin_under(settings(), invite, from, destination, ports, record)
+    }
+
+    /// Alice (10) calls; the phone of Bob (20) rings. The node has no media address of IPv6.
+    pub(super) fn of_ipv4_alone(invite: &str) -> Self {
+        let mut settings = settings();
+        settings.interfaces[0].ipv6 = None;
+        let destination = Destination::Phones(vec![Aor { tenant: "acme".to_owned(), user: "1002".to_owned() }]);
+        let mut ladder = Self::begin_under(settings, invite, flow(10), destination, 8, Wanted::default());
+        ladder.step(CallInput::Targets(vec![target(20)]));
+        ladder
+    }
+
+    fn begin_under(
+        settings: Settings,
+        invite: &str,
+        from: Flow,
+        destination: Destination,
+        ports: u16,
+        record: Wanted,
+    ) -> Self {
         let pair = |address: &'static str| {
             move |n: u16| {
                 let at = |port| SocketAddr::new(address.parse().unwrap(), port);

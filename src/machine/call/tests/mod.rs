@@ -9,6 +9,8 @@ mod census;
 mod changes;
 mod chaos;
 mod dialogs;
+mod families;
+mod hints;
 mod ladder;
 mod offers;
 mod ports;

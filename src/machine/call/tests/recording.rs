@@ -14,11 +14,12 @@ use crate::wire::event::Body;
 use crate::wire::event::By;
 use crate::wire::g711::Law;
 use crate::wire::link::Record;
+use crate::wire::link::RecordCodecs;
 use crate::wire::link::RecordWish;
 use crate::wire::tape::Mark;
 
 fn wanted(tenant: Record, caller: Record, callee: Record) -> Wanted {
-    Wanted { tenant, caller, callees: vec![("1002".to_owned(), callee)], announce: None }
+    Wanted { tenant, caller, callees: vec![("1002".to_owned(), callee)], announce: None, codecs: RecordCodecs::Any }
 }
 
 /// A call that is up: Alice (10) talks to host 20.
@@ -294,4 +295,85 @@ fn a_digit_by_info_is_told_but_not_while_nothing_may_be_kept() {
     assert!(!info(&mut ladder));
     ladder.step(CallInput::Record { wish: RecordWish::Resume, by: By::Operator });
     assert!(info(&mut ladder));
+}
+
+const CODECS: &str = "a=rtpmap:97 speex/16000\r\n";
+
+fn many(host: u8, formats: &str) -> String {
+    sdp(host, CODECS).replace("RTP/AVP 0 101", &format!("RTP/AVP {formats}"))
+}
+
+/// The formats of the first m-line.
+fn offered(sent: &Sent) -> String {
+    let body = sent.body();
+    let line = body.lines().find(|line| line.starts_with("m=")).unwrap();
+    line.split_once("RTP/AVP ").unwrap().1.to_owned()
+}
+
+/// By whoever wants the recording, and in whatever the offer comes.
+#[test]
+fn who_may_be_recorded_is_offered_what_can_be_decoded() {
+    use Record::Always;
+    use Record::Never;
+    use Record::OnDemand;
+    let all = "3 97 0 101";
+    let check = |wanted: Wanted, codecs: RecordCodecs, expected: &str| {
+        let wanted = Wanted { codecs, ..wanted };
+        let mut ladder = Ladder::recorded(&invite("", &many(10, all)), &[20], wanted.clone());
+        ladder.expect(10, "SIP/2.0 100");
+        let offer = ladder.expect(20, "INVITE");
+        assert_eq!(offered(&offer), expected);
+        assert_eq!(offer.body().contains("speex"), expected == all);
+        ladder.receive(20, &offer.response(200, "b1", "Allow: INVITE, UPDATE\r\n", &sdp(20, "")));
+        ladder.expect(20, "ACK");
+        let answer = ladder.expect(10, "SIP/2.0 200");
+        let (mut alice, mut bob) = (Phone::alice(&answer), Phone::callee(20, &offer, "b1"));
+        ladder.receive(10, &alice.ack(10, ""));
+        for method in ["INVITE", "UPDATE"] {
+            for (host, other) in [(10, 20), (20, 10)] {
+                let phone = if host == 10 { &mut alice } else { &mut bob };
+                // Both know UPDATE, so that an offer keeps its method.
+                ladder.receive(host, &phone.request(method, "", &many(host, all)));
+                if method == "INVITE" {
+                    ladder.expect(host, "SIP/2.0 100");
+                }
+                let carried = ladder.expect(other, method);
+                assert_eq!(offered(&carried), expected, "{method}");
+                ladder.receive(other, &carried.response(200, "", "", &sdp(other, "")));
+                if method == "INVITE" {
+                    ladder.expect(other, "ACK");
+                }
+                let agreed = ladder.expect(host, "SIP/2.0 200");
+                if method == "INVITE" {
+                    ladder.receive(host, &phone.ack(agreed.cseq(), ""));
+                }
+            }
+        }
+        // An offer that was asked for, within the dialog and in a 200 to the first INVITE.
+        ladder.receive(10, &alice.request("INVITE", "", ""));
+        ladder.expect(10, "SIP/2.0 100");
+        let asked = ladder.expect(20, "INVITE");
+        ladder.receive(20, &asked.response(200, "", "", &many(20, all)));
+        assert_eq!(offered(&ladder.expect(10, "SIP/2.0 200")), expected);
+        let mut ladder = Ladder::recorded(&invite("", ""), &[20], wanted);
+        ladder.expect(10, "SIP/2.0 100");
+        let asked = ladder.expect(20, "INVITE");
+        ladder.receive(20, &asked.response(200, "b1", "", &many(20, all)));
+        assert_eq!(offered(&ladder.expect(10, "SIP/2.0 200")), expected);
+    };
+    let narrow = RecordCodecs::Decodable;
+    check(wanted(Always, Never, Never), narrow, "0 101");
+    check(wanted(Never, OnDemand, Never), narrow, "0 101");
+    check(wanted(Never, Never, Always), narrow, "0 101");
+    check(wanted(Never, Never, Never), narrow, all);
+    check(wanted(Always, Always, Always), RecordCodecs::Any, all);
+}
+
+/// That two can talk comes first; the log names the codec.
+#[test]
+fn an_offer_of_which_nothing_can_be_decoded_passes() {
+    let narrow = Wanted { codecs: RecordCodecs::Decodable, ..wanted(Record::Always, Record::Never, Record::Never) };
+    let mut ladder = Ladder::recorded(&invite("", &many(10, "3 97 101")), &[20], narrow);
+    ladder.expect(10, "SIP/2.0 100");
+    assert_eq!(offered(&ladder.expect(20, "INVITE")), "3 97 101");
 }

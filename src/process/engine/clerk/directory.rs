@@ -127,6 +127,7 @@ mod tests {
     use super::*;
     use crate::wire::link::Announce;
     use crate::wire::link::Record;
+    use crate::wire::link::RecordCodecs;
     use crate::wire::link::Tenant;
 
     fn part(name: &str) -> DirectoryPart {
@@ -140,6 +141,7 @@ mod tests {
             announce: Announce::File { audio: vec![1, 2] },
             digest: Vec::new(),
             md5_fallback: true,
+            record_codecs: RecordCodecs::Any,
         };
         DirectoryPart { tenants: vec![tenant], ..DirectoryPart::default() }
     }

@@ -20,6 +20,7 @@ use crate::wire::g711::SAMPLES_PER_SECOND;
 use crate::wire::link::Announce;
 use crate::wire::link::Ha1;
 use crate::wire::link::Record;
+use crate::wire::link::RecordCodecs;
 use crate::wire::link::Symmetric;
 use crate::wire::wav;
 use crate::wire::wav::Wav;
@@ -49,6 +50,7 @@ pub(super) struct TenantEntry {
     /// Names of algorithms, in the order in which they are offered; empty: the node's.
     pub(super) digest: Vec<&'static str>,
     pub(super) md5_fallback: bool,
+    pub(super) record_codecs: RecordCodecs,
     /// How long recordings are kept; 0: until they are deleted.
     pub(super) recording_days: u32,
 }
@@ -148,6 +150,7 @@ fn tenant(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faul
     let digest = offered(&mut fields, faults);
     let md5_fallback = fields.flag_or("md5_fallback", true, faults);
     let record = record(&mut fields, faults);
+    let record_codecs = record_codecs(&mut fields, faults);
     let announce = announce(&mut fields, read_file, faults);
     let recording_days = fields.count("recording_days", RECORDING_DAYS_MAX, faults);
     fields.finish(faults);
@@ -166,6 +169,7 @@ fn tenant(mut fields: Fields<'_, '_>, read_file: ReadFile<'_>, faults: &mut Faul
         digest,
         md5_fallback,
         record,
+        record_codecs,
         announce,
         recording_days,
     })
@@ -237,6 +241,18 @@ fn record(fields: &mut Fields<'_, '_>, faults: &mut Faults) -> Record {
         _ => {
             faults.note(text.line, &fields.key("record"), "must be never, always or on-demand");
             Record::Never
+        }
+    }
+}
+
+fn record_codecs(fields: &mut Fields<'_, '_>, faults: &mut Faults) -> RecordCodecs {
+    let Some(text) = fields.text("record_codecs", faults) else { return RecordCodecs::Any };
+    match text.value.as_str() {
+        "any" => RecordCodecs::Any,
+        "decodable" => RecordCodecs::Decodable,
+        _ => {
+            faults.note(text.line, &fields.key("record_codecs"), "must be any or decodable");
+            RecordCodecs::Any
         }
     }
 }

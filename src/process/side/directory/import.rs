@@ -30,6 +30,7 @@ use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
 use crate::wire::link::Announce;
 use crate::wire::link::Record;
+use crate::wire::link::RecordCodecs;
 
 const DIGEST: &str = "directory.digest";
 /// Of the files that the file names, by their paths; sealed, for some of them hold a password and nothing else.
@@ -199,10 +200,10 @@ async fn write_tenants(
         }
         sqlx::query(
             "INSERT INTO tenants (name, realm, is_default, record, announce, announcement, recording_days, digest,
-                 md5_fallback)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                 md5_fallback, record_codecs)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (name) DO UPDATE SET realm = ?2, is_default = ?3, record = ?4, announce = ?5, announcement = ?6,
-                 recording_days = ?7, digest = ?8, md5_fallback = ?9",
+                 recording_days = ?7, digest = ?8, md5_fallback = ?9, record_codecs = ?10",
         )
         .bind(&tenant.name)
         .bind(&tenant.realm)
@@ -216,6 +217,7 @@ async fn write_tenants(
         .bind(tenant.recording_days)
         .bind(tenant.digest.join(" "))
         .bind(tenant.md5_fallback)
+        .bind(record_codecs_text(tenant.record_codecs))
         .execute(&mut **tx)
         .await?;
         sqlx::query("DELETE FROM domains WHERE tenant = ?").bind(&tenant.name).execute(&mut **tx).await?;
@@ -379,6 +381,13 @@ pub(super) fn record_text(record: Record) -> &'static str {
         Record::Never => "never",
         Record::Always => "always",
         Record::OnDemand => "on-demand",
+    }
+}
+
+pub(super) const fn record_codecs_text(codecs: RecordCodecs) -> &'static str {
+    match codecs {
+        RecordCodecs::Any => "any",
+        RecordCodecs::Decodable => "decodable",
     }
 }
 

@@ -18,6 +18,7 @@ use crate::wire::link::Announce;
 use crate::wire::link::DirectoryPart;
 use crate::wire::link::Phone;
 use crate::wire::link::Record;
+use crate::wire::link::RecordCodecs;
 use crate::wire::link::Symmetric;
 use crate::wire::link::Tenant;
 
@@ -166,7 +167,8 @@ pub(crate) async fn delta(store: &Store, key: &NodeKey, change: &Change) -> Resu
 
 async fn tenant(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Option<Tenant>, StoreError> {
     let row = sqlx::query(
-        "SELECT realm, is_default, record, announce, announcement, digest, md5_fallback FROM tenants WHERE name = ?",
+        "SELECT realm, is_default, record, announce, announcement, digest, md5_fallback, record_codecs
+             FROM tenants WHERE name = ?",
     )
     .bind(name)
     .fetch_optional(&mut **tx)
@@ -190,6 +192,7 @@ async fn tenant(tx: &mut Transaction<'static, Sqlite>, name: &str) -> Result<Opt
         announce: announce(&row)?,
         digest: words(&row, "digest"),
         md5_fallback: row.get("md5_fallback"),
+        record_codecs: record_codecs(row.get("record_codecs"))?,
     }))
 }
 
@@ -229,6 +232,12 @@ fn record(text: &str) -> Result<Record, StoreError> {
         .into_iter()
         .find(|record| import::record_text(*record) == text)
         .ok_or(StoreError::Row("record"))
+}
+
+fn record_codecs(text: &str) -> Result<RecordCodecs, StoreError> {
+    let all = [RecordCodecs::Any, RecordCodecs::Decodable];
+    let found = all.into_iter().find(|codecs| import::record_codecs_text(*codecs) == text);
+    found.ok_or(StoreError::Row("record_codecs"))
 }
 
 fn announce(row: &SqliteRow) -> Result<Announce, StoreError> {

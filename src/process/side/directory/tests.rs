@@ -20,6 +20,7 @@ use crate::wire::link::Announce;
 use crate::wire::link::DirectoryPart;
 use crate::wire::link::FromSide;
 use crate::wire::link::Record;
+use crate::wire::link::RecordCodecs;
 use crate::wire::wav;
 
 struct World {
@@ -89,6 +90,26 @@ async fn a_tenant_may_offer_digests_of_its_own() {
             "line 5: tenant.digest: expected a list of strings",
             "line 5: tenant.digest: names MD5 twice",
         ]
+    );
+}
+
+#[tokio::test]
+async fn a_tenant_may_keep_codecs_without_a_decoder_out() {
+    let world = World::new().await;
+    for (key, expected) in [
+        ("", RecordCodecs::Any),
+        ("record_codecs = \"decodable\"", RecordCodecs::Decodable),
+        ("record_codecs = \"any\"", RecordCodecs::Any),
+    ] {
+        let change = world.import(&ACME.replace("aliases", &format!("{key}\naliases"))).await.unwrap().unwrap();
+        let delta = snapshot::delta(&world.store, &world.key, &change).await.unwrap().unwrap();
+        for part in [world.whole().await, delta] {
+            assert_eq!(part.tenants[0].record_codecs, expected, "{key}");
+        }
+    }
+    assert_eq!(
+        faults_of("[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\nrecord_codecs = \"opus\"\n"),
+        ["line 4: tenant.record_codecs: must be any or decodable"]
     );
 }
 

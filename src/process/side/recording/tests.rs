@@ -21,6 +21,7 @@ use crate::machine::recording::Verdict;
 use crate::machine::recording::segments::Cause;
 use crate::process::side::recording::audio;
 use crate::process::side::recording::finish::Finished;
+use crate::process::side::recording::finisher::Counts;
 use crate::process::side::recording::finisher::Done;
 use crate::process::side::recording::finisher::Finisher;
 use crate::process::side::recording::finisher::Job;
@@ -116,7 +117,11 @@ fn payload(leg: u8, number: u64) -> Vec<u8> {
 }
 
 fn frame(call: CallId, leg: u8, number: u64) -> Vec<u8> {
-    let mut packet = vec![0x80, 8];
+    frame_of(8, call, leg, number)
+}
+
+fn frame_of(payload_type: u8, call: CallId, leg: u8, number: u64) -> Vec<u8> {
+    let mut packet = vec![0x80, payload_type];
     packet.extend_from_slice(&(number as u16).to_be_bytes());
     packet.extend_from_slice(&(number as u32 * 160).to_be_bytes());
     packet.extend_from_slice(&[0, 0, 0, leg]);
@@ -223,11 +228,17 @@ struct Node {
     data: tempfile::TempDir,
     memory: Memory,
     live: Arc<Live>,
+    counts: Arc<Counts>,
 }
 
 impl Node {
     fn new() -> Self {
-        Self { data: tempfile::tempdir().unwrap(), memory: Memory::default(), live: Arc::default() }
+        Self {
+            data: tempfile::tempdir().unwrap(),
+            memory: Memory::default(),
+            live: Arc::default(),
+            counts: Arc::default(),
+        }
     }
 
     fn separator(&self) -> Separator<Memory> {
@@ -238,7 +249,7 @@ impl Node {
     fn separator_of(&self, capacity: usize) -> Separator<Memory> {
         let key = NodeKey::open(&self.data.path().join("node.key")).unwrap();
         let (folder, live) = (rows::folder(self.data.path()), Arc::clone(&self.live));
-        let finisher = Finisher::new(folder, self.memory.clone(), Arc::clone(&live), Arc::default());
+        let finisher = Finisher::new(folder, self.memory.clone(), Arc::clone(&live), Arc::clone(&self.counts));
         Separator::new(self.data.path(), Arc::new(key), finisher.with_capacity(capacity), live).unwrap()
     }
 
@@ -290,6 +301,25 @@ fn a_call_becomes_a_recording() {
     let path = rows::audio_path(&rows::folder(node.data.path()), &call(1).to_string());
     let stored = std::fs::read(path).unwrap();
     assert!(!stored.windows(32).any(|window| window == &whole_audio(1)[..32]));
+}
+
+/// The log line of `Counts::on_undecodable` is written beside the count.
+#[test]
+fn audio_without_a_decoder_is_counted_by_its_name() {
+    let node = Node::new();
+    let mut tape = Tape::new(node.data.path());
+    tape.block(&[mark(call(1), 0, &Mark::Begin { tenant: "acme".to_owned() })]);
+    for number in 0..50 {
+        tape.block(&[frame_of(3, call(1), 0, number), frame(call(1), 1, number)]);
+    }
+    end_call(&mut tape, call(1), 50);
+    let (segment, limit) = *tape.ends.last().unwrap();
+    node.separator().read(SHARD, segment, limit).unwrap();
+    let expected = BTreeMap::from([("gsm".to_owned(), 50)]);
+    let rows = node.memory.rows();
+    let finished = &rows[&call(1).to_string()].finished;
+    assert_eq!((finished.verdict, &finished.undecodable), (Verdict::Degraded, &expected));
+    assert_eq!(*node.counts.undecodable.lock().unwrap(), expected);
 }
 
 #[test]
