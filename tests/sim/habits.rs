@@ -81,7 +81,7 @@ pub const HABITS: [(&str, Habit); 19] = [
 
 /// Those that the node does not bear yet in every world: each is borne alone, but not together with others, or where messages are lost.
 /// No world has them unless it is asked for.
-const NOT_YET: &[Habit] = &[Habit::Sprayer];
+const NOT_YET: &[Habit] = &[];
 
 /// Phones of a world with habits.
 const PHONES: usize = 4;

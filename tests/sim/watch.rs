@@ -71,13 +71,16 @@ impl Watch {
         self.offers.received(&text);
         if text.status() > 0 {
             let key = (text.get("call-id").to_owned(), text.branch(), text.method().to_owned());
+            let mut is_given_up = false;
             if text.status() >= 200 {
-                self.open.remove(&key);
+                // RFC 3261 §17.1.1.2: Timer B fired before anything came, and there is no transaction left that could acknowledge.
+                let open = self.open.remove(&key);
+                is_given_up = open.is_some_and(|open| !open.rings && now.since(open.since) > T1_64);
             } else if let Some(open) = self.open.get_mut(&key) {
                 open.rings = true;
             }
             let key = (key.0, key.1);
-            if text.status() >= 300 && text.method() == "INVITE" {
+            if text.status() >= 300 && text.method() == "INVITE" && !is_given_up {
                 self.acks_due.entry(key).or_insert(now);
             }
             return;

@@ -10,7 +10,6 @@ use crate::habits::Habit;
 use crate::phone::Far;
 use crate::phone::Phone;
 use crate::phone::Sent;
-use crate::phone::State;
 
 /// Ports of old are heard and spoken from for at most so long after a move.
 const STRAGGLERS_MAX: u64 = 400;
@@ -116,9 +115,9 @@ impl Phone {
         }
     }
 
+    /// What sends nothing and is forgotten by its NAT can be reached by nobody.
     pub(super) fn rebind_media(&mut self) {
-        let may = self.has(Habit::NatRebinds) && self.habits.offered.is_none();
-        if may && self.call.as_ref().is_some_and(|call| call.state == State::Up) {
+        if self.has(Habit::NatRebinds) && self.habits.offered.is_none() && self.talks() {
             self.habits.old = None;
             self.habits.outer = Some(self.new_port());
         }
