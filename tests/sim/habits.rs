@@ -1,7 +1,6 @@
 //! Habits of real phones, networks and strangers that few expect, and worlds in which they have them.
 //!
-//! `TIPRING_HABITS=moves,sprayer cargo test --test sim habits` gives them to worlds alone, also those that are [`NOT_YET`] on;
-//! `TIPRING_STORY=1` tells what happened.
+//! `TIPRING_HABITS=moves,sprayer cargo test --test sim habits` gives worlds these alone; `TIPRING_STORY=1` tells what happened.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -79,10 +78,6 @@ pub const HABITS: [(&str, Habit); 19] = [
     ("invite-expires", Habit::InviteExpires),
 ];
 
-/// Those that the node does not bear yet in every world: each is borne alone, but not together with others, or where messages are lost.
-/// No world has them unless it is asked for.
-const NOT_YET: &[Habit] = &[];
-
 /// Phones of a world with habits.
 const PHONES: usize = 4;
 /// As real ones do; other worlds are sparser.
@@ -92,10 +87,10 @@ const CALL: Duration = Duration::from_secs(9);
 const ROUND: Duration = Duration::from_secs(14);
 const ROUNDS: u64 = 3;
 
-/// Which habits worlds may have; by name from the environment, or all that are on.
+/// Which habits worlds may have; by name from the environment, or all.
 pub fn switched_on() -> Vec<Habit> {
     let Ok(names) = std::env::var("TIPRING_HABITS") else {
-        return HABITS.into_iter().map(|(_, habit)| habit).filter(|habit| !NOT_YET.contains(habit)).collect();
+        return HABITS.into_iter().map(|(_, habit)| habit).collect();
     };
     let known = |name: &str| HABITS.into_iter().find(|(own, _)| *own == name).map(|(_, habit)| habit);
     names.split(',').map(|name| known(name.trim()).unwrap_or_else(|| panic!("no habit is called {name}"))).collect()
