@@ -9,6 +9,8 @@
 #![allow(clippy::print_stderr, reason = "the server's log belongs to a failure's report")]
 
 mod announce;
+#[path = "../attack/mod.rs"]
+mod attack;
 mod audio;
 mod baresip;
 mod calls;

@@ -1,0 +1,1 @@
+//! Datagrams of strangers: forged sources, floods, amplification, guessing.
