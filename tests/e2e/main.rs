@@ -46,3 +46,4 @@ mod survival;
 mod tone;
 mod torture;
 mod transport;
+mod verdicts;

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Stream {
     pub rtp: UdpSocket,
     pub rtcp: UdpSocket,
+    /// Of its packets; 0 unless set.
+    pub payload_type: u8,
     call: u32,
     sent: u16,
 }
@@ -25,7 +27,7 @@ impl Stream {
     pub fn open(ip: IpAddr, call: u32) -> Self {
         for port in (30_000..40_000).step_by(2) {
             if let (Ok(rtp), Ok(rtcp)) = (UdpSocket::bind((ip, port)), UdpSocket::bind((ip, port + 1))) {
-                return Self { rtp, rtcp, call, sent: 0 };
+                return Self { rtp, rtcp, payload_type: 0, call, sent: 0 };
             }
         }
         panic!("no port pair on {ip}");
@@ -61,7 +63,7 @@ impl Stream {
     pub fn send(&mut self, to: SocketAddr) {
         self.sent += 1;
         let mut packet = [0xd5; 172];
-        packet[..2].copy_from_slice(&[0x80, 0]);
+        packet[..2].copy_from_slice(&[0x80, self.payload_type]);
         packet[2..4].copy_from_slice(&self.sent.to_be_bytes());
         packet[4..8].copy_from_slice(&(u32::from(self.sent) * 160).to_be_bytes());
         packet[8..12].copy_from_slice(&(0x1000_0000 + self.call).to_be_bytes());
