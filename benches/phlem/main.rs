@@ -11,6 +11,7 @@
 #[path = "../sip/cpu.rs"]
 #[allow(dead_code, reason = "shared with the bench of SIP, which needs more of it")]
 mod cpu;
+#[allow(dead_code, reason = "shared with the bench of floods, which needs more of it")]
 mod process;
 mod recorded;
 

@@ -21,6 +21,8 @@ use crate::recorded::Disk;
 const TIPRING: &str = env!("CARGO_BIN_EXE_tipring");
 pub const SERVER: &str = "127.40.0.1:5060";
 const HTTP: &str = "127.40.0.1:8080";
+/// PHLEM is on loopback.
+const TRUSTED: &str = "\"127.0.0.0/8\"";
 pub const GENERATOR_CPU: usize = 1;
 
 /// A server; ended with it.
@@ -41,24 +43,41 @@ impl Server {
 
     /// One shard on CPU 0, everything else of it on CPU 1 beside PHLEM.
     pub fn tipring(users: usize) -> Self {
-        Self::serve(users, "never", |_| None)
+        Self::serve(users, "never", TRUSTED, |_| None)
+    }
+
+    /// The same, with no prefix trusted.
+    pub fn exposed(users: usize) -> Self {
+        Self::serve(users, "never", "", |_| None)
+    }
+
+    /// Process id of the engine.
+    pub fn engine(&self) -> i32 {
+        let keeper = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap_or_default();
+        let pids = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        let is_engine = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == b"engine")
+        };
+        pids.into_iter().find(is_engine).expect("an engine")
     }
 
     /// The same, with every call recorded on a disk of its own.
     pub fn recording(users: usize) -> Self {
-        Self::serve(users, "always", |folder| Some(Disk::mount(&folder.join("data"))))
+        Self::serve(users, "always", TRUSTED, |folder| Some(Disk::mount(&folder.join("data"))))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn serve(users: usize, record: &str, disk: impl FnOnce(&Path) -> Option<Disk>) -> Self {
+    fn serve(users: usize, record: &str, trusted: &str, disk: impl FnOnce(&Path) -> Option<Disk>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let disk = disk(folder.path());
         let config = format!(
             "[node]\nname = \"bench\"\ndata = \"data\"\n[engine]\ncpus = \"0\"\nshards = 1\n\
-             [sip]\nudp = [\"{SERVER}\"]\ntcp = [\"{SERVER}\"]\ntrusted = [\"127.0.0.0/8\"]\n\
+             [sip]\nudp = [\"{SERVER}\"]\ntcp = [\"{SERVER}\"]\ntrusted = [{trusted}]\n\
              [media]\naddress = \"127.40.0.1\"\nports = \"20000-31999\"\n[side]\nhttp = \"{HTTP}\"\n\
              [directory]\nimport = \"directory.toml\"\n[log]\nlevel = \"warn\"\n"
         );

@@ -29,6 +29,12 @@ pub enum Kind {
     CallAndStay,
 }
 
+/// How fast phones that nobody knows yet may come: a stranger's address is answered ten times a second.
+pub fn first_registration(users: usize) -> Load {
+    let per_second = (users.div_ceil(BEHIND_ONE) * 9).min(2_000);
+    Load { kind: Kind::Register, users, operations: users, per_second }
+}
+
 pub struct Load {
     pub kind: Kind,
     pub users: usize,
@@ -73,12 +79,13 @@ pub struct Generator {
 }
 
 impl Generator {
-    pub fn open(users: usize) -> Self {
+    /// Phones of `target`, on addresses that begin with 127 and `network`; a few hundred addresses go on behind it.
+    pub fn open(users: usize, target: &Target, network: u8) -> Self {
         let endpoints = (0..users.div_ceil(BEHIND_ONE))
             .map(|index| {
                 let [high, low] = u16::try_from(index).expect("few addresses").to_be_bytes();
-                let ip = Ipv4Addr::new(127, 41 + high, low, 1);
-                Endpoint { ip, caller: bind(ip, CALLER_PORT), callee: bind(ip, CALLEE_PORT) }
+                let ip = Ipv4Addr::new(127, network + high, low, 1);
+                Endpoint { ip, caller: bind(ip, CALLER_PORT, target), callee: bind(ip, CALLEE_PORT, target) }
             })
             .collect();
         Self { endpoints, run: 0 }
@@ -139,11 +146,11 @@ impl Generator {
     }
 }
 
-fn bind(ip: Ipv4Addr, port: u16) -> UdpSocket {
+fn bind(ip: Ipv4Addr, port: u16, target: &Target) -> UdpSocket {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).expect("a socket");
     let _ = socket.set_recv_buffer_size(4 << 20);
     socket.bind(&std::net::SocketAddr::from((ip, port)).into()).unwrap_or_else(|error| panic!("{ip}:{port}: {error}"));
-    socket.connect(&Target::address().into()).expect("connected");
+    socket.connect(&target.address.into()).expect("connected");
     socket.set_nonblocking(true).expect("non-blocking");
     socket.into()
 }

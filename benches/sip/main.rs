@@ -1,12 +1,13 @@
 //! SIP by the operation: CPU against Kamailio in the same run, memory per phone and call, TCP phones, an idle night.
 //!
-//! `cargo bench --bench sip -- register call memory tcp idle`; needs two CPUs, taskset (util-linux), and for the
+//! `cargo bench --bench sip -- register call memory tcp idle`, or `builds` (see there); needs two CPUs, taskset (util-linux), and for the
 //! comparisons kamailio and kamailio-extra-modules. The server is on CPU 0, the generator and everything else on CPU 1. On
 //! loopback each side's sends run the other's receive softirq.
 #![allow(unreachable_pub, reason = "a binary of its own")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints its figures")]
 
+mod builds;
 mod cpu;
 mod load;
 mod relay;
@@ -20,14 +21,23 @@ use cpu::Spent;
 use load::Generator;
 use load::Kind;
 use load::Load;
+use load::first_registration;
 use target::Target;
 
 const USERS: usize = 10_000;
+/// Where the phones of one server are.
+const PHONES_NETWORK: u8 = 41;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let all: [(&str, fn()); 5] =
-        [("register", registers), ("call", calls), ("memory", memory), ("tcp", tcp_phones), ("idle", idle)];
+    let all: [(&str, fn()); 6] = [
+        ("register", registers),
+        ("call", calls),
+        ("memory", memory),
+        ("tcp", tcp_phones),
+        ("idle", idle),
+        ("builds", builds::compare),
+    ];
     for (name, run) in all {
         if wanted.iter().any(|word| word == name) {
             println!("== {name}");
@@ -35,7 +45,7 @@ fn main() {
         }
     }
     if wanted.is_empty() {
-        println!("one or more of: register call memory tcp idle");
+        println!("one or more of: register call memory tcp idle builds");
     }
 }
 
@@ -88,9 +98,8 @@ fn compare(kind: Kind, config: &str, rates: &[usize], seconds: usize) {
     let names = std::env::var("ONLY").unwrap_or_else(|_| "kamailio tipring".to_owned());
     for name in names.split(' ') {
         let target = if name == "kamailio" { Target::kamailio(config, USERS) } else { Target::tipring(USERS, 1, "") };
-        let mut generator = Generator::open(USERS);
-        let all = Load { kind: Kind::Register, users: USERS, operations: USERS, per_second: 1500 };
-        let registered = generator.run(&all);
+        let mut generator = Generator::open(USERS, &target, PHONES_NETWORK);
+        let registered = generator.run(&first_registration(USERS));
         println!("{name:9} {} of {USERS} phones registered, {} lost", registered.done, registered.lost);
         // Answers are kept for 32 s: until then a server's memory grows, which one that runs for days no longer does.
         let per_second = rates.iter().copied().max().unwrap_or(0);
@@ -144,11 +153,9 @@ fn memory() {
     let phones = setting("PHONES", 100_000);
     {
         let target = Target::tipring(phones, 1, "");
-        let mut generator = Generator::open(phones);
+        let mut generator = Generator::open(phones, &target, PHONES_NETWORK);
         let before = Memory::of(&target);
-        // Slow enough that few transactions linger beside the bindings at the end.
-        let load = Load { kind: Kind::Register, users: phones, operations: phones, per_second: 2000 };
-        let outcome = generator.run(&load);
+        let outcome = generator.run(&first_registration(phones));
         std::thread::sleep(Duration::from_secs(40));
         Memory::of(&target).print(
             &before,
@@ -160,8 +167,8 @@ fn memory() {
     {
         const FEW: usize = 1_000;
         let target = Target::tipring(FEW, 1, "");
-        let mut generator = Generator::open(FEW);
-        generator.run(&Load { kind: Kind::Register, users: FEW, operations: FEW, per_second: 1000 });
+        let mut generator = Generator::open(FEW, &target, PHONES_NETWORK);
+        generator.run(&first_registration(FEW));
         let before = Memory::of(&target);
         let load = Load { kind: Kind::Register, users: FEW, operations: 100_000, per_second: 4000 };
         let outcome = generator.run(&load);
@@ -177,8 +184,8 @@ fn memory() {
     let ports = format!("[media]\naddress = \"127.40.0.1\"\nports = \"20000-{}\"\n", 20_000 + 4 * calls + 999);
     let users = 2_000;
     let target = Target::tipring(users, 1, &ports);
-    let mut generator = Generator::open(users);
-    generator.run(&Load { kind: Kind::Register, users, operations: users, per_second: 1000 });
+    let mut generator = Generator::open(users, &target, PHONES_NETWORK);
+    generator.run(&first_registration(users));
     std::thread::sleep(Duration::from_secs(40));
     let before = Memory::of(&target);
     let load = Load { kind: Kind::CallAndStay, users, operations: calls, per_second: 200 };
@@ -191,9 +198,8 @@ fn memory() {
 fn idle() {
     for shards in [1, 2] {
         let target = Target::tipring(USERS, shards, "");
-        let mut generator = Generator::open(USERS);
-        let load = Load { kind: Kind::Register, users: USERS, operations: USERS, per_second: 1500 };
-        let outcome = generator.run(&load);
+        let mut generator = Generator::open(USERS, &target, PHONES_NETWORK);
+        let outcome = generator.run(&first_registration(USERS));
         std::thread::sleep(Duration::from_secs(45));
         let seconds = setting("SECONDS", 30);
         let engine = target.processes[0];

@@ -10,7 +10,7 @@ use crate::load::credentials;
 use crate::load::header;
 use crate::load::sdp;
 use crate::target::DOMAIN;
-use crate::target::Target;
+use crate::target::SERVER;
 
 const CALLER: Ipv4Addr = Ipv4Addr::new(127, 50, 0, 1);
 const CALLEE: Ipv4Addr = Ipv4Addr::new(127, 50, 0, 2);
@@ -101,7 +101,7 @@ struct Agent {
 impl Agent {
     fn open(ip: Ipv4Addr, user: usize) -> Self {
         let socket = UdpSocket::bind((ip, 5060)).expect("bound");
-        socket.connect(Target::address()).expect("connected");
+        socket.connect((SERVER, 5060)).expect("connected");
         socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a time-out");
         Self { user, ip, socket }
     }

@@ -1,6 +1,7 @@
 //! The servers that are measured, each on CPU 0: tipring's engine, or Kamailio with one worker.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Child;
@@ -12,12 +13,12 @@ use std::time::Instant;
 use crate::cpu;
 
 /// Where the server stands; the phones stand on other addresses of loopback.
-pub const SERVER: &str = "127.40.0.1:5060";
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(127, 40, 0, 1);
 pub const DOMAIN: &str = "bench.test";
-const MEDIA: &str = "[media]\naddress = \"127.40.0.1\"\nports = \"20000-37999\"\n";
 
 pub struct Target {
     pub name: &'static str,
+    pub address: SocketAddr,
     child: Child,
     folder: tempfile::TempDir,
     /// The process whose memory is measured comes first.
@@ -25,10 +26,6 @@ pub struct Target {
 }
 
 impl Target {
-    pub fn address() -> SocketAddr {
-        SERVER.parse().expect("an address")
-    }
-
     /// `config` is a file beside this one.
     pub fn kamailio(config: &str, users: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -36,7 +33,7 @@ impl Target {
         let child = Command::new("taskset")
             .args(["-c", "0", "kamailio", "-DD", "-E", "-m", "512", "-M", "32", "-f"])
             .arg(path)
-            .args(["-A", &format!("LISTEN=udp:{SERVER}"), "-A", &format!("USERS={users}"), "-w"])
+            .args(["-A", &format!("LISTEN=udp:{SERVER}:5060"), "-A", &format!("USERS={users}"), "-w"])
             .arg(folder.path())
             .arg("-Y")
             .arg(folder.path())
@@ -45,19 +42,26 @@ impl Target {
             .stderr(Stdio::null())
             .spawn()
             .expect("kamailio and kamailio-extra-modules are installed");
-        let mut target = Self { name: "kamailio", child, folder, processes: Vec::new() };
+        let address = (SERVER, 5060).into();
+        let mut target = Self { name: "kamailio", address, child, folder, processes: Vec::new() };
         std::thread::sleep(Duration::from_secs(3));
         target.processes = target.tree();
         target
     }
 
     pub fn tipring(users: usize, shards: usize, more: &str) -> Self {
+        Self::of_build(env!("CARGO_BIN_EXE_tipring"), SERVER, users, shards, more)
+    }
+
+    /// The server that `binary` is, at an address of its own.
+    pub fn of_build(binary: &str, ip: Ipv4Addr, users: usize, shards: usize, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let media = if more.contains("[media]") { "" } else { MEDIA };
+        let media = format!("[media]\naddress = \"{ip}\"\nports = \"20000-37999\"\n");
+        let media = if more.contains("[media]") { "" } else { &media };
         let config = format!(
             "[node]\nname = \"bench\"\ndata = \"data\"\n[engine]\ncpus = \"0\"\nshards = {shards}\n\
-             [sip]\nudp = [\"{SERVER}\"]\ntcp = [\"{SERVER}\"]\ndigest = [\"MD5\"]\n\
-             {media}[side]\nhttp = \"127.40.0.1:8080\"\n[directory]\nimport = \"directory.toml\"\n[log]\nlevel = \"warn\"\n{more}"
+             [sip]\nudp = [\"{ip}:5060\"]\ntcp = [\"{ip}:5060\"]\ndigest = [\"MD5\"]\n\
+             {media}[side]\nhttp = \"{ip}:8080\"\n[directory]\nimport = \"directory.toml\"\n[log]\nlevel = \"warn\"\n{more}"
         );
         let mut phones = format!("[[tenant]]\nname = \"bench\"\ndomain = \"{DOMAIN}\"\n");
         for index in 0..users {
@@ -67,14 +71,15 @@ impl Target {
         fs::write(folder.path().join("directory.toml"), phones).expect("a file");
         let log = fs::File::create(folder.path().join("log")).expect("a file");
         let child = Command::new("taskset")
-            .args(["-c", "0,1", env!("CARGO_BIN_EXE_tipring"), "serve", "--config"])
+            .args(["-c", "0,1", binary, "serve", "--config"])
             .arg(folder.path().join("tipring.toml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("tipring starts");
-        let mut target = Self { name: "tipring", child, folder, processes: Vec::new() };
+        let address = (ip, 5060).into();
+        let mut target = Self { name: "tipring", address, child, folder, processes: Vec::new() };
         target.await_directory();
         target.processes = target.tree();
         target.processes.sort_by_key(|pid| !command_line(*pid).contains("tipring engine"));
@@ -87,7 +92,7 @@ impl Target {
 
     fn await_directory(&mut self) {
         let end = Instant::now() + Duration::from_secs(300);
-        let api = "127.40.0.1:8080".parse().expect("an address");
+        let api = SocketAddr::new(self.address.ip(), 8080);
         while Instant::now() < end {
             let ended = self.child.try_wait().ok().flatten();
             assert!(ended.is_none(), "serve ended: {}", self.log());

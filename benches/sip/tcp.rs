@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::load::credentials;
 use crate::target::DOMAIN;
-use crate::target::Target;
+use crate::target::SERVER;
 
 const BEHIND_ONE: usize = 500;
 
@@ -20,7 +20,7 @@ pub fn connect(phones: usize) -> Vec<TcpStream> {
         let ip = Ipv4Addr::new(127, 45 + high, low, 1);
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from((ip, 0)).into()).expect("bound");
-        if let Err(error) = socket.connect_timeout(&Target::address().into(), Duration::from_secs(3)) {
+        if let Err(error) = socket.connect_timeout(&SocketAddr::from((SERVER, 5060)).into(), Duration::from_secs(3)) {
             println!("connection {user}: {error}");
             break;
         }

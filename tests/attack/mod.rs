@@ -3,7 +3,9 @@
 //!
 //! `docs/security.md` says what is promised, and names these tests.
 
+mod advisories;
 mod hoard;
 mod sockets;
 mod stolen;
 mod strangers;
+mod tools;

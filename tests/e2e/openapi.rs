@@ -1,6 +1,6 @@
 //! The description of the API judged by others: openapi-spec-validator, redocly, and schemathesis, which calls what it describes.
 //!
-//! `tests/run` has `tests/tools/install` put them into a folder and names it in `API_TOOLS`.
+//! `tests/run` has `tests/tools/install` put them into a folder and names it in `TEST_TOOLS`.
 
 use std::fs;
 use std::path::Path;
@@ -23,8 +23,8 @@ pub const RECORDED: &str = "[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\
     [[phone]]\ntenant = \"acme\"\nuser = \"1001\"\npassword = \"secret-1001\"\n\
     [[phone]]\ntenant = \"acme\"\nuser = \"1002\"\npassword = \"secret-1002\"\n";
 
-fn tools() -> PathBuf {
-    PathBuf::from(std::env::var_os("API_TOOLS").expect("API_TOOLS: a folder that tests/tools/install has filled"))
+pub fn tools() -> PathBuf {
+    PathBuf::from(std::env::var_os("TEST_TOOLS").expect("TEST_TOOLS: a folder that tests/tools/install has filled"))
 }
 
 fn judge(command: &mut Command) {
@@ -40,7 +40,7 @@ fn description(server: &Server) -> PathBuf {
 }
 
 #[test]
-#[ignore = "needs API_TOOLS: tests/run sets it"]
+#[ignore = "needs TEST_TOOLS: tests/run sets it"]
 fn the_description_is_valid() {
     let server = Server::start(|_| {});
     let path = description(&server);
@@ -109,7 +109,7 @@ fn schemathesis(server: &Server, settings: &Path, further: &[&str]) {
 }
 
 #[test]
-#[ignore = "needs API_TOOLS: tests/run sets it"]
+#[ignore = "needs TEST_TOOLS: tests/run sets it"]
 fn the_api_does_what_its_description_says() {
     let mut server = Server::start(|setup| setup.directory = Some(RECORDED.to_owned()));
     let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));

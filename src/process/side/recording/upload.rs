@@ -30,9 +30,10 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(3_600);
 const UNREADABLE_MAX: usize = 1_000;
 
-const NEXT: &str = "SELECT id FROM recordings WHERE state = 'completed' AND stored IN ('folder', 'both') AND id > ?
-     ORDER BY id LIMIT ?";
-const WAITING: &str = "SELECT COUNT(*) FROM recordings WHERE state = 'completed' AND stored IN ('folder', 'both')";
+// What is damaged stays here: its file is what somebody may still repair.
+const NEXT: &str = "SELECT id FROM recordings WHERE state = 'completed' AND verdict <> 'damaged'
+     AND stored IN ('folder', 'both') AND id > ? ORDER BY id LIMIT ?";
+const WAITING: &str = "SELECT COUNT(*) FROM recordings WHERE state = 'completed' AND verdict <> 'damaged' AND stored IN ('folder', 'both')";
 
 #[derive(Debug, Default)]
 pub(crate) struct Counts {

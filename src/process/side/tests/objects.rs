@@ -278,6 +278,23 @@ async fn one_whose_file_is_gone_does_not_stop_the_others() {
     assert_eq!(memory.names().len(), 1);
 }
 
+#[tokio::test]
+async fn one_that_is_damaged_stays_here_and_does_not_stop_the_others() {
+    let (world, memory, counts, mut uploader) = uploader().await;
+    let mut bytes = std::fs::read(path(&world, 1)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path(&world, 1), bytes).unwrap();
+    for _ in 0..2 {
+        uploader.round().await.unwrap();
+        assert_eq!((counts.failures.load(Relaxed), counts.done.load(Relaxed)), (1, 1));
+    }
+    assert_eq!((stored(&world, 1).await, stored(&world, 2).await), ("folder".to_owned(), "s3".to_owned()));
+    assert_eq!((memory.names().len(), path(&world, 1).exists()), (1, true));
+    let item = world.get(&format!("/v1/recordings/{}", call(1))).await.json();
+    assert_eq!(item["verdict"], "damaged", "{item}");
+    assert_eq!(counts.waiting.load(Relaxed), 0, "nobody can bring it there");
+}
+
 /// The server that `TIPRING_TEST_S3` names by its URL. It has a bucket `recordings` for a key.
 #[cfg(feature = "s3")]
 pub(crate) fn real_server() -> S3 {
