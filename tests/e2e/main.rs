@@ -42,6 +42,7 @@ mod reload;
 mod rtp;
 mod server;
 mod sipp;
+mod stolen;
 mod survival;
 mod tone;
 mod torture;

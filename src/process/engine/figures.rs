@@ -191,6 +191,8 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::SipRetransmissions, counts.retransmissions),
         (Counter::SipMerged, counts.merged),
         (Counter::SipUnchallenged, counts.unchallenged),
+        (Counter::SipElsewhere, counts.elsewhere),
+        (Counter::SipMisdirected, counts.misdirected),
         (Counter::SipLumped, counts.read.lumped + own.sent.lumped),
         (Counter::SipStrays, counts.strays),
         (Counter::SipPassedOn, counts.passed_on),
