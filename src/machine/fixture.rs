@@ -77,7 +77,7 @@ pub(crate) fn settings() -> Settings {
         registration: RegistrationBounds::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
-        loopback_media: false,
+        media: Default::default(),
         recording: crate::machine::settings::RecordingSettings {
             early: false,
             start_code: "*1".to_owned(),

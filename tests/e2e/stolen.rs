@@ -8,6 +8,7 @@ use crate::calls::Call;
 use crate::message::Message;
 use crate::phone::PATIENCE;
 use crate::phone::Phone;
+use crate::rtp::Stream;
 use crate::server::Server;
 use crate::server::eventually;
 
@@ -103,4 +104,80 @@ fn a_credential_opens_no_other_call() {
     assert_eq!(left.final_of(&redirected).status(), 400);
     assert!(right.hears_nothing(Duration::from_millis(200)), "{}", right.report());
     counts(&server, "tipring_sip_misdirected_total", 1.0);
+}
+
+/// What `victim` gets of so many seconds of the caller's stream.
+fn aimed_at(call: &mut Call, left_via: SocketAddr, victim: &mut Stream, seconds: u64) -> usize {
+    for _ in 0..seconds * 50 {
+        call.caller_stream.send(left_via);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    victim.collect(Duration::from_millis(200)).len()
+}
+
+#[test]
+fn a_third_party_is_not_flooded() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let mut victim = Stream::open(server.fresh_ip(), 666);
+    let described = victim.sdp("sendrecv");
+    let call = |left: &mut Phone, right: &mut Phone| {
+        let (own, described) = (right.local.ip().to_string(), described.clone());
+        let change = move |sdp: String| if sdp.contains(&own) { described.clone() } else { sdp };
+        Call::set_up_with(left, right, "1002", 1, &change)
+    };
+    let mut attack = call(&mut left, &mut right);
+    let (left_via, right_via) = attack.relay();
+    let first = aimed_at(&mut attack, left_via, &mut victim, 5);
+    assert!((200..=260).contains(&first), "{first}");
+    let later = aimed_at(&mut attack, left_via, &mut victim, 3);
+    assert!((1..=15).contains(&later), "{later}");
+    // The same place, when somebody is there who wants it.
+    victim.send(right_via);
+    let wanted = aimed_at(&mut attack, left_via, &mut victim, 1);
+    assert_eq!(wanted, 50);
+    attack.end_by_caller(&mut left, &mut right);
+    counts_some(&server, "reason=\"unheard\"");
+}
+
+fn counts_some(server: &Server, label: &str) {
+    let some = || (server.metric("tipring_rtp_dropped_total", label)? > 0.0).then_some(());
+    assert!(eventually(PATIENCE, some).is_some(), "{label}");
+}
+
+#[test]
+fn media_goes_to_no_port_of_ours_and_to_no_metadata_service() {
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = (server.registered("1001"), server.registered("1002"));
+    let listener = std::net::UdpSocket::bind((server.ip(), 0)).unwrap();
+    let other = listener.local_addr().unwrap();
+    let targets = [server.sip(), other, "169.254.169.254:8080".parse().unwrap(), "127.9.9.9:53".parse().unwrap()];
+    for target in targets {
+        let own = right.local.ip().to_string();
+        let change = move |sdp: String| {
+            if !sdp.contains(&own) {
+                return sdp;
+            }
+            let port = sdp.split("m=audio ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+            let sdp = sdp.replace(&own, &target.ip().to_string());
+            sdp.replace(&format!("m=audio {port} "), &format!("m=audio {} ", target.port()))
+        };
+        let mut call = Call::set_up_with(&mut left, &mut right, "1002", 1, &change);
+        let (left_via, _) = call.relay();
+        let before = server.metric("tipring_rtp_dropped_total", "reason=\"no_destination\"").unwrap();
+        call.caller_stream.send_many(20, left_via);
+        let dropped = || {
+            let now = server.metric("tipring_rtp_dropped_total", "reason=\"no_destination\"")?;
+            (now - before >= 20.0).then_some(())
+        };
+        assert!(eventually(PATIENCE, dropped).is_some(), "{target}");
+        // A phone that is elsewhere than it says is still heard, and then hears.
+        call.callee_stream.send_many(3, call.relay().1);
+        assert_eq!(call.caller_stream.collect(Duration::from_millis(200)).len(), 3, "{target}");
+        call.caller_stream.send_many(20, left_via);
+        assert_eq!(call.callee_stream.collect(Duration::from_millis(200)).len(), 20, "{target}");
+        call.end_by_caller(&mut left, &mut right);
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.recv(&mut [0; 2048]).is_err());
 }

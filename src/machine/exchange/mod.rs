@@ -858,7 +858,7 @@ fn relay_settings(settings: &Settings, pairs: &[Pair]) -> RelaySettings {
     RelaySettings {
         own,
         own_ports: (ports().min().unwrap_or(0), ports().max().unwrap_or(0)),
-        loopback: settings.loopback_media,
+        bounds: settings.media.clone(),
         media_timeout: settings.media_timeout,
     }
 }

@@ -1,5 +1,6 @@
 //! The record of one pair: a fixed set of plain fields, blank while no call has it.
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use serde::Deserialize;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use crate::base::id::CallId;
 use crate::base::time::Instant;
 use crate::machine::media::announcement::Player;
+use crate::machine::media::bounds::Unheard;
 use crate::machine::media::command::Clocks;
 use crate::machine::media::command::Expectation;
 use crate::machine::media::command::Owner;
@@ -52,6 +54,14 @@ pub struct Pair {
     pub(super) to: Option<SocketAddr>,
     pub(super) also: Option<SocketAddr>,
     pub(super) symmetric: Symmetric,
+    /// Nothing came from where RTP goes, and it is not where the party signals from.
+    pub(super) is_unheard: bool,
+    pub(super) unheard: Unheard,
+    /// Where the party signals from, and from where else something came last.
+    pub(super) signalling: Option<IpAddr>,
+    pub(super) sign_from: Option<IpAddr>,
+    /// Media may go where it likes.
+    pub(super) is_free: bool,
     /// Latched before the last description that named another place.
     pub(super) former: Option<Former>,
     /// Latched before the stream went on from elsewhere: it may come back.
@@ -152,6 +162,22 @@ impl Pair {
                 _ => (Some(source), None),
             },
         };
+        self.is_unheard = self.to.is_some_and(|to| !self.knows(to.ip()));
+    }
+
+    /// The party, or somebody who wants its media, is at this address.
+    pub(super) fn knows(&self, address: IpAddr) -> bool {
+        let heard = [self.latch.source(), self.rtcp_source].into_iter().flatten().any(|source| source.ip() == address);
+        self.is_free || heard || self.signalling == Some(address) || self.sign_from == Some(address)
+    }
+
+    /// Something came that shows so much and no more.
+    pub(super) fn sign_from(&mut self, address: IpAddr) {
+        let is_named = [self.to, self.rtcp_first].into_iter().flatten().any(|to| to.ip() == address);
+        if is_named && !self.knows(address) {
+            self.sign_from = Some(address);
+            self.aim();
+        }
     }
 
     pub(super) fn rtcp_destination(&self) -> Option<SocketAddr> {
@@ -193,6 +219,7 @@ impl Pair {
                 .filter(|&ip| described.is_none_or(|described| described.ip() != ip)),
             anybody: expectation.anybody,
         };
+        self.signalling = Some(expectation.signalling);
         let (before, rtcp_before) = (self.place, self.rtcp_place);
         (self.place, self.rtcp_place) = (place(rtp), place(rtcp));
         let moved = self.latch == Latch::Closed || before.described != self.place.described;
