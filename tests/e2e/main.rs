@@ -42,7 +42,6 @@ mod reload;
 mod rtp;
 mod server;
 mod sipp;
-mod stolen;
 mod survival;
 mod tone;
 mod torture;
