@@ -168,6 +168,8 @@ pub struct Relay {
     sightings: Sightings,
     /// When sockets of silent parties are looked for.
     next_look: Instant,
+    /// One bit a pair: its party was heard since the last look.
+    heard: Vec<u64>,
     /// Pairs that play, by when their next packet is due.
     players: BTreeSet<(Instant, PairId)>,
 }
@@ -190,6 +192,7 @@ impl Relay {
             trials: BTreeMap::new(),
             sightings: Sightings::default(),
             next_look: Instant::ZERO,
+            heard: vec![0; pairs.div_ceil(64)],
             players: BTreeSet::new(),
         }
     }
@@ -304,25 +307,24 @@ impl Relay {
         if !(pair.connected && pair.latch.source() == Some(source)) {
             self.learn(id, source, Some(&header), now)?;
         }
+        self.heard[id.0 as usize / 64] |= 1 << (id.0 % 64);
         let pair = &mut self.pairs[id.0 as usize];
         let clocks = &pair.clocks;
         pair.stream.on_packet(&header, packet.len(), |payload_type| clocks.rate(payload_type), now);
-        let (sends, permitted, to) = (pair.sends, pair.permitted, pair.bridged_to);
-        let Some(to) = to else {
-            pair.untaped.direction += u64::from(pair.recording.is_some());
-            return Err(DropReason::Unbridged);
-        };
+        let (sends, permitted) = (pair.sends, pair.permitted);
+        let Some(to) = pair.bridged_to else { return Err(self.on_held_back(id, DropReason::Unbridged)) };
         let receives = self.pairs[to.0 as usize].receives;
-        let pair = &mut self.pairs[id.0 as usize];
         if !(sends && receives || permitted) {
-            pair.untaped.direction += u64::from(pair.recording.is_some());
-            return Err(DropReason::Direction);
+            return Err(self.on_held_back(id, DropReason::Direction));
         }
-        if let (Some(call), Some(owner)) = (pair.tape, pair.owner) {
-            pair.taped += 1;
-            self.fork = Some(Fork { call, leg: owner.leg, media: owner.media });
-        } else {
-            pair.untaped.encrypted += u64::from(pair.recording.is_some());
+        let pair = &mut self.pairs[id.0 as usize];
+        if pair.recording.is_some() {
+            if let (Some(call), Some(owner)) = (pair.tape, pair.owner) {
+                pair.taped += 1;
+                self.fork = Some(Fork { call, leg: owner.leg, media: owner.media });
+            } else {
+                pair.untaped.encrypted += 1;
+            }
         }
         if pair.events.may_be(header.payload_type) {
             self.listen(id, &header, packet, now);
@@ -341,6 +343,14 @@ impl Relay {
         self.counts.rtp_forwarded += 1;
         self.counts.bytes_forwarded += packet.len() as u64;
         Ok((to.rtp_slot(), destination))
+    }
+
+    /// The party speaks, and nobody is to hear it.
+    #[cold]
+    fn on_held_back(&mut self, id: PairId, reason: DropReason) -> DropReason {
+        let pair = &mut self.pairs[id.0 as usize];
+        pair.untaped.direction += u64::from(pair.recording.is_some());
+        reason
     }
 
     /// What should have been media of the party. STUN, keep-alives and what others send is nobody's speech.
