@@ -15,6 +15,7 @@ use tipring::base::id::Handle;
 use tipring::base::time::Instant;
 use tipring::base::time::Now;
 use tipring::base::time::UnixTime;
+use tipring::machine::media::bounds::MediaBounds;
 use tipring::machine::media::command::Clocks;
 use tipring::machine::media::command::Expectation;
 use tipring::machine::media::command::MediaCommand;
@@ -33,8 +34,12 @@ fn party(pair: u32) -> SocketAddr {
 }
 
 fn relay_with_calls(calls: u32, now: Now) -> Relay {
-    let settings =
-        RelaySettings { own: Vec::new(), own_ports: (0, 0), loopback: false, media_timeout: Duration::from_secs(60) };
+    let settings = RelaySettings {
+        own: Vec::new(),
+        own_ports: (0, 0),
+        bounds: MediaBounds::default(),
+        media_timeout: Duration::from_secs(60),
+    };
     let mut relay = Relay::new(settings, calls as usize * 2);
     for pair in 0..calls * 2 {
         let owner = Owner { call: Handle { slot: pair / 2, generation: 0 }, leg: (pair % 2) as u8, media: 0 };

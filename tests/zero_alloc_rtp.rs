@@ -64,8 +64,12 @@ fn party(pair: u32) -> SocketAddr {
 }
 
 fn relay_with_calls(now: Now) -> Relay {
-    let settings =
-        RelaySettings { own: Vec::new(), own_ports: (0, 0), loopback: false, media_timeout: Duration::from_secs(60) };
+    let settings = RelaySettings {
+        own: Vec::new(),
+        own_ports: (0, 0),
+        bounds: Default::default(),
+        media_timeout: Duration::from_secs(60),
+    };
     let mut relay = Relay::new(settings, CALLS as usize * 2);
     for pair in 0..CALLS * 2 {
         let owner = Owner { call: Handle { slot: pair / 2, generation: 0 }, leg: (pair % 2) as u8, media: 0 };

@@ -13,6 +13,7 @@ use tipring::base::id::Handle;
 use tipring::base::id::ShardId;
 use tipring::base::time::Instant;
 use tipring::base::time::Now;
+use tipring::machine::media::bounds::MediaBounds;
 use tipring::machine::media::command::Clocks;
 use tipring::machine::media::command::Expectation;
 use tipring::machine::media::command::Fork;
@@ -120,8 +121,12 @@ impl ShardMachine for Media {
 }
 
 fn relay(parties: &[SocketAddr], is_taped: bool, now: Now) -> Relay {
-    let settings =
-        RelaySettings { own: Vec::new(), own_ports: (0, 0), loopback: true, media_timeout: Duration::from_secs(600) };
+    let settings = RelaySettings {
+        own: Vec::new(),
+        own_ports: (0, 0),
+        bounds: MediaBounds { loopback: true, ..MediaBounds::default() },
+        media_timeout: Duration::from_secs(600),
+    };
     let mut relay = Relay::new(settings, parties.len());
     for (leg, party) in (0u32..).zip(parties) {
         let owner = Owner { call: Handle { slot: leg / 2, generation: 0 }, leg: (leg % 2) as u8, media: 0 };

@@ -77,7 +77,7 @@ pub(crate) fn settings() -> Settings {
         registration: RegistrationBounds::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
-        loopback_media: false,
+        media: Default::default(),
         recording: crate::machine::settings::RecordingSettings {
             early: false,
             start_code: "*1".to_owned(),
@@ -268,11 +268,16 @@ impl Caller {
 
     /// A REGISTER with what is known; `lines` are Contact and the like.
     pub(crate) fn request(&mut self, lines: &str) -> String {
+        self.request_at(&format!("sip:{}", self.domain), lines)
+    }
+
+    /// The same with another Request-URI.
+    pub(crate) fn request_at(&mut self, uri: &str, lines: &str) -> String {
         self.cseq += 1;
-        let authorization = self.authorization("REGISTER", &format!("sip:{}", self.domain));
+        let authorization = self.authorization("REGISTER", uri);
         let Self { user, domain, local, call_id, cseq, more, .. } = self;
         format!(
-            "REGISTER sip:{domain} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{call_id}{cseq};rport\r\nMax-Forwards: 70\r\n\
+            "REGISTER {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK{call_id}{cseq};rport\r\nMax-Forwards: 70\r\n\
              From: <sip:{user}@{domain}>;tag=f{cseq}\r\nTo: <sip:{user}@{domain}>\r\nCall-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n\
              {lines}{more}{authorization}Content-Length: 0\r\n\r\n"
         )
@@ -302,7 +307,7 @@ impl Caller {
         )
     }
 
-    fn authorization(&mut self, method: &str, uri: &str) -> String {
+    pub(crate) fn authorization(&mut self, method: &str, uri: &str) -> String {
         let Some(nonce) = self.nonce.clone() else { return String::new() };
         self.nc += 1;
         let Self { user, domain, password, algorithm, .. } = self;

@@ -144,6 +144,18 @@ pub enum Mesh {
     FlowClosed {
         flow: Flow,
     },
+    /// Is this phone of yours registered over the flow that this request came over, which is in a dialog of mine?
+    Vouch {
+        aor: Aor,
+        flow: Flow,
+        bytes: Vec<u8>,
+    },
+    /// The answer, with the request.
+    Vouched {
+        flow: Flow,
+        bytes: Vec<u8>,
+        is_bound: bool,
+    },
 }
 
 /// An address of record: a phone of the directory.

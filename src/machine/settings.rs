@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::hash::HashKey;
+use crate::machine::media::bounds::MediaBounds;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
@@ -31,8 +32,8 @@ pub struct Settings {
     pub ring_max: Duration,
     /// A stream that was promised packets and hears none for so long ends its call.
     pub media_timeout: Duration,
-    /// Media may go to loopback addresses: for a node that serves its own machine, and for tests.
-    pub loopback_media: bool,
+    /// Where media may go.
+    pub media: MediaBounds,
     pub recording: RecordingSettings,
 }
 

@@ -24,6 +24,7 @@ use crate::process::config::Fault;
 use crate::process::config::Hep;
 use crate::process::config::Interface;
 use crate::process::config::Log;
+use crate::process::config::MediaRules;
 use crate::process::config::Recordings;
 use crate::process::config::Retain;
 use crate::process::config::Secret;
@@ -37,6 +38,8 @@ use crate::wire::tape::BLOCK_BYTES_MAX;
 const VERSION: u16 = 1;
 /// A plan larger than this is refused by both ends.
 pub const PLAN_BYTES_MAX: usize = 128 * 1024;
+/// Addresses of this machine that media is kept from.
+const OWN_ADDRESSES_MAX: usize = 1_024;
 /// One for the caller, one for the callee.
 const PAIRS_PER_CALL: usize = 2;
 
@@ -97,6 +100,9 @@ pub struct EngineSettings {
     pub log: Log,
     pub recording: RecordingSettings,
     pub tape: Tape,
+    pub media: MediaRules,
+    /// The addresses of all interfaces of this machine.
+    pub own: Vec<IpAddr>,
 }
 
 /// What side is told of the configuration. Of a new one it takes only what HUP may change (`docs/config.md`).
@@ -195,6 +201,30 @@ pub fn parse(bytes: &[u8]) -> Option<Plan> {
     postcard::from_bytes::<Plan>(bytes).ok().filter(|plan| plan.version == VERSION)
 }
 
+/// As they are now; what is not there to be read names none.
+fn own_addresses() -> Vec<IpAddr> {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let mut own = local_v4(&read("/proc/net/fib_trie"));
+    own.extend(local_v6(&read("/proc/net/if_inet6")));
+    own.sort_unstable();
+    own.dedup();
+    own.truncate(OWN_ADDRESSES_MAX);
+    own
+}
+
+/// Leaves of the routing table: an address, and in the next line that it is a host of this machine.
+fn local_v4(table: &str) -> Vec<IpAddr> {
+    let lines = table.lines().zip(table.lines().skip(1));
+    let local = lines.filter(|(_, next)| next.trim() == "/32 host LOCAL");
+    local.filter_map(|(leaf, _)| leaf.trim().strip_prefix("|-- ")?.parse().ok()).collect()
+}
+
+/// The first column: 32 hexadecimal digits.
+fn local_v6(table: &str) -> Vec<IpAddr> {
+    let digits = table.lines().filter_map(|line| line.split_whitespace().next());
+    digits.filter_map(|digits| Some(IpAddr::V6(u128::from_str_radix(digits, 16).ok()?.into()))).collect()
+}
+
 fn plan(config: &Config) -> Result<Plan, String> {
     let (cpus, housekeeping) = cpus(config.engine.cpus.as_deref(), &allowed_cpus())?;
     let shards = shards(config, &cpus);
@@ -230,6 +260,8 @@ fn plan(config: &Config) -> Result<Plan, String> {
             log: config.log.clone(),
             recording: config.recording.clone(),
             tape: config.tape,
+            media: config.media.clone(),
+            own: own_addresses(),
         }),
         side: encode(&SideSettings {
             http: config.side.http.clone(),
@@ -303,6 +335,16 @@ fn allowed_cpus() -> Vec<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_this_machine_are_read() {
+        let table = "Local:\n     +-- 127.0.0.0/8 2 0 2\n           |-- 127.0.0.0\n              /8 host LOCAL\n           |-- 127.0.0.1\n              \
+                     /32 host LOCAL\n        |-- 192.0.2.255\n           /32 link BROADCAST\n           |-- 192.0.2.2\n              /32 host LOCAL\n";
+        assert_eq!(local_v4(table), ["127.0.0.1", "192.0.2.2"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+        let table = "20010db8000000000000000000000001 04 40 20 80     eth0\n\nx y\n";
+        assert_eq!(local_v6(table), ["2001:db8::1".parse::<IpAddr>().unwrap()]);
+        assert!(own_addresses().contains(&"127.0.0.1".parse().unwrap()));
+    }
 
     #[test]
     fn auto_leaves_the_last_cpu_out() {

@@ -209,6 +209,9 @@ figures! {
     ContactsNotRung "tipring_contacts_not_rung_total" "" "Contacts that did not ring because one call rings no more at once";
     ProvisionalsJoined "tipring_provisionals_joined_total" "" "Reliable provisional responses that went out as one with a later one, as the caller acknowledged none before";
     BindingsDamaged "tipring_bindings_damaged_total" "" "Damaged places of the bindings' log: what they said is lost; the first shard tells those of the node";
+    SipElsewhere "tipring_sip_elsewhere_total" "" "Requests within dialogs that came from elsewhere than their phone: challenged, or dropped where that cannot be";
+    SipMisdirected "tipring_sip_misdirected_total" "" "Requests whose credentials were made for another URI: 400";
+    RtpDroppedUnheard "tipring_rtp_dropped_total" "reason=\"unheard\"" "Packets not relayed";
 }
 
 figures! {

@@ -188,7 +188,7 @@ fn tenants_do_not_reach_each_other() {
     let mut other = server.registered("2001");
     let sdp = Stream::open(left.local.ip(), 1).sdp("sendrecv");
     let mut caller = left.invite("sip:2001@globex.test", "", &sdp);
-    left.await_status(&mut caller, 403);
+    left.await_status(&mut caller, 404);
     // The same number in the own domain is an extension that does not exist.
     let mut caller = left.invite("2001", "", &sdp);
     left.await_status(&mut caller, 404);

@@ -460,6 +460,11 @@ impl Phone {
         (text, branch)
     }
 
+    /// The next request within the dialog, as it would stand on the wire.
+    pub fn request_in(&self, dialog: &Dialog, method: &str, body: &str) -> String {
+        self.dialog_request(dialog, method, dialog.cseq + 1, "", body).0
+    }
+
     /// Sends a request within the dialog and does not wait.
     pub fn send_in(&mut self, dialog: &mut Dialog, method: &str, headers: &str, body: &str) {
         dialog.cseq += 1;

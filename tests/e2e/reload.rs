@@ -40,7 +40,7 @@ fn documented(hup: &str) -> BTreeSet<String> {
 }
 
 /// Another value of each key that needs a restart. Those of which a build without features has but one value stand apart.
-const RESTART: [(&str, &str); 26] = [
+const RESTART: [(&str, &str); 29] = [
     ("node.name", "\"other\""),
     ("node.data", "\"other-data\""),
     ("node.run", "\"other-run\""),
@@ -63,6 +63,9 @@ const RESTART: [(&str, &str); 26] = [
     ("recordings.access_key", "\"a\""),
     ("recordings.secret_key", "\"b\""),
     ("media.from_anywhere", "true"),
+    ("media.low_ports", "true"),
+    ("media.unheard", "\"9s\""),
+    ("media.trunks", "[\"10.0.0.0/8\"]"),
     ("node.user", "\"nobody\""),
     ("node.roles", ONE_VALUE),
     ("side.database", ONE_VALUE),

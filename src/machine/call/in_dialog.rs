@@ -18,6 +18,7 @@ use crate::machine::call::trace::What;
 use crate::machine::dialog::Order;
 use crate::machine::flow::Flow;
 use crate::machine::lingering::Key;
+use crate::machine::outbox::Aor;
 use crate::machine::outbox::Outbox;
 use crate::machine::transaction::invite_server::Ack;
 use crate::machine::transaction::key::server_key;
@@ -38,7 +39,28 @@ const PASSING: [HeaderId; 6] = [
     HeaderId::ContentType,
 ];
 
+/// Whose dialog a request is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    pub phone: Aor,
+    /// It came the way that requests to the phone go.
+    pub is_there: bool,
+    /// It came from the phone's address, or from that of the proxy before it.
+    pub is_near: bool,
+}
+
 impl Call {
+    /// `flow` is what the request came over. `None`: it is in no dialog of the call.
+    pub fn sender(&self, message: &Message<'_>, flow: Flow) -> Option<Sender> {
+        let parties = self.bonds.iter().flat_map(|bond| [&bond.caller, &bond.callee]).chain(&self.strays);
+        let party = parties.into_iter().find(|party| party.dialog.owns_request(message))?;
+        Some(Sender {
+            phone: self.bound(party.leg)?.aor,
+            is_there: party.dialog.is_way_of(message, flow),
+            is_near: party.dialog.is_at(flow.peer.ip()),
+        })
+    }
+
     pub(super) fn on_request(&mut self, message: &Message<'_>, flow: Flow, cx: &mut Context<'_>, out: &mut Outbox) {
         match message.method() {
             Method::Cancel => self.on_cancel(message, flow, cx, out),

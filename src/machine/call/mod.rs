@@ -50,6 +50,7 @@ use crate::machine::call::branch::Branch;
 use crate::machine::call::caller::Caller;
 use crate::machine::call::change::Changes;
 use crate::machine::call::facts::Facts;
+pub use crate::machine::call::in_dialog::Sender;
 use crate::machine::call::input::CallInput;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::SymmetricMedia;

@@ -176,7 +176,7 @@ impl Call {
     }
 
     /// The binding that a leg belongs to.
-    fn bound(&self, leg: u8) -> Option<Bound> {
+    pub(super) fn bound(&self, leg: u8) -> Option<Bound> {
         if leg == 0 {
             return Some((*self.caller.bound).clone());
         }

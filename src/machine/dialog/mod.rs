@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -17,6 +19,7 @@ use crate::machine::settings::Listener;
 use crate::machine::settings::Settings;
 use crate::wire::sip::Contact;
 use crate::wire::sip::HeaderId;
+use crate::wire::sip::Host;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
 use crate::wire::sip::NameAddr;
@@ -163,6 +166,19 @@ impl Dialog {
         self.remote_cseq = number;
         self.flow = way_to(Some(target_of(request).as_deref().unwrap_or(&self.target)), request, flow);
         Order::Next
+    }
+
+    /// A request came the way that requests to the peer go.
+    pub fn is_way_of(&self, request: &Message<'_>, flow: Flow) -> bool {
+        let target = target_of(request);
+        self.flow == flow || self.flow == way_to(Some(target.as_deref().unwrap_or(&self.target)), request, flow)
+    }
+
+    /// The address of the peer itself, or of the proxy before it.
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        let target = Uri::parse(&self.target).ok().and_then(Uri::host).and_then(Host::ip);
+        let own = [Some(self.flow.peer.ip()), target];
+        own.into_iter().flatten().any(|own| own.to_canonical() == address.to_canonical())
     }
 
     /// The phone is reached over another flow than it was heard over.

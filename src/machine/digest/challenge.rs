@@ -9,14 +9,17 @@ use arrayvec::ArrayString;
 use crate::base::hex::hex64;
 use crate::base::time::UnixTime;
 use crate::machine::Shared;
+use crate::machine::digest::Named;
 use crate::machine::digest::fallback::Offer;
 use crate::machine::digest::offered;
 use crate::machine::digest::realm_of;
+use crate::machine::directory;
 use crate::machine::directory::address::sender_host;
 use crate::machine::directory::address::sender_tenant;
 use crate::machine::directory::address::user_of;
 use crate::machine::nonce;
 use crate::machine::settings::Algorithm;
+use crate::wire::link::Phone;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Status;
@@ -37,15 +40,45 @@ pub fn challenge(
 ) -> Option<Vec<u8>> {
     let host = sender_host(request);
     let tenant = sender_tenant(shared, host);
-    let realm = realm_of(host, tenant);
-    let nonce = nonce::emit(&shared.settings.secrets.nonce, &realm, source.ip(), now, salt);
-    let realm = quoted(&realm);
-    let tag = tag(request, shared);
-    let bytes_max = request.bytes().len() * AMPLIFICATION_MAX;
     let phone = tenant.and_then(|tenant| {
         let user = user_of(shared, tenant, request.sender_uri().ok()?.sip()?)?;
         shared.directory.phone(&tenant.name, &user)
     });
+    let named = Named { phone, tenant };
+    challenge_as(request, &realm_of(host, tenant), named, source, is_stale, now, salt, offer, shared)
+}
+
+/// The 401 for a request that only this phone may send.
+pub fn challenge_phone(
+    request: &Message<'_>,
+    phone: &Phone,
+    source: SocketAddr,
+    is_stale: bool,
+    now: UnixTime,
+    salt: u32,
+    shared: Shared<'_>,
+) -> Option<Vec<u8>> {
+    let tenant = shared.directory.tenant(&phone.tenant)?;
+    let named = Named { phone: Some(phone), tenant: Some(tenant) };
+    challenge_as(request, directory::realm(tenant), named, source, is_stale, now, salt, Offer::All, shared)
+}
+
+#[expect(clippy::too_many_arguments, reason = "a request, whom it is challenged as, and what every machine is given")]
+fn challenge_as(
+    request: &Message<'_>,
+    realm: &str,
+    Named { phone, tenant }: Named<'_>,
+    source: SocketAddr,
+    is_stale: bool,
+    now: UnixTime,
+    salt: u32,
+    offer: Offer,
+    shared: Shared<'_>,
+) -> Option<Vec<u8>> {
+    let nonce = nonce::emit(&shared.settings.secrets.nonce, realm, source.ip(), now, salt);
+    let realm = quoted(realm);
+    let tag = tag(request, shared);
+    let bytes_max = request.bytes().len() * AMPLIFICATION_MAX;
     let mut algorithms = offered(phone, tenant, shared);
     if offer == Offer::Md5Alone && algorithms.contains(&Algorithm::Md5) {
         algorithms.retain(|algorithm| *algorithm == Algorithm::Md5);

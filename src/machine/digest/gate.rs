@@ -16,6 +16,10 @@ use crate::wire::event::Body;
 use crate::wire::link::Phone;
 use crate::wire::sip::Message;
 
+const MALFORMED: &str = "Malformed Authorization";
+/// RFC 7616 §3.4.6: "if they are not, the server SHOULD return a 400 (Bad Request) error".
+const MISDIRECTED: &str = "Authorization Is for Another URI";
+
 /// What becomes of a request that needs a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission<'a> {
@@ -37,7 +41,8 @@ pub fn screen(reading: &Reading<'_>, flow: &Flow, now: Now, shared: Shared<'_>, 
             limit.answered(flow.peer, now.instant, shared);
             return Screening::Pass;
         }
-        Reading::Malformed => return Screening::BadRequest("Malformed Authorization"),
+        Reading::Malformed => return Screening::BadRequest(MALFORMED),
+        Reading::Misdirected => return Screening::BadRequest(MISDIRECTED),
         Reading::Bare => false,
         Reading::Stale => true,
     };
@@ -73,7 +78,8 @@ pub fn admit<'a>(
 ) -> Admission<'a> {
     let claim = match reading {
         Reading::Claim(claim) => claim,
-        Reading::Malformed => return Admission::BadRequest("Malformed Authorization"),
+        Reading::Malformed => return Admission::BadRequest(MALFORMED),
+        Reading::Misdirected => return Admission::BadRequest(MISDIRECTED),
         Reading::Bare => return Admission::Challenge { stale: false },
         Reading::Stale => return Admission::Challenge { stale: true },
     };

@@ -7,6 +7,7 @@
 mod challenge;
 pub mod fallback;
 pub mod gate;
+mod resource;
 mod response;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::wire::sip::Host;
 use crate::wire::sip::Message;
 
 pub use challenge::challenge;
+pub use challenge::challenge_phone;
 
 /// Authorization lines of one request that are looked at.
 const CREDENTIALS_MAX: usize = 8;
@@ -47,6 +49,8 @@ pub enum Reading<'m> {
     Bare,
     /// RFC 7616 §3.4: a broken or incomplete Authorization; 400.
     Malformed,
+    /// RFC 7616 §3.4.6: hashed for another resource than the one that is asked for; 400.
+    Misdirected,
     /// Its nonce is too old, not ours, or another source's: challenge it with `stale=true`.
     Stale,
     /// Worth a verdict.
@@ -107,6 +111,9 @@ pub fn read<'m>(request: &Message<'m>, source: IpAddr, now: UnixTime, shared: Sh
         let realm = without_escapes(credentials.realm);
         let nonce = nonce::check(&shared.settings.secrets.nonce, credentials.nonce, &realm, source, now);
         match nonce {
+            Validity::Fresh(_) | Validity::InUse(_) if !resource::is_same(credentials.uri, request, shared) => {
+                return Reading::Misdirected;
+            }
             Validity::Fresh(_) | Validity::InUse(_) => {
                 let user = without_escapes(credentials.username);
                 return Reading::Claim(Claim { credentials, user, realm, nonce });
@@ -148,8 +155,6 @@ pub fn judge<'a>(claim: &Claim<'_>, request: &Message<'_>, named: Named<'a>, sha
         _ if algorithm.is_none() => Verdict::Wrong(Wrong::Algorithm),
         None => Verdict::Wrong(Wrong::User),
         Some(_) if !is_right => Verdict::Wrong(Wrong::Password),
-        // The URI that was hashed is not compared with the Request-URI, as RFC 7616 §3.4.6 would have it of an origin server:
-        // clients hash the server's address, and proxies rewrite the Request-URI. A replay is seen by its nonce count.
         Some(phone) => Verdict::Right { phone, count: count(credentials) },
     }
 }

@@ -18,6 +18,10 @@ pub struct Counts {
     pub merged: u64,
     /// Challenges not sent because they would be more than three times as long as the request.
     pub unchallenged: u64,
+    /// Requests within dialogs from elsewhere than their phone, challenged or dropped.
+    pub elsewhere: u64,
+    /// Requests whose credentials were made for another URI.
+    pub misdirected: u64,
     /// Messages for another shard.
     pub passed_on: u64,
     /// Messages that did not scan, by [`Unreadable`].

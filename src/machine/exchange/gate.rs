@@ -51,7 +51,7 @@ impl<'s> Gate<'_, 's> {
                 return true;
             }
             Screening::Challenge { stale } => self.challenge(request, flow, stale, out),
-            Screening::BadRequest(reason) => self.refuse(request, flow, Status::BAD_REQUEST, reason, out),
+            Screening::BadRequest(reason) => self.refuse_reading(request, reading, flow, reason, out),
             Screening::Silence => {}
         }
         false
@@ -70,10 +70,68 @@ impl<'s> Gate<'_, 's> {
             Admission::Phone(phone) if address::speaks_for(shared, phone, request) => return Some(phone),
             Admission::Phone(_) => self.refuse(request, flow, Status::FORBIDDEN, "", out),
             Admission::Challenge { stale } => self.challenge(request, flow, stale, out),
-            Admission::BadRequest(reason) => self.refuse(request, flow, Status::BAD_REQUEST, reason, out),
+            Admission::BadRequest(reason) => self.refuse_reading(request, reading, flow, reason, out),
             Admission::Silence => {}
         }
         None
+    }
+
+    /// For a request in a dialog of this phone that came from elsewhere: true if it carries the phone's credential. If not, it has
+    /// been answered. RFC 3261 §22.1: "The ACK and CANCEL requests" cannot be challenged; they do not come here.
+    pub(super) fn admit_in_dialog(
+        &mut self,
+        request: &Message<'_>,
+        phone: &Phone,
+        flow: Flow,
+        out: &mut Outbox,
+    ) -> bool {
+        let (now, shared) = (self.now, self.shared);
+        let reading = &digest::read(request, flow.peer.ip(), now.unix, shared);
+        let screened = digest::gate::screen(reading, &flow, now, shared, self.sources);
+        match screened {
+            Screening::Pass => {}
+            Screening::Challenge { stale } => {
+                self.challenge_phone(request, phone, flow, stale, out);
+                return false;
+            }
+            Screening::BadRequest(reason) => {
+                self.refuse_reading(request, reading, flow, reason, out);
+                return false;
+            }
+            Screening::Silence => return false,
+        }
+        match digest::gate::admit(request, reading, &flow, now, shared, self.registrar, self.sources, out) {
+            Admission::Phone(own) if (&own.tenant, &own.user) == (&phone.tenant, &phone.user) => return true,
+            Admission::Phone(_) => self.refuse(request, flow, Status::FORBIDDEN, "", out),
+            Admission::Challenge { stale } => self.challenge_phone(request, phone, flow, stale, out),
+            Admission::BadRequest(reason) => self.refuse_reading(request, reading, flow, reason, out),
+            Admission::Silence => {}
+        }
+        false
+    }
+
+    fn challenge_phone(&mut self, request: &Message<'_>, phone: &Phone, flow: Flow, is_stale: bool, out: &mut Outbox) {
+        let salt = nonce::salt(self.now.unix, self.random.next_u32());
+        let now = self.now.unix;
+        match digest::challenge_phone(request, phone, flow.peer, is_stale, now, salt, self.shared) {
+            Some(bytes) => {
+                self.counts.challenges += 1;
+                out.send(flow.answer(request), bytes);
+            }
+            None => self.counts.unchallenged += 1,
+        }
+    }
+
+    fn refuse_reading(
+        &mut self,
+        request: &Message<'_>,
+        reading: &Reading<'_>,
+        flow: Flow,
+        reason: &str,
+        out: &mut Outbox,
+    ) {
+        self.counts.misdirected += u64::from(*reading == Reading::Misdirected);
+        self.refuse(request, flow, Status::BAD_REQUEST, reason, out);
     }
 
     /// Who answers MD5 alone for the first time is said, once: its address has heard us, and it is no forger's.

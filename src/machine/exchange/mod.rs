@@ -7,6 +7,7 @@
 mod answer;
 mod calls;
 mod counts;
+mod dialogs;
 mod gate;
 mod history;
 mod locate;
@@ -45,6 +46,7 @@ use crate::machine::exchange::calls::Calls;
 use crate::machine::exchange::calls::Surroundings;
 pub use crate::machine::exchange::counts::Counts;
 pub use crate::machine::exchange::counts::Unreadable;
+use crate::machine::exchange::dialogs::Asked;
 use crate::machine::exchange::gate::Gate;
 use crate::machine::exchange::history::History;
 use crate::machine::exchange::history::Reason;
@@ -58,7 +60,6 @@ use crate::machine::exchange::who::Dialled;
 use crate::machine::flow::Flow;
 use crate::machine::lingering;
 use crate::machine::lingering::Lingering;
-use crate::machine::locator::Locator;
 use crate::machine::media::command::Fork;
 use crate::machine::media::command::MediaOutput;
 use crate::machine::media::command::PairId;
@@ -355,7 +356,7 @@ impl Exchange {
         out: &mut Outbox,
     ) {
         if let Some(place) = owner::of_dialog(message) {
-            self.on_dialog_request(place, flow, message, now, shared, out);
+            self.on_dialog_request(place, flow, message, Asked::Nobody, now, shared, out);
             return;
         }
         // RFC 3261 §12.2.2: a To tag that is not ours names a dialog that does not exist.
@@ -389,32 +390,6 @@ impl Exchange {
             Method::Ack => {}
             // RFC 3261 §12.2.2: a request that needs a dialog and has none.
             _ => self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out),
-        }
-    }
-
-    fn on_dialog_request(
-        &mut self,
-        place: Locator,
-        flow: Flow,
-        message: &Message<'_>,
-        now: Now,
-        shared: Shared<'_>,
-        out: &mut Outbox,
-    ) {
-        if place.shard != self.shard {
-            self.pass_on(place.shard, flow, message, out);
-            return;
-        }
-        if self.repeat_answer(message, repeat_key(flow, message, shared), flow, out) {
-            return;
-        }
-        if self.calls.get(place.call).is_none() {
-            self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
-        } else if let Err(refusal) = screen::check_in_dialog(message) {
-            let bytes = answer::refusal(message, flow, &refusal, "", shared);
-            self.send(message, flow, bytes, out);
-        } else {
-            self.on_call(place.call, CallInput::Request { message, flow: flow.answer(message) }, now, shared, out);
         }
     }
 
@@ -489,7 +464,6 @@ impl Exchange {
         let bytes = match who::dialled(uri, phone, shared).called {
             Called::Phones(_) => answer::options(message, flow, true, shared),
             Called::Nobody => answer::stateless(message, flow, Status::NOT_FOUND, shared),
-            Called::Elsewhere => answer::stateless(message, flow, Status::FORBIDDEN, shared),
         };
         if let Some(bytes) = &bytes {
             self.lingering.insert(key, &flow, bytes, now.instant);
@@ -603,6 +577,8 @@ impl Exchange {
                 }
             }
             Mesh::SourceBound { source } => self.neighbours.confirm(source),
+            Mesh::Vouch { aor, flow, bytes } => self.on_vouch(from, &aor, flow, bytes, out),
+            Mesh::Vouched { flow, bytes, is_bound } => self.on_vouched(flow, &bytes, is_bound, now, shared, out),
             // Done by whoever drives this shard: it holds the connections.
             Mesh::Write { .. } | Mesh::Keep { .. } => {}
         }
@@ -882,7 +858,7 @@ fn relay_settings(settings: &Settings, pairs: &[Pair]) -> RelaySettings {
     RelaySettings {
         own,
         own_ports: (ports().min().unwrap_or(0), ports().max().unwrap_or(0)),
-        loopback: settings.loopback_media,
+        bounds: settings.media.clone(),
         media_timeout: settings.media_timeout,
     }
 }
@@ -908,7 +884,6 @@ fn invitation<'a>(
     let destination = match called {
         Called::Phones(aors) => Destination::Phones(aors),
         Called::Nobody => Destination::Refused { status: Status::NOT_FOUND.code() },
-        Called::Elsewhere => Destination::Refused { status: Status::FORBIDDEN.code() },
     };
     let record = who::recorded(phone, tenant, &destination, shared);
     let symmetric = who::symmetric(phone, &destination, shared);

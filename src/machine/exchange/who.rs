@@ -38,10 +38,8 @@ pub(super) fn sender(request: &Message<'_>, shared: Shared<'_>) -> Option<Aor> {
 pub(super) enum Called {
     /// The phones of an extension or number of the caller's tenant.
     Phones(Vec<Aor>),
-    /// The extension is nobody's, or the domain is not ours: 404.
+    /// The extension is nobody's, or the domain is not the caller's tenant's: 404. What another tenant has looks the same.
     Nobody,
-    /// Another tenant's: a call from outside, which no route allows: 403.
-    Elsewhere,
 }
 
 /// What an authenticated caller dialled, as records have it, and whom it reaches by that.
@@ -56,18 +54,12 @@ pub(super) fn dialled(uri: Uri<'_>, caller: &Phone, shared: Shared<'_>) -> Diall
     let subscriber = uri.subscriber();
     let forms = forms(uri, subscriber.as_ref());
     let context = subscriber.as_ref().and_then(|subscriber| subscriber.context.as_deref());
-    let barred = match uri.host() {
-        Some(host) => outside(host, caller, shared),
-        None => None,
-    };
-    let barred = barred.or_else(|| match context {
-        Some(domain) if !domain.starts_with('+') => match Host::parse(domain.as_bytes()) {
-            Ok(domain) => outside(domain, caller, shared),
-            Err(_) => Some(Called::Nobody),
-        },
-        _ => None,
-    });
-    let reached = |number: &String| match barred.clone().unwrap_or_else(|| by_extension(number, caller, shared)) {
+    let is_near = uri.host().is_none_or(|host| is_of_caller(host, caller, shared));
+    let is_in_scope = context
+        .filter(|context| !context.starts_with('+'))
+        .is_none_or(|domain| Host::parse(domain.as_bytes()).is_ok_and(|domain| is_of_caller(domain, caller, shared)));
+    let reached = |number: &String| match by_extension(number, caller, shared) {
+        Called::Phones(_) if !(is_near && is_in_scope) => None,
         Called::Nobody => None,
         called => Some(Dialled { number: number.clone(), called }),
     };
@@ -100,16 +92,9 @@ fn forms(uri: Uri<'_>, subscriber: Option<&Subscriber<'_>>) -> ArrayVec<String, 
     forms
 }
 
-/// Why a host is none of the caller's tenant's. An address of ours is its own, whoever the default tenant is.
-fn outside(host: Host<'_>, caller: &Phone, shared: Shared<'_>) -> Option<Called> {
-    if is_ours(shared.settings, host) {
-        return None;
-    }
-    match tenant_of_host(shared, host) {
-        Some(tenant) if tenant.name == caller.tenant => None,
-        Some(_) => Some(Called::Elsewhere),
-        None => Some(Called::Nobody),
-    }
+/// An address of ours is the caller's own tenant's, whoever the default tenant is.
+fn is_of_caller(host: Host<'_>, caller: &Phone, shared: Shared<'_>) -> bool {
+    is_ours(shared.settings, host) || tenant_of_host(shared, host).is_some_and(|tenant| tenant.name == caller.tenant)
 }
 
 fn by_extension(user: &str, caller: &Phone, shared: Shared<'_>) -> Called {
@@ -118,12 +103,9 @@ fn by_extension(user: &str, caller: &Phone, shared: Shared<'_>) -> Called {
 }
 
 fn by_number(number: &str, caller: &Phone, shared: Shared<'_>) -> Called {
-    let mut phones = shared.directory.phones_of_number(number).peekable();
-    if phones.peek().is_none() {
-        return Called::Nobody;
-    }
-    let own: Vec<_> = phones.filter(|phone| phone.tenant == caller.tenant).map(aor).collect();
-    if own.is_empty() { Called::Elsewhere } else { Called::Phones(own) }
+    let phones = shared.directory.phones_of_number(number).filter(|phone| phone.tenant == caller.tenant);
+    let own: Vec<_> = phones.map(aor).collect();
+    if own.is_empty() { Called::Nobody } else { Called::Phones(own) }
 }
 
 /// Who of caller, tenant and called phones wants the call recorded.
@@ -221,12 +203,12 @@ mod tests {
             ("tel:7042;phone-context=+4930", "7042", called("7042")),
             ("tel:7042;phone-context=ACME.test.", "7042", called("7042")),
             ("tel:7042;phone-context=192.0.2.250", "7042", called("7042")),
-            ("tel:7042;phone-context=globex.test", "7042", Called::Elsewhere),
+            ("tel:7042;phone-context=globex.test", "7042", Called::Nobody),
             ("tel:7042;phone-context=nobody.test", "7042", Called::Nobody),
             ("sip:7042;phone-context=nobody.test@acme.test;user=phone", "7042", Called::Nobody),
             ("tel:7042;phone-context=a/b", "7042", Called::Nobody),
-            ("tel:+49302000", "+49302000", Called::Elsewhere),
-            ("sip:2000@globex.test", "2000", Called::Elsewhere),
+            ("tel:+49302000", "+49302000", Called::Nobody),
+            ("sip:2000@globex.test", "2000", Called::Nobody),
             ("sip:1001@nobody.test", "1001", Called::Nobody),
             ("sip:99-99@acme.test;user=phone", "9999", Called::Nobody),
             ("sip:al%C3%A4@acme.test", "alä", Called::Nobody),

@@ -5,6 +5,7 @@
 //! [`relay`], which answers with [`MediaNotice`]s. No packet is decoded, mixed or recorded here.
 
 pub mod announcement;
+pub mod bounds;
 pub mod command;
 pub mod events;
 pub mod latch;

@@ -1,5 +1,6 @@
 //! The record of one pair: a fixed set of plain fields, blank while no call has it.
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use serde::Deserialize;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use crate::base::id::CallId;
 use crate::base::time::Instant;
 use crate::machine::media::announcement::Player;
+use crate::machine::media::bounds::Unheard;
 use crate::machine::media::command::Clocks;
 use crate::machine::media::command::Expectation;
 use crate::machine::media::command::Owner;
@@ -31,27 +33,53 @@ use crate::wire::link::Symmetric;
 use crate::wire::rtp::Header;
 use crate::wire::tape::record::Untaped;
 
+// In the order of C: what each packet touches lies together at the beginning, in as few lines of the cache as it takes.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
-    /// `None`: out of use.
-    pub owner: Option<Owner>,
     pub latch: Latch,
+    pub bridged_to: Option<PairId>,
     /// Socket of the RTP port: connected to the latched source.
     pub connected: bool,
-    pub bridged_to: Option<PairId>,
-    pub(super) is_ipv6: bool,
-    pub(super) mux: bool,
-    pub(super) secure: bool,
     pub(super) sends: bool,
     pub(super) receives: bool,
     /// Sends whatever the directions say, until the next expectation.
     pub(super) permitted: bool,
-    pub(super) place: Place,
-    /// Where the party gets RTP before it was heard, and where then; and a copy, if nothing tells which of the two it reads.
-    pub(super) rtp_first: Option<SocketAddr>,
+    /// Nothing came from where RTP goes, and it is not where the party signals from.
+    pub(super) is_unheard: bool,
+    pub(super) watched: bool,
+    pub(super) told_silent: bool,
+    pub(super) told_one_way: bool,
+    /// Where the party gets RTP, and where a copy, if nothing tells which of the two it reads.
     pub(super) to: Option<SocketAddr>,
     pub(super) also: Option<SocketAddr>,
+    /// `None`: out of use.
+    pub owner: Option<Owner>,
+    pub(super) packets_sent: u64,
+    pub(super) bytes_sent: u64,
+    /// A recording is on, and not paused: what does not go to the tape is counted.
+    pub(super) recording: Option<CallId>,
+    pub stream: Stream,
+    /// Payload types of telephone events that are told.
+    pub(super) events: Events,
+    /// Packets go to the tape as this call's.
+    pub(super) tape: Option<CallId>,
+    pub(super) taped: u64,
+    /// What the party is told, or is to be told when it can hear.
+    pub(super) player: Option<Player>,
+    pub(super) is_ipv6: bool,
+    pub(super) mux: bool,
+    pub(super) secure: bool,
+    pub(super) place: Place,
+    /// Where the party gets RTP before it was heard.
+    pub(super) rtp_first: Option<SocketAddr>,
     pub(super) symmetric: Symmetric,
+    pub(super) unheard: Unheard,
+    /// Where the party signals from, and from where else something came last.
+    pub(super) signalling: Option<IpAddr>,
+    pub(super) sign_from: Option<IpAddr>,
+    /// Media may go where it likes.
+    pub(super) is_free: bool,
     /// Latched before the last description that named another place.
     pub(super) former: Option<Former>,
     /// Latched before the stream went on from elsewhere: it may come back.
@@ -68,32 +96,17 @@ pub struct Pair {
     pub(super) rtcp_ssrc: u32,
     pub(super) rtcp_at: Instant,
     pub(super) clocks: Clocks,
-    pub stream: Stream,
     pub round_trip: RoundTrip,
-    pub(super) packets_sent: u64,
-    pub(super) bytes_sent: u64,
     pub(super) rtcp_packets: u64,
     pub(super) rtcp_packets_sent: u64,
     pub(super) relatches: u32,
     pub(super) strangers: u64,
     /// Since when packets have been due: the last change of who may send, or of the bridge.
     pub(super) promised_at: Instant,
-    pub(super) watched: bool,
-    pub(super) told_silent: bool,
-    pub(super) told_one_way: bool,
     pub(super) was_one_way: bool,
-    /// Packets go to the tape as this call's.
-    pub(super) tape: Option<CallId>,
-    pub(super) taped: u64,
-    /// A recording is on, and not paused: what does not go to the tape is counted.
-    pub(super) recording: Option<CallId>,
     pub(super) untaped: Untaped,
     /// Packets of the stream that were missing when the recording began or went on.
     pub(super) lost_before_tape: u64,
-    /// Payload types of telephone events that are told.
-    pub(super) events: Events,
-    /// What the party is told, or is to be told when it can hear.
-    pub(super) player: Option<Player>,
 }
 
 /// Where a party was heard before it moved.
@@ -152,6 +165,22 @@ impl Pair {
                 _ => (Some(source), None),
             },
         };
+        self.is_unheard = self.to.is_some_and(|to| !self.knows(to.ip()));
+    }
+
+    /// The party, or somebody who wants its media, is at this address.
+    pub(super) fn knows(&self, address: IpAddr) -> bool {
+        let heard = [self.latch.source(), self.rtcp_source].into_iter().flatten().any(|source| source.ip() == address);
+        self.is_free || heard || self.signalling == Some(address) || self.sign_from == Some(address)
+    }
+
+    /// Something came that shows so much and no more.
+    pub(super) fn sign_from(&mut self, address: IpAddr) {
+        let is_named = [self.to, self.rtcp_first].into_iter().flatten().any(|to| to.ip() == address);
+        if is_named && !self.knows(address) {
+            self.sign_from = Some(address);
+            self.aim();
+        }
     }
 
     pub(super) fn rtcp_destination(&self) -> Option<SocketAddr> {
@@ -193,6 +222,7 @@ impl Pair {
                 .filter(|&ip| described.is_none_or(|described| described.ip() != ip)),
             anybody: expectation.anybody,
         };
+        self.signalling = Some(expectation.signalling);
         let (before, rtcp_before) = (self.place, self.rtcp_place);
         (self.place, self.rtcp_place) = (place(rtp), place(rtcp));
         let moved = self.latch == Latch::Closed || before.described != self.place.described;

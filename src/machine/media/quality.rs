@@ -31,41 +31,44 @@ const SENDER_REPORTS_MAX: usize = 4;
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(10);
 
 /// What arrived from one party on one pair, over all its SSRCs.
+// In the order of C, like the pair that it is part of.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
-    pub ssrc: u32,
     pub packets: u64,
     /// With headers, as on the wire above UDP.
     pub bytes: u64,
+    pub last_at: Instant,
+    /// The latest number since the last restart, without the wrap.
+    newest: u64,
+    /// Packets from `first` to `newest`, without duplicates.
+    received: u64,
+    first_at: Instant,
+    jitter_max: Duration,
+    pub ssrc: u32,
+    clock: u32,
+    transit: u32,
+    last_timestamp: u32,
+    /// Sixteen times the jitter, in timestamp units.
+    jitter: u32,
+    /// After a jump or a step back: the number that would confirm it.
+    suspect: Option<u16>,
+    /// The payload type that `transit` and `jitter` belong to.
+    payload_type: u8,
+    /// One bit a number, at its last bits: it has arrived.
+    seen: [u64; (WINDOW / 64) as usize],
+    /// Of the newest numbers, each at its last bits.
+    timestamps: [u32; TIMESTAMPS as usize],
     pub reordered: u64,
     pub duplicates: u64,
     /// Times the party went on with another SSRC.
     pub ssrc_changes: u32,
     /// Jumps of the sequence number that began a new count.
     pub restarts: u32,
-    pub last_at: Instant,
-    first_at: Instant,
-    /// The earliest and the latest number since the last restart, without the wrap.
+    /// The earliest number since the last restart.
     first: u64,
-    newest: u64,
-    /// Packets between them, without duplicates.
-    received: u64,
     /// Lost before `first`.
     lost_before: u64,
-    /// After a jump or a step back: the number that would confirm it.
-    suspect: Option<u16>,
-    /// One bit a number, at its last bits: it has arrived.
-    seen: [u64; (WINDOW / 64) as usize],
-    /// Of the newest numbers, each at its last bits.
-    timestamps: [u32; TIMESTAMPS as usize],
-    /// The payload type that `transit` and `jitter` belong to.
-    payload_type: u8,
-    clock: u32,
-    last_timestamp: u32,
-    transit: u32,
-    /// Sixteen times the jitter, in timestamp units.
-    jitter: u32,
-    jitter_max: Duration,
 }
 
 /// The end of a stream: by this its next packet is recognised.

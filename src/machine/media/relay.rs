@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::base::limit::MEDIA_QUEUE_MAX;
 use crate::base::time::Instant;
 use crate::base::time::Now;
+use crate::machine::media::bounds::MediaBounds;
 use crate::machine::media::command::Expectation;
 use crate::machine::media::command::Fork;
 use crate::machine::media::command::MediaCommand;
@@ -49,8 +50,8 @@ pub struct RelaySettings {
     /// Our media addresses and the whole port range of the node: media is never sent to ourselves.
     pub own: Vec<IpAddr>,
     pub own_ports: (u16, u16),
-    /// Media may go to loopback addresses: for nodes that serve their own machine, and tests.
-    pub loopback: bool,
+    /// Where else it goes or does not.
+    pub bounds: MediaBounds,
     /// Silence where packets were promised, before the call is told.
     pub media_timeout: Duration,
 }
@@ -58,15 +59,17 @@ pub struct RelaySettings {
 impl RelaySettings {
     /// A destination that no party can mean.
     fn forbids(&self, address: SocketAddr) -> bool {
-        let ip = address.ip();
+        self.bounds.forbids(address) || self.is_own(address)
+    }
+
+    /// A description that says so does not speak of a party which signals from there.
+    fn refuses(&self, address: SocketAddr, signalling: IpAddr) -> bool {
+        self.bounds.refuses(address, signalling) || self.is_own(address)
+    }
+
+    fn is_own(&self, address: SocketAddr) -> bool {
         let (low, high) = self.own_ports;
-        let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-        ip.is_unspecified()
-            || ip.is_multicast()
-            || broadcast
-            || address.port() == 0
-            || ip.is_loopback() && !self.loopback
-            || (low..=high).contains(&address.port()) && self.own.contains(&ip)
+        (low..=high).contains(&address.port()) && self.own.contains(&address.ip().to_canonical())
     }
 }
 
@@ -97,12 +100,14 @@ pub enum DropReason {
     NoDestination,
     /// The other party hears that it is recorded.
     Announcement,
+    /// Nothing has come from where the other party is said to be, and that address has had its share.
+    Unheard,
 }
 
 impl DropReason {
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
     pub const NAMES: [&'static str; Self::COUNT] =
-        ["closed", "malformed", "stranger", "unbridged", "direction", "no_destination", "announcement"];
+        ["closed", "malformed", "stranger", "unbridged", "direction", "no_destination", "announcement", "unheard"];
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +168,8 @@ pub struct Relay {
     sightings: Sightings,
     /// When sockets of silent parties are looked for.
     next_look: Instant,
+    /// One bit a pair: its party was heard since the last look.
+    heard: Vec<u64>,
     /// Pairs that play, by when their next packet is due.
     players: BTreeSet<(Instant, PairId)>,
 }
@@ -185,6 +192,7 @@ impl Relay {
             trials: BTreeMap::new(),
             sightings: Sightings::default(),
             next_look: Instant::ZERO,
+            heard: vec![0; pairs.div_ceil(64)],
             players: BTreeSet::new(),
         }
     }
@@ -299,40 +307,50 @@ impl Relay {
         if !(pair.connected && pair.latch.source() == Some(source)) {
             self.learn(id, source, Some(&header), now)?;
         }
+        self.heard[id.0 as usize / 64] |= 1 << (id.0 % 64);
         let pair = &mut self.pairs[id.0 as usize];
         let clocks = &pair.clocks;
         pair.stream.on_packet(&header, packet.len(), |payload_type| clocks.rate(payload_type), now);
-        let (sends, permitted, to) = (pair.sends, pair.permitted, pair.bridged_to);
-        let Some(to) = to else {
-            pair.untaped.direction += u64::from(pair.recording.is_some());
-            return Err(DropReason::Unbridged);
-        };
+        let (sends, permitted) = (pair.sends, pair.permitted);
+        let Some(to) = pair.bridged_to else { return Err(self.on_held_back(id, DropReason::Unbridged)) };
         let receives = self.pairs[to.0 as usize].receives;
-        let pair = &mut self.pairs[id.0 as usize];
         if !(sends && receives || permitted) {
-            pair.untaped.direction += u64::from(pair.recording.is_some());
-            return Err(DropReason::Direction);
+            return Err(self.on_held_back(id, DropReason::Direction));
         }
-        if let (Some(call), Some(owner)) = (pair.tape, pair.owner) {
-            pair.taped += 1;
-            self.fork = Some(Fork { call, leg: owner.leg, media: owner.media });
-        } else {
-            pair.untaped.encrypted += u64::from(pair.recording.is_some());
+        let pair = &mut self.pairs[id.0 as usize];
+        if pair.recording.is_some() {
+            if let (Some(call), Some(owner)) = (pair.tape, pair.owner) {
+                pair.taped += 1;
+                self.fork = Some(Fork { call, leg: owner.leg, media: owner.media });
+            } else {
+                pair.untaped.encrypted += 1;
+            }
         }
         if pair.events.may_be(header.payload_type) {
             self.listen(id, &header, packet, now);
         }
         let peer = &mut self.pairs[to.0 as usize];
-        let destination = peer.to.ok_or(DropReason::NoDestination)?;
+        let mut destination = peer.to.ok_or(DropReason::NoDestination)?;
         if peer.is_told() {
             return Err(DropReason::Announcement);
         }
         self.copy_to = peer.also;
+        if peer.is_unheard && !peer.unheard.lets(self.settings.bounds.unheard, now) {
+            destination = self.copy_to.take().ok_or(DropReason::Unheard)?;
+        }
         peer.packets_sent += 1;
         peer.bytes_sent += packet.len() as u64;
         self.counts.rtp_forwarded += 1;
         self.counts.bytes_forwarded += packet.len() as u64;
         Ok((to.rtp_slot(), destination))
+    }
+
+    /// The party speaks, and nobody is to hear it.
+    #[cold]
+    fn on_held_back(&mut self, id: PairId, reason: DropReason) -> DropReason {
+        let pair = &mut self.pairs[id.0 as usize];
+        pair.untaped.direction += u64::from(pair.recording.is_some());
+        reason
     }
 
     /// What should have been media of the party. STUN, keep-alives and what others send is nobody's speech.
@@ -342,7 +360,15 @@ impl Relay {
         let is_party = pair.latch.source().map_or_else(|| pair.place.rank(source).is_some(), |party| party == source);
         let is_media = packet.len() >= HEADER_BYTES_MIN && packet.get(4..8) != Some(&STUN_COOKIE);
         pair.untaped.malformed += u64::from(pair.recording.is_some() && is_party && is_media);
+        self.on_sign(id, source, packet);
         DropReason::Malformed
+    }
+
+    /// STUN (RFC 8489) shows that somebody is there who wants media.
+    fn on_sign(&mut self, id: PairId, source: SocketAddr, packet: &[u8]) {
+        if packet.get(4..8) == Some(&STUN_COOKIE) {
+            self.pairs[id.0 as usize].sign_from(source.ip());
+        }
     }
 
     fn switch_tape(&mut self, id: PairId, switch: TapeSwitch) {
@@ -391,10 +417,12 @@ impl Relay {
         self.counts.rtcp_received += 1;
         let Ok(first) = rtcp::first(packet) else {
             self.sight_at_rtcp(id, own_port, source, now);
+            self.on_sign(id, source, packet);
             return Err(DropReason::Malformed);
         };
         let forbidden = self.settings.forbids(source);
         let pair = &mut self.pairs[id.0 as usize];
+        pair.sign_from(source.ip());
         if !own_port && !pair.mux {
             return Err(DropReason::Malformed);
         }
@@ -416,6 +444,9 @@ impl Relay {
         }
         let peer = &mut self.pairs[to.0 as usize];
         let destination = peer.rtcp_destination().ok_or(DropReason::NoDestination)?;
+        if !peer.knows(destination.ip()) && !peer.unheard.lets(self.settings.bounds.unheard, now) {
+            return Err(DropReason::Unheard);
+        }
         peer.rtcp_packets_sent += 1;
         self.copy_to = peer.also.filter(|_| peer.mux);
         self.counts.rtcp_forwarded += 1;
@@ -489,11 +520,15 @@ impl Relay {
     }
 
     fn expect(&mut self, id: PairId, expectation: &Expectation, now: Instant) {
-        let allowed = |address: Option<SocketAddr>| address.filter(|&address| !self.settings.forbids(address));
+        let signalling = expectation.signalling;
+        let allowed = |address: Option<SocketAddr>| address.filter(|&at| !self.settings.refuses(at, signalling));
+        let bounds = &self.settings.bounds;
+        let is_free = bounds.unheard.is_zero() || bounds.is_trunk(signalling);
         let (rtp, rtcp) = (allowed(expectation.rtp), allowed(expectation.rtcp));
         let moved = self.pairs[id.0 as usize].expect(expectation, rtp, rtcp, now);
         let pair = &mut self.pairs[id.0 as usize];
         pair.rtp_first = allowed(pair.rtp_first);
+        pair.is_free = is_free;
         pair.aim();
         if moved {
             self.trials.remove(&id);

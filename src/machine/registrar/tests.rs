@@ -596,7 +596,7 @@ fn a_domain_that_is_not_the_tenants_has_no_registrations() {
         caller.nonce = None;
         let lines = caller.contact();
         let mut send = |caller: &mut Caller| {
-            let request = caller.request(&lines).replacen("sip:acme.test", uri, 1);
+            let request = caller.request_at(uri, &lines);
             world.handle(&request, caller.flow)
         };
         let challenge = send(&mut caller);

@@ -21,6 +21,7 @@ use crate::process::config::Interface;
 use crate::process::config::Level;
 use crate::process::config::Log;
 use crate::process::config::LogFormat;
+use crate::process::config::MediaRules;
 use crate::process::config::Node;
 use crate::process::config::Recordings;
 use crate::process::config::Retain;
@@ -57,6 +58,11 @@ pub(super) fn build(document: &mut Document, folder: &Path) -> Config {
             early: flag(document, "record.early"),
             start_code: text(document, "record.start_code"),
             pause_code: text(document, "record.pause_code"),
+        },
+        media: MediaRules {
+            low_ports: flag(document, "media.low_ports"),
+            unheard: span(document, "media.unheard"),
+            trunks: prefixes(document.value("media.trunks")),
         },
         tape: tape(document),
         recordings: recordings(document, folder),

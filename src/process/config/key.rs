@@ -127,6 +127,28 @@ pub(super) const KEYS: &[Key] = &[
          is heard. Whoever finds the port first can then speak in a party's place.",
     ),
     key(
+        "media.low_ports",
+        Kind::Flag,
+        "false",
+        Restart,
+        "Descriptions may have media sent to ports below 1024, where services of others are.",
+    ),
+    key(
+        "media.unheard",
+        Kind::Span,
+        "\"5s\"",
+        Restart,
+        "How long media goes to an address that is not the one a phone signals from and from which nothing has come; then it gets a packet \
+         a second until RTP, RTCP or STUN comes. \"0s\": without end.",
+    ),
+    key(
+        "media.trunks",
+        Kind::Prefixes,
+        "[]",
+        Restart,
+        "Who signals from these prefixes may have media sent anywhere unheard: carriers whose media comes from other machines.",
+    ),
+    key(
         "side.http",
         Kind::HttpSockets,
         "\"127.0.0.1:8080\"",

@@ -43,12 +43,22 @@ pub struct Config {
     pub directory: Directory,
     pub hep: Hep,
     pub recording: RecordingSettings,
+    pub media: MediaRules,
     pub tape: Tape,
     pub recordings: Recordings,
     /// Keys whose change needs a restart, each with a digest of its value.
     pub pinned: Vec<(String, u64)>,
     /// The line of each key that the file has.
     pub lines: BTreeMap<String, usize>,
+}
+
+/// Where media may go, whatever the interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MediaRules {
+    pub low_ports: bool,
+    /// Zero: without end.
+    pub unheard: Duration,
+    pub trunks: Vec<Prefix>,
 }
 
 #[derive(Clone, Debug)]

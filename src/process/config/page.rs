@@ -24,7 +24,7 @@ const TAIL: &str = "
 Further networks. Each has a `name` of its own and the keys of `[sip]` and `[media]`, either all in the one table or in
 `[interface.sip]` and `[interface.media]`; `advertise` in the one table stands for both. `udp` and `tcp` default to no
 socket, `address` must be given, `trusted` and `ports` default to those of the tables above. `trusted` of all interfaces is one list,
-and `path` and `digest` count in `[sip]` alone. The tables `[sip]` and `[media]` are the interface `default`.
+`path` and `digest` count in `[sip]` alone, and `low_ports`, `unheard` and `trunks` in `[media]` alone. The tables `[sip]` and `[media]` are the interface `default`.
 ";
 
 /// The text of `docs/config.md`.

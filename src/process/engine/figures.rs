@@ -46,7 +46,7 @@ const DELAYS: [(&[u8], Histogram); 10] = [
     (b"INFO ", Histogram::SipDelayInfo),
 ];
 /// By [`DropReason`](crate::machine::media::relay::DropReason), in its order.
-const DROPS: [Counter; 7] = [
+const DROPS: [Counter; 8] = [
     Counter::RtpDroppedClosed,
     Counter::RtpDroppedMalformed,
     Counter::RtpDroppedStranger,
@@ -54,6 +54,7 @@ const DROPS: [Counter; 7] = [
     Counter::RtpDroppedDirection,
     Counter::RtpDroppedNoDestination,
     Counter::RtpDroppedAnnouncement,
+    Counter::RtpDroppedUnheard,
 ];
 
 pub(super) fn delay_of(message: &[u8]) -> Histogram {
@@ -191,6 +192,8 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::SipRetransmissions, counts.retransmissions),
         (Counter::SipMerged, counts.merged),
         (Counter::SipUnchallenged, counts.unchallenged),
+        (Counter::SipElsewhere, counts.elsewhere),
+        (Counter::SipMisdirected, counts.misdirected),
         (Counter::SipLumped, counts.read.lumped + own.sent.lumped),
         (Counter::SipStrays, counts.strays),
         (Counter::SipPassedOn, counts.passed_on),

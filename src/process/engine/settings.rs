@@ -1,8 +1,10 @@
 //! The machines' settings from what the keeper passed: listeners in the order of their sockets, secrets from the disk.
 
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::machine::media::bounds::MediaBounds;
 use crate::machine::settings::Interface;
 use crate::machine::settings::Listener;
 use crate::machine::settings::PathPolicy;
@@ -45,6 +47,7 @@ pub(super) fn build(
     };
     let is_loopback = |interface: &config::Interface| interface.media.iter().any(|media| media.local.is_loopback());
     let listeners = sockets.0.iter().map(listener(false)).chain(sockets.1.iter().map(listener(true))).collect();
+    let own_sockets: Vec<SocketAddr> = sockets.0.iter().chain(sockets.1).map(|socket| socket.address).collect();
     let settings = Settings {
         node: start.node.clone(),
         // A restarted engine numbers its events anew: each of its lives is a boot.
@@ -59,8 +62,15 @@ pub(super) fn build(
         registration: RegistrationBounds::default(),
         ring_max: RING_MAX,
         media_timeout: media_timeout(),
-        // A node whose media is on loopback serves its own machine.
-        loopback_media: engine.interfaces.iter().any(is_loopback),
+        media: MediaBounds {
+            own: engine.own.iter().copied().chain(own_sockets.iter().map(SocketAddr::ip)).collect(),
+            own_sockets,
+            // A node whose media is on loopback serves its own machine.
+            loopback: engine.interfaces.iter().any(is_loopback),
+            low_ports: engine.media.low_ports,
+            unheard: engine.media.unheard,
+            trunks: engine.media.trunks.clone(),
+        },
         recording: engine.recording.clone(),
     };
     renewed(&settings, engine)

@@ -48,7 +48,7 @@ pub(super) fn settings(shards: u8, random: &mut Random) -> Settings {
         registration: tipring::machine::settings::RegistrationBounds::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(60),
-        loopback_media: false,
+        media: Default::default(),
         recording: Default::default(),
     }
 }

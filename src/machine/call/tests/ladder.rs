@@ -23,6 +23,7 @@ use crate::machine::call::input::SymmetricMedia;
 use crate::machine::call::recording::Wanted;
 use crate::machine::flow::Flow;
 use crate::machine::locator::Locator;
+use crate::machine::media::bounds::MediaBounds;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::media::command::MediaNotice;
 use crate::machine::media::command::Notice;
@@ -86,7 +87,7 @@ pub(crate) fn settings() -> Settings {
         registration: RegistrationBounds::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
-        loopback_media: true,
+        media: MediaBounds { loopback: true, ..MediaBounds::default() },
         recording: RecordingSettings { early: false, start_code: "*1".to_owned(), pause_code: "*2".to_owned() },
     }
 }

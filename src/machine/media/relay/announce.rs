@@ -79,8 +79,9 @@ impl Relay {
         let also = pair.also;
         pair.packets_sent += 1;
         pair.bytes_sent += packet.len() as u64;
+        let is_let = !pair.is_unheard || pair.unheard.lets(self.settings.bounds.unheard, now);
         self.counts.announced += 1;
-        for to in std::iter::once(to).chain(also) {
+        for to in Some(to).filter(|_| is_let).into_iter().chain(also) {
             self.push(MediaOutput::Packet { slot: id.rtp_slot(), to, bytes: packet.to_vec() });
         }
     }

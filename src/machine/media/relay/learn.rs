@@ -192,7 +192,7 @@ impl Relay {
     /// A party that fell silent may have moved: its stream must be seen wherever it goes on.
     pub(super) fn look_for_silent(&mut self, now: Instant) {
         for word in 0..self.open.len() {
-            let mut bits = self.open[word];
+            let mut bits = self.open[word] & !std::mem::take(&mut self.heard[word]);
             while bits != 0 {
                 let id = PairId(word as u32 * 64 + bits.trailing_zeros());
                 bits &= bits - 1;

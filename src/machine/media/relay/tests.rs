@@ -35,7 +35,7 @@ fn settings() -> RelaySettings {
     RelaySettings {
         own: vec!["198.51.100.1".parse().unwrap(), "2001:db8:1::1".parse().unwrap()],
         own_ports: (16_384, 32_767),
-        loopback: false,
+        bounds: MediaBounds::default(),
         media_timeout: Duration::from_secs(60),
     }
 }
@@ -285,7 +285,8 @@ fn our_own_ports_are_never_believed() {
 fn media_is_never_sent_to_ourselves_or_to_nobody() {
     let check = |rtp: &str, loopback: bool, verdict: Verdict| {
         let mut world = World::new();
-        world.relay = Relay::new(RelaySettings { loopback, ..settings() }, 4);
+        world.relay =
+            Relay::new(RelaySettings { bounds: MediaBounds { loopback, ..MediaBounds::default() }, ..settings() }, 4);
         world.open(A, expectation(ALICE));
         world.open(B, expectation(rtp));
         world.handle(MediaCommand::Bridge { a: A, b: B });
@@ -691,6 +692,7 @@ fn a_record_fits_its_room() {
 mod announce;
 mod latch;
 mod symmetric;
+mod unheard;
 
 #[derive(Clone, Debug)]
 enum Act {
