@@ -4,8 +4,25 @@
 pub const SHARDS_MAX: usize = 64;
 /// The largest SIP message, RFC 3261 §18.1.1: an implementation must be able to handle the largest datagram.
 pub const SIP_MESSAGE_BYTES_MAX: usize = 65_535;
-/// The start line and header fields of one message on a stream, where a body may still follow.
-pub const SIP_HEAD_BYTES_MAX: usize = 32_768;
+/// The start line and header fields of one message.
+pub const SIP_HEAD_BYTES_MAX: usize = 16_384;
+/// The body of one message.
+pub const SIP_BODY_BYTES_MAX: usize = 16_384;
+/// Via values of one message, and their bytes together: RFC 4475 §3.1.1.7 has 34 in 1.4 kB.
+pub const SIP_VIAS_MAX: usize = 64;
+pub const SIP_VIA_BYTES_MAX: usize = 2_048;
+/// Record-Route, Route and Path, each with all its values.
+pub const SIP_ROUTE_BYTES_MAX: usize = 2_048;
+/// From, To and Contact, name and parameters included.
+pub const SIP_ADDRESS_BYTES_MAX: usize = 1_024;
+pub const SIP_URI_BYTES_MAX: usize = 1_024;
+pub const SIP_CALL_ID_BYTES_MAX: usize = 256;
+/// A dialled number or user; no phone has a longer one.
+pub const SIP_NUMBER_LETTERS_MAX: usize = 64;
+/// Subject, Reason and what else passes to the other party, each with all its values.
+pub const SIP_REMARK_BYTES_MAX: usize = 512;
+/// CSeq, Timestamp.
+pub const SIP_WORD_BYTES_MAX: usize = 64;
 /// Header fields of one message.
 pub const SIP_HEADERS_MAX: usize = 128;
 /// Calls of one shard.

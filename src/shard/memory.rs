@@ -209,6 +209,7 @@ figures! {
     ContactsNotRung "tipring_contacts_not_rung_total" "" "Contacts that did not ring because one call rings no more at once";
     ProvisionalsJoined "tipring_provisionals_joined_total" "" "Reliable provisional responses that went out as one with a later one, as the caller acknowledged none before";
     BindingsDamaged "tipring_bindings_damaged_total" "" "Damaged places of the bindings' log: what they said is lost; the first shard tells those of the node";
+    SipUnreadableExcess "tipring_sip_parse_errors_total" "reason=\"excess\"" "Messages that could not be read";
 }
 
 figures! {

@@ -49,10 +49,12 @@ pub enum Unreadable {
     MalformedHeader,
     Method,
     Body,
+    /// More of something than one message may have.
+    Excess,
 }
 
 impl Unreadable {
-    pub const COUNT: usize = Self::Body as usize + 1;
+    pub const COUNT: usize = Self::Excess as usize + 1;
 
     pub fn of_drop(reason: DropReason) -> Self {
         match reason {
@@ -74,6 +76,7 @@ impl Unreadable {
             Fault::Malformed(_) => Self::MalformedHeader,
             Fault::Method | Fault::UnknownMethod => Self::Method,
             Fault::BodyTooShort | Fault::BodyTooLong => Self::Body,
+            Fault::TooLong(_) | Fault::UriTooLong | Fault::HeadTooLong | Fault::BodyTooLarge => Self::Excess,
         }
     }
 }

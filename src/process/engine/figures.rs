@@ -31,6 +31,7 @@ const UNREADABLE: [Counter; Unreadable::COUNT] = [
     Counter::SipUnreadableMalformedHeader,
     Counter::SipUnreadableMethod,
     Counter::SipUnreadableBody,
+    Counter::SipUnreadableExcess,
 ];
 /// The start of a message to the histogram of how long we take with it.
 const DELAYS: [(&[u8], Histogram); 10] = [
