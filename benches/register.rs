@@ -64,6 +64,7 @@ fn settings() -> Settings {
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
         interfaces: Vec::new(),
         registration: RegistrationBounds::default(),
+        limits: tipring::machine::settings::Limits::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
         loopback_media: false,

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::base::limit::RING_SLOTS_MAX;
 use crate::base::limit::RING_SLOTS_MIN;
 use crate::base::limit::SHARDS_MAX;
+use crate::machine::settings::Limits;
 use crate::machine::settings::RecordingSettings;
 use crate::process::child;
 use crate::process::config::Config;
@@ -96,6 +97,7 @@ pub struct EngineSettings {
     pub hep: Hep,
     pub log: Log,
     pub recording: RecordingSettings,
+    pub limits: Limits,
     pub tape: Tape,
 }
 
@@ -229,6 +231,7 @@ fn plan(config: &Config) -> Result<Plan, String> {
             hep: config.hep,
             log: config.log.clone(),
             recording: config.recording.clone(),
+            limits: config.limits,
             tape: config.tape,
         }),
         side: encode(&SideSettings {

@@ -31,6 +31,8 @@ pub struct Counts {
     pub refused_calls: u64,
     /// Calls begun, answered or not.
     pub call_attempts: u64,
+    /// Registrations, and requests within calls, refused because they come faster than any phone sends them.
+    pub hurried: u64,
     /// Contacts beyond those that one call rings.
     pub contacts_not_rung: u64,
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::base::limit::SHARDS_MAX;
 use crate::machine::settings::Algorithm;
+use crate::machine::settings::Limits;
 use crate::machine::settings::MediaAddress;
 use crate::machine::settings::PathPolicy;
 use crate::machine::settings::Prefix;
@@ -57,6 +58,12 @@ pub(super) fn build(document: &mut Document, folder: &Path) -> Config {
             early: flag(document, "record.early"),
             start_code: text(document, "record.start_code"),
             pause_code: text(document, "record.pause_code"),
+        },
+        limits: Limits {
+            phone_calls: calls(document, "limits.phone_calls"),
+            phone_calls_per_second: calls(document, "limits.phone_calls_per_second"),
+            tenant_calls: calls(document, "limits.tenant_calls"),
+            tenant_calls_per_second: calls(document, "limits.tenant_calls_per_second"),
         },
         tape: tape(document),
         recordings: recordings(document, folder),
@@ -338,6 +345,10 @@ fn count(document: &Document, path: &str) -> u64 {
         Value::Count(count) => count,
         other => unreachable_kind(&other),
     }
+}
+
+fn calls(document: &Document, path: &str) -> u32 {
+    u32::try_from(count(document, path)).unwrap_or(u32::MAX)
 }
 
 /// `None` for an empty text; a relative path is relative to the file.

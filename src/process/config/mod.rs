@@ -25,6 +25,7 @@ use crate::machine::settings::Algorithm;
 use crate::machine::settings::MediaAddress;
 use crate::machine::settings::PathPolicy;
 use crate::machine::settings::Prefix;
+use crate::machine::settings::Limits;
 use crate::machine::settings::RecordingSettings;
 
 pub use page::page;
@@ -43,6 +44,7 @@ pub struct Config {
     pub directory: Directory,
     pub hep: Hep,
     pub recording: RecordingSettings,
+    pub limits: Limits,
     pub tape: Tape,
     pub recordings: Recordings,
     /// Keys whose change needs a restart, each with a digest of its value.

@@ -62,6 +62,7 @@ pub(super) fn build(
         // A node whose media is on loopback serves its own machine.
         loopback_media: engine.interfaces.iter().any(is_loopback),
         recording: engine.recording.clone(),
+        limits: engine.limits,
     };
     renewed(&settings, engine)
 }
@@ -73,6 +74,7 @@ pub(super) fn renewed(settings: &Settings, engine: &EngineSettings) -> Settings 
     settings.path = engine.interfaces.first().map(|interface| interface.path).unwrap_or_default();
     settings.digest = engine.interfaces.first().map(|interface| interface.digest.clone()).unwrap_or_default();
     settings.recording = engine.recording.clone();
+    settings.limits = engine.limits;
     // Listeners and media are as at the start; an interface is found again by its name.
     for listener in &mut settings.listeners {
         let name = settings.interfaces.get(usize::from(listener.interface)).map(|interface| &interface.name);
