@@ -134,18 +134,18 @@ mod tests {
 
     #[test]
     fn something_is_left_for_the_next() {
-        let mut shares = shares(7_000, 0);
-        assert_eq!(grab_by_phones(&mut shares, 1), 5_250, "alone, three quarters");
-        let second = grab_by_phones(&mut shares, 2);
+        let mut stock = shares(7_000, 0);
+        assert_eq!(grab_by_phones(&mut stock, 1), 5_250, "alone, three quarters");
+        let second = grab_by_phones(&mut stock, 2);
         assert!(second > 1_200, "{second}");
-        assert!(grab_by_phones(&mut shares, 3) > 300, "and a third one finds something, too");
-        assert!(shares.fits(&owner(4, 4), 1));
+        assert!(grab_by_phones(&mut stock, 3) > 300, "and a third one finds something, too");
+        assert!(stock.fits(&owner(4, 4), 1));
     }
 
     #[test]
     fn a_phone_takes_a_quarter_but_never_less_than_the_floor() {
-        let mut shares = shares(4_000, 10);
-        assert_eq!(grab(&mut shares, owner(1, 1)), 1_000);
+        let mut stock = shares(4_000, 10);
+        assert_eq!(grab(&mut stock, owner(1, 1)), 1_000);
         let mut small = shares(16, 10);
         assert_eq!(grab(&mut small, owner(1, 1)), 10);
         let alone = Owner { standing: Standing::OnlyTenant, ..owner(1, 2) };
@@ -157,23 +157,23 @@ mod tests {
 
     #[test]
     fn trust_is_bounded_by_what_there_is() {
-        let mut shares = shares(100, 0);
-        assert_eq!(grab(&mut shares, Owner::default()), 100);
-        assert!(!shares.fits(&owner(1, 1), 1));
+        let mut stock = shares(100, 0);
+        assert_eq!(grab(&mut stock, Owner::default()), 100);
+        assert!(!stock.fits(&owner(1, 1), 1));
     }
 
     #[test]
     fn what_is_given_back_is_there_again() {
-        let mut shares = shares(100, 5);
+        let mut stock = shares(100, 5);
         for (tenant, phone) in [(1, 1), (1, 2), (2, 3)] {
-            shares.take(&owner(tenant, phone), 7);
+            stock.take(&owner(tenant, phone), 7);
         }
-        let bytes = postcard::to_allocvec(&shares).unwrap();
-        let mut shares: Shares = postcard::from_bytes(&bytes).unwrap();
-        assert_eq!((shares.used(), shares.of_tenant(&owner(1, 1)), shares.of_phone(&owner(1, 1))), (21, 14, 7));
+        let bytes = postcard::to_allocvec(&stock).unwrap();
+        let mut stock: Shares = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!((stock.used(), stock.of_tenant(&owner(1, 1)), stock.of_phone(&owner(1, 1))), (21, 14, 7));
         for (tenant, phone) in [(2, 3), (1, 1), (1, 2)] {
-            shares.give_back(&owner(tenant, phone), 7);
+            stock.give_back(&owner(tenant, phone), 7);
         }
-        assert!(shares.is_whole());
+        assert!(stock.is_whole());
     }
 }

@@ -134,10 +134,6 @@ impl Calls {
         self.by_invite.len() + self.by_merge.len() + self.by_id.len() + self.by_connection.len()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.table.is_full()
-    }
-
     pub(super) fn places(&self) -> usize {
         self.table.places()
     }
