@@ -55,12 +55,12 @@ impl Thief {
         self.request("INVITE", &uri, &headers, &sdp)
     }
 
-    /// The status that a request hears, provisional ones passed over; `None`: it hears none.
+    /// The status that a request hears at once, 100 passed over; `None`: it hears none.
     fn ask(&mut self, request: &str) -> Option<u16> {
         self.phone.send(request);
         let call_id = Message::parse(request.as_bytes()).unwrap().0.call_id().to_owned();
         let is_its = |message: &Message| message.status() >= 180 && message.call_id() == call_id;
-        self.phone.find(Duration::from_millis(300), is_its).map(|message| message.status())
+        self.phone.find(Duration::from_millis(30), is_its).map(|message| message.status())
     }
 }
 
@@ -121,7 +121,7 @@ fn long_headers_and_many_answers_take_no_memory() {
     }
     // All are answered until the garbage limit of its address has heard enough; none is kept.
     assert!(heard.iter().flatten().all(|status| *status == 400), "{heard:?}");
-    assert!(heard.iter().flatten().count() >= 20, "{heard:?}");
+    assert!(heard.iter().flatten().count() >= 20 && asked >= 40, "{heard:?}");
     call(&mut alice, &mut bob, "1003");
     let grown = resident(engine).saturating_sub(before) >> 20;
     assert!(grown < 24, "{asked} long messages and as many full ones, and {grown} MiB more");
@@ -193,7 +193,7 @@ fn long_numbers_and_call_ids_fill_no_disk() {
         for text in [number, call_id] {
             sent += text.len() as u64;
             if let Some(status) = thief.ask(&text) {
-                assert!([400, 414, 513].contains(&status), "{status}");
+                assert!([400, 414].contains(&status), "{status}");
                 heard += 1;
             }
         }
@@ -202,7 +202,8 @@ fn long_numbers_and_call_ids_fill_no_disk() {
     call(&mut alice, &mut bob, "1003");
     let written = server.metric("tipring_tape_bytes_total", "events").unwrap() - written;
     let grown = size(&data).saturating_sub(before);
-    assert!(written < 500_000.0 && grown < 1 << 20, "of {sent} bytes {written} are events, and {grown} on the disk");
+    // The node makes its files larger by some MiB at a time.
+    assert!(written < 500_000.0 && grown < 8 << 20, "of {sent} bytes {written} are events, and {grown} on the disk");
     assert_eq!(server.json("/v1/calls")["items"].as_array().unwrap().len(), 0);
 }
 

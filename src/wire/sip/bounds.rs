@@ -45,17 +45,17 @@ const PLACES: [u8; 128] = places();
 
 /// The first thing that there is too much of.
 pub(super) fn excess(message: &Message<'_>) -> Result<(), Fault> {
+    long_headers(message)?;
+    if message.request().is_some_and(|request| request.uri.len() > SIP_URI_BYTES_MAX) || has_long_number(message) {
+        return Err(Fault::UriTooLong);
+    }
     if message.body.len() > SIP_BODY_BYTES_MAX {
         return Err(Fault::BodyTooLarge);
     }
     if message.bytes.len().saturating_sub(message.body.len()) > SIP_HEAD_BYTES_MAX {
         return Err(Fault::HeadTooLong);
     }
-    long_headers(message)?;
-    match message.request() {
-        Some(request) if request.uri.len() > SIP_URI_BYTES_MAX || has_long_number(message) => Err(Fault::UriTooLong),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// All lines of a header together count.

@@ -131,10 +131,10 @@ fn more_than_a_message_may_have_is_refused_before_anything_is_kept() {
         format!("Record-Route: <sip:{}>\r\n", "r".repeat(3_000)),
     ] {
         let answer = call(&mut world, &mut thief, &more);
-        assert!((400..500).contains(&answer) || answer == 513, "{answer}");
+        assert_eq!(answer, 400);
     }
     let number = thief.invite(&"1".repeat(18_000), "");
-    assert!([414, 513].contains(&status(&world.answer(thief.flow, &number))));
+    assert_eq!(status(&world.answer(thief.flow, &number)), 414);
     assert_eq!((world.exchange.lingering(), world.exchange.answers().bytes()), before);
     assert_eq!((world.exchange.calls_len(), world.events.iter().any(|e| matches!(e, Body::CallStarted { .. }))), (0, false));
 }
