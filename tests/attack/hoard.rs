@@ -108,8 +108,7 @@ fn long_headers_and_many_answers_take_no_memory() {
     let beyond = format!("Via: {}\r\n", vec!["SIP/2.0/UDP h;branch=z9hG4bK1"; 1_900].join(","));
     // As long as they may be, with ten contacts, so that each answer would be the longest there is.
     let via = format!("Via: SIP/2.0/UDP h;branch=z9hG4bK{}\r\n", "v".repeat(1_900));
-    let contacts: Vec<_> =
-        (0..10).map(|n| format!("<sip:1001@192.0.2.{n};x={}>", "c".repeat(900))).collect();
+    let contacts: Vec<_> = (0..10).map(|n| format!("<sip:1001@192.0.2.{n};x={}>", "c".repeat(900))).collect();
     let within = format!("{via}Contact: {}\r\n", contacts.join(","));
     let (end, mut asked, mut heard) = (Instant::now() + ATTACK, 0, Vec::new());
     while Instant::now() < end {
@@ -243,7 +242,8 @@ fn a_call_of_the_longest_words_has_its_record() {
 /// Calls of which most are refused: they are counted, and do not each have a record.
 #[test]
 fn refused_calls_are_recorded_boundedly() {
-    let mut server = Server::start(|setup| setup.more = "[limits]\nphone_calls = 2\nphone_calls_per_second = 4\n".into());
+    let mut server =
+        Server::start(|setup| setup.more = "[limits]\nphone_calls = 2\nphone_calls_per_second = 4\n".into());
     let mut thief = Thief::new(&mut server, "1001");
     let (mut alice, mut bob) = (server.registered("1002"), server.registered("1003"));
     let _callee = server.registered("1004");
@@ -266,7 +266,11 @@ fn refused_calls_are_recorded_boundedly() {
     let (calls, rate) = reasons.expect("both bounds are met");
     let records = || server.json("/v1/cdrs?from=1001&limit=1000")["items"].as_array().unwrap().len();
     let found = eventually(PATIENCE, || Some(records()).filter(|found| *found as f64 >= calls));
-    assert_eq!(found.map(|found| found as f64), Some(calls), "a record for each of the bound of calls, and {rate} without");
+    assert_eq!(
+        found.map(|found| found as f64),
+        Some(calls),
+        "a record for each of the bound of calls, and {rate} without"
+    );
     assert!(calls < 60.0, "{calls}");
     let told = eventually(PATIENCE, || (server.log().contains("calls.refused")).then_some(()));
     assert!(told.is_some(), "{}", server.log());

@@ -24,14 +24,14 @@ pub use crate::machine::admission::share::Owner;
 pub use crate::machine::admission::share::Shares;
 pub use crate::machine::admission::share::Standing;
 
-use crate::machine::admission::registrations::Registrations;
 use crate::base::limit::ACCOUNTS_PER_SHARD_MAX;
-use crate::base::limit::CALLS_PER_SHARD_MAX;
 use crate::base::limit::CALL_BYTES_PER_PHONE_MAX;
 use crate::base::limit::CALL_BYTES_PER_SHARD_MAX;
 use crate::base::limit::CALL_BYTES_TYPICAL;
+use crate::base::limit::CALLS_PER_SHARD_MAX;
 use crate::base::time::Instant;
 use crate::machine::Shared;
+use crate::machine::admission::registrations::Registrations;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Limits;

@@ -26,12 +26,7 @@ fn world(limits: Limits) -> World {
 }
 
 fn limits(phone_calls: u32, phone_rate: u32, tenant_calls: u32, tenant_rate: u32) -> Limits {
-    Limits {
-        phone_calls,
-        phone_calls_per_second: phone_rate,
-        tenant_calls,
-        tenant_calls_per_second: tenant_rate,
-    }
+    Limits { phone_calls, phone_calls_per_second: phone_rate, tenant_calls, tenant_calls_per_second: tenant_rate }
 }
 
 impl World {

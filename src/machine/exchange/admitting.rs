@@ -40,8 +40,7 @@ impl Exchange {
         out: &mut Outbox,
     ) -> Result<(), Refusal> {
         let (places, taken) = (self.calls.places(), self.calls.len());
-        let asking =
-            Asking { owner, tenant: &phone.tenant, phone: &phone.user, class: Class::Invite, places, taken };
+        let asking = Asking { owner, tenant: &phone.tenant, phone: &phone.user, class: Class::Invite, places, taken };
         self.admission.call(&asking, now.instant, shared, out)
     }
 

@@ -66,7 +66,10 @@ impl World {
         })
     }
 
-    pub(super) fn step(&mut self, act: impl FnOnce(&mut Exchange, Now, Shared<'_>, &mut Outbox)) -> Vec<(Flow, String)> {
+    pub(super) fn step(
+        &mut self,
+        act: impl FnOnce(&mut Exchange, Now, Shared<'_>, &mut Outbox),
+    ) -> Vec<(Flow, String)> {
         let bytes = postcard::to_allocvec(&self.exchange).unwrap();
         self.exchange = postcard::from_bytes(&bytes).unwrap();
         let shared = Shared { settings: &self.settings, directory: &self.directory };

@@ -22,10 +22,10 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::machine::settings::Algorithm;
+use crate::machine::settings::Limits;
 use crate::machine::settings::MediaAddress;
 use crate::machine::settings::PathPolicy;
 use crate::machine::settings::Prefix;
-use crate::machine::settings::Limits;
 use crate::machine::settings::RecordingSettings;
 
 pub use page::page;

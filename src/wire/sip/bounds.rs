@@ -8,8 +8,8 @@ use crate::base::limit::SIP_NUMBER_LETTERS_MAX;
 use crate::base::limit::SIP_REMARK_BYTES_MAX;
 use crate::base::limit::SIP_ROUTE_BYTES_MAX;
 use crate::base::limit::SIP_URI_BYTES_MAX;
-use crate::base::limit::SIP_VIAS_MAX;
 use crate::base::limit::SIP_VIA_BYTES_MAX;
+use crate::base::limit::SIP_VIAS_MAX;
 use crate::base::limit::SIP_WORD_BYTES_MAX;
 use crate::wire::sip::Fault;
 use crate::wire::sip::HeaderId;
@@ -152,13 +152,11 @@ mod tests {
         let route = |most: usize| lines(format!("Record-Route: <sip:{}>", "r".repeat(most - 6)));
         let contact = |most: usize| lines(format!("Contact: <sip:{}>", "c".repeat(most - 6)));
         let call_id = |most: usize| request("INVITE", "sip:a@b", &format!("Call-ID: {}\r\n", "i".repeat(most)), "");
-        let uri = |most: usize| {
-            request("INVITE", &format!("sip:a@b;x={}", "u".repeat(most - 10)), "Call-ID: x\r\n", "")
-        };
+        let uri =
+            |most: usize| request("INVITE", &format!("sip:a@b;x={}", "u".repeat(most - 10)), "Call-ID: x\r\n", "");
         let number = |most: usize| request("INVITE", &format!("sip:{}@b", "1".repeat(most)), "Call-ID: x\r\n", "");
-        let escaped = |most: usize| {
-            request("INVITE", &format!("sip:{};x=y@b", "%31".repeat(most)), "Call-ID: x\r\n", "")
-        };
+        let escaped =
+            |most: usize| request("INVITE", &format!("sip:{};x=y@b", "%31".repeat(most)), "Call-ID: x\r\n", "");
         let tel = |most: usize| request("INVITE", &format!("tel:+{}", "1".repeat(most - 1)), "Call-ID: x\r\n", "");
         let body = |most: usize| request("INVITE", "sip:a@b", "Call-ID: x\r\n", &"b".repeat(most));
         type Maker<'a> = &'a dyn Fn(usize) -> String;

@@ -26,8 +26,8 @@ fn records(world: &World) -> usize {
 /// Phones 1000 and 1002 that call, and 1001 that rings.
 fn callers() -> (World, Caller, Caller) {
     let mut world = world();
-    let [mut thief, mut bob, mut carol] =
-        [("1000", 1), ("1001", 2), ("1002", 3)].map(|(user, host)| Caller::new(user, &format!("198.51.100.{host}:5060")));
+    let [mut thief, mut bob, mut carol] = [("1000", 1), ("1001", 2), ("1002", 3)]
+        .map(|(user, host)| Caller::new(user, &format!("198.51.100.{host}:5060")));
     for phone in [&mut thief, &mut bob, &mut carol] {
         assert_eq!(world.register(phone), 200);
     }
@@ -136,5 +136,8 @@ fn more_than_a_message_may_have_is_refused_before_anything_is_kept() {
     let number = thief.invite(&"1".repeat(18_000), "");
     assert_eq!(status(&world.answer(thief.flow, &number)), 414);
     assert_eq!((world.exchange.lingering(), world.exchange.answers().bytes()), before);
-    assert_eq!((world.exchange.calls_len(), world.events.iter().any(|e| matches!(e, Body::CallStarted { .. }))), (0, false));
+    assert_eq!(
+        (world.exchange.calls_len(), world.events.iter().any(|e| matches!(e, Body::CallStarted { .. }))),
+        (0, false)
+    );
 }
