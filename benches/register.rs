@@ -17,6 +17,7 @@ use tipring::base::time::Instant;
 use tipring::base::time::Now;
 use tipring::base::time::UnixTime;
 use tipring::machine::Shared;
+use tipring::machine::admission::Owner;
 use tipring::machine::digest;
 use tipring::machine::digest::Reading;
 use tipring::machine::digest::challenge;
@@ -64,6 +65,7 @@ fn settings() -> Settings {
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
         interfaces: Vec::new(),
         registration: RegistrationBounds::default(),
+        limits: tipring::machine::settings::Limits::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
         media: Default::default(),
@@ -192,7 +194,7 @@ impl Engine {
             return 0;
         };
         let answer = registrar.register(message, flow, phone, NOW, shared, random, out);
-        lingering.insert(key, &flow, &answer, NOW.instant);
+        lingering.insert(key, &flow, &answer, Owner::default(), NOW.instant);
         out.drain().for_each(drop);
         answer.len()
     }

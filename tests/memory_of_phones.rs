@@ -118,6 +118,7 @@ fn settings() -> Settings {
         digest: Vec::new(),
         interfaces: Vec::new(),
         registration: RegistrationBounds::default(),
+        limits: tipring::machine::settings::Limits::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
         media: Default::default(),

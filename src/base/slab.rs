@@ -32,6 +32,11 @@ impl<T> Slab<T> {
         self.len == 0
     }
 
+    /// How many values there may be.
+    pub fn places(&self) -> usize {
+        self.entries_max as usize
+    }
+
     pub fn is_full(&self) -> bool {
         self.len >= self.entries_max
     }

@@ -83,6 +83,7 @@ pub(crate) fn settings() -> Settings {
             start_code: "*1".to_owned(),
             pause_code: "*2".to_owned(),
         },
+        limits: crate::machine::settings::Limits::default(),
     }
 }
 

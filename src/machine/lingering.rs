@@ -1,7 +1,8 @@
 //! Finished non-INVITE server transactions: a retransmission gets the very bytes of the final response (RFC 3261 §17.2.2, Timer J).
 //!
 //! One entry is a keyed hash and the response; all wait equally long, so a queue expires them. Over a reliable transport
-//! Timer J is zero: nothing is kept. Answers go back the way the retransmission came. Lives once per shard.
+//! Timer J is zero: nothing is kept. Answers go back the way the retransmission came. Bounded in bytes too, in fair shares: an answer
+//! beyond its owner's is not kept, and the retransmission is judged like a new request. Lives once per shard.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -12,8 +13,13 @@ use serde::Serialize;
 
 use crate::base::hash::HashKey;
 use crate::base::keyed::Keyed;
+use crate::base::limit::LINGERING_BYTES_PER_PHONE_MAX;
+use crate::base::limit::LINGERING_BYTES_PER_SHARD_MAX;
 use crate::base::limit::LINGERING_PER_SHARD_MAX;
 use crate::base::time::Instant;
+use crate::machine::admission::OfPhone;
+use crate::machine::admission::Owner;
+use crate::machine::admission::Shares;
 use crate::machine::flow::Flow;
 use crate::machine::transaction::key::host_bytes;
 use crate::machine::transaction::key::source_bytes;
@@ -24,18 +30,36 @@ use crate::wire::sip::Message;
 const TIMER_J: Duration = Duration::from_secs(32);
 /// Expiry looks at the clock no finer than this.
 const GRID_NANOS: u64 = 250_000_000;
+/// Bytes of the answers within a phone's calls.
+const OF_PHONE: OfPhone = OfPhone { least: 64 << 10, most: LINGERING_BYTES_PER_PHONE_MAX };
 
 /// What makes two requests the same transaction; see [`Key::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key(u64);
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Lingering {
-    responses: Keyed<Box<[u8]>>,
+    responses: Keyed<Kept>,
     /// In the order of their end.
     ends: VecDeque<(Instant, Key)>,
     /// Responses not kept, or forgotten early, because the table was full.
     pub overflows: u64,
+    /// Responses not kept because their owner has its share.
+    pub unfair: u64,
+    shares: Shares,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    bytes: Box<[u8]>,
+    owner: Owner,
+}
+
+impl Default for Lingering {
+    fn default() -> Self {
+        let shares = Shares::new(LINGERING_BYTES_PER_SHARD_MAX, OF_PHONE);
+        Self { responses: Keyed::default(), ends: VecDeque::new(), overflows: 0, unfair: 0, shares }
+    }
 }
 
 impl Key {
@@ -74,22 +98,38 @@ impl Lingering {
 
     /// The response that the request, if it is a retransmission, had before.
     pub fn find(&self, key: Key) -> Option<&[u8]> {
-        self.responses.get(key.0).map(AsRef::as_ref)
+        self.responses.get(key.0).map(|kept| kept.bytes.as_ref())
     }
 
-    /// Keeps the final response of a transaction that ended at `now`.
-    pub fn insert(&mut self, key: Key, flow: &Flow, response: &[u8], now: Instant) {
+    pub fn bytes(&self) -> u64 {
+        self.shares.used()
+    }
+
+    /// Keeps the final response of a transaction that ended at `now`, for the phone that asked or whose call it is.
+    pub fn insert(&mut self, key: Key, flow: &Flow, response: &[u8], owner: Owner, now: Instant) {
         if flow.is_reliable() {
             return;
         }
         if self.responses.len() >= LINGERING_PER_SHARD_MAX as usize {
             self.overflows += 1;
             if let Some((_, oldest)) = self.ends.pop_front() {
-                self.responses.remove(oldest.0);
+                self.remove(oldest);
             }
         }
-        if self.responses.insert(key.0, response.into()).is_none() {
-            self.ends.push_back((on_grid(now + TIMER_J), key));
+        if !self.shares.fits(&owner, response.len() as u64) {
+            self.unfair += 1;
+            return;
+        }
+        self.shares.take(&owner, response.len() as u64);
+        match self.responses.insert(key.0, Kept { bytes: response.into(), owner }) {
+            None => self.ends.push_back((on_grid(now + TIMER_J), key)),
+            Some(before) => self.shares.give_back(&before.owner, before.bytes.len() as u64),
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        if let Some(kept) = self.responses.remove(key.0) {
+            self.shares.give_back(&kept.owner, kept.bytes.len() as u64);
         }
     }
 
@@ -98,7 +138,7 @@ impl Lingering {
             && end <= now
         {
             self.ends.pop_front();
-            self.responses.remove(key.0);
+            self.remove(key);
         }
         if self.ends.capacity() > 1024 && self.ends.len() < self.ends.capacity() / 4 {
             self.ends.shrink_to(self.ends.len() * 2);
@@ -179,7 +219,7 @@ mod tests {
         let mut lingering = Lingering::new();
         let start = Instant::from_millis(1_000_100);
         let first = key(&request("OPTIONS", "a.test;branch=z9hG4bKa", 1));
-        lingering.insert(first, &flow(), b"SIP/2.0 200 OK\r\n\r\n", start);
+        lingering.insert(first, &flow(), b"SIP/2.0 200 OK\r\n\r\n", Owner::default(), start);
         assert_eq!(lingering.find(first), Some(&b"SIP/2.0 200 OK\r\n\r\n"[..]));
         let bytes = postcard::to_allocvec(&lingering).unwrap();
         let mut lingering: Lingering = postcard::from_bytes(&bytes).unwrap();
@@ -193,6 +233,26 @@ mod tests {
     }
 
     #[test]
+    fn one_phone_keeps_what_it_may_and_changes_nothing_for_another() {
+        use crate::machine::admission::Standing;
+        let mut lingering = Lingering::new();
+        let owner = |phone| Owner { tenant: 1, phone, standing: Standing::OneOfMany };
+        let answer = vec![b'a'; 10_000];
+        for key in 0..1_000 {
+            lingering.insert(Key(key), &flow(), &answer, owner(7), Instant::ZERO);
+        }
+        assert_eq!(lingering.len() as u64, LINGERING_BYTES_PER_PHONE_MAX / 10_000);
+        assert_eq!(lingering.unfair, 1_000 - lingering.len() as u64);
+        assert!(lingering.find(Key(0)).is_some(), "what is kept stays");
+        lingering.insert(Key(5_000), &flow(), &answer, owner(8), Instant::ZERO);
+        assert!(lingering.find(Key(5_000)).is_some());
+        // The same transaction again: one answer.
+        lingering.insert(Key(5_000), &flow(), b"short", owner(8), Instant::ZERO);
+        lingering.handle_timeout(Instant::ZERO + TIMER_J * 2);
+        assert!(lingering.is_empty() && lingering.shares.is_whole());
+    }
+
+    #[test]
     fn nothing_lingers_on_a_connection() {
         use crate::base::id::Handle;
         use crate::base::id::ShardId;
@@ -200,7 +260,7 @@ mod tests {
         let mut lingering = Lingering::new();
         let connection = Connection { shard: ShardId(0), handle: Handle { slot: 0, generation: 0 } };
         let flow = Flow { connection: Some(connection), ..flow() };
-        lingering.insert(Key(1), &flow, b"x", Instant::ZERO);
+        lingering.insert(Key(1), &flow, b"x", Owner::default(), Instant::ZERO);
         assert!(lingering.is_empty());
     }
 }

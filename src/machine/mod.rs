@@ -4,6 +4,7 @@
 //! [`Outbox`](outbox::Outbox) and is applied after it returns. Its state is a plain serde value: a simulator or a new
 //! engine restores it from bytes at any step and goes on.
 
+pub mod admission;
 pub mod call;
 pub mod dialog;
 pub mod digest;

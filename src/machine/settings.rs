@@ -35,6 +35,22 @@ pub struct Settings {
     /// Where media may go.
     pub media: MediaBounds,
     pub recording: RecordingSettings,
+    pub limits: Limits,
+}
+
+/// How many calls a phone and a tenant may have and begin; 0: as many as there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub phone_calls: u32,
+    pub phone_calls_per_second: u32,
+    pub tenant_calls: u32,
+    pub tenant_calls_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { phone_calls: 100, phone_calls_per_second: 10, tenant_calls: 2_000, tenant_calls_per_second: 100 }
+    }
 }
 
 /// How calls are recorded; whether they are stands in the directory.

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::base::limit::RING_SLOTS_MAX;
 use crate::base::limit::RING_SLOTS_MIN;
 use crate::base::limit::SHARDS_MAX;
+use crate::machine::settings::Limits;
 use crate::machine::settings::RecordingSettings;
 use crate::process::child;
 use crate::process::config::Config;
@@ -99,6 +100,7 @@ pub struct EngineSettings {
     pub hep: Hep,
     pub log: Log,
     pub recording: RecordingSettings,
+    pub limits: Limits,
     pub tape: Tape,
     pub media: MediaRules,
     /// The addresses of all interfaces of this machine.
@@ -259,6 +261,7 @@ fn plan(config: &Config) -> Result<Plan, String> {
             hep: config.hep,
             log: config.log.clone(),
             recording: config.recording.clone(),
+            limits: config.limits,
             tape: config.tape,
             media: config.media.clone(),
             own: own_addresses(),

@@ -212,6 +212,16 @@ figures! {
     SipElsewhere "tipring_sip_elsewhere_total" "" "Requests within dialogs that came from elsewhere than their phone: challenged, or dropped where that cannot be";
     SipMisdirected "tipring_sip_misdirected_total" "" "Requests whose credentials were made for another URI: 400";
     RtpDroppedUnheard "tipring_rtp_dropped_total" "reason=\"unheard\"" "Packets not relayed";
+    AdmissionPhoneCalls "tipring_admission_refused_total" "reason=\"phone_calls\"" "Calls not taken on";
+    AdmissionPhoneRate "tipring_admission_refused_total" "reason=\"phone_rate\"" "Calls not taken on";
+    AdmissionTenantCalls "tipring_admission_refused_total" "reason=\"tenant_calls\"" "Calls not taken on";
+    AdmissionTenantRate "tipring_admission_refused_total" "reason=\"tenant_rate\"" "Calls not taken on";
+    AdmissionShare "tipring_admission_refused_total" "reason=\"share\"" "Calls not taken on";
+    AdmissionFull "tipring_admission_refused_total" "reason=\"full\"" "Calls not taken on";
+    SipHurried "tipring_sip_hurried_total" "" "Registrations, and requests within calls, refused because they come faster than any phone sends them";
+    RtpPortsUnfair "tipring_rtp_ports_unfair_total" "" "Calls for which no port was taken because their phone or tenant has its share";
+    AnswersUnkept "tipring_sip_answers_unkept_total" "" "Answers not kept for repeats because their phone or tenant has its share, or the table was full";
+    SipUnreadableExcess "tipring_sip_parse_errors_total" "reason=\"excess\"" "Messages that could not be read";
 }
 
 figures! {
@@ -258,6 +268,9 @@ figures! {
     BuffersSipReserve "tipring_buffers" "kind=\"sip\",state=\"reserve\"" "Receive buffers: those that the kernel fills in turn, and those never needed yet";
     BindingsUnsaved "tipring_bindings_unsaved" "" "Bindings that are in memory alone because the disk does not take them; the first shard tells those of the node";
     DataFailing "tipring_data_failing" "" "1 while the engine cannot write to the data folder; the first shard tells it";
+    CallsBarred "tipring_calls_barred" "" "1 while the shard takes no new calls: its table or its RTP ports are used up, or the node drains";
+    CallBytes "tipring_kept_bytes" "kind=\"calls\"" "What is kept of messages: in calls, and as answers for repeats";
+    AnswerBytes "tipring_kept_bytes" "kind=\"answers\"" "What is kept of messages: in calls, and as answers for repeats";
 }
 
 /// What the shard is doing.

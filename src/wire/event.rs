@@ -3,14 +3,29 @@
 //! (node, boot, shard, seq) is unique and without gaps. The engine says everything it decided, not only what a report
 //! needs today; [`Body`] only grows at its end, so that an older reader can refuse what it does not know by its tag.
 
+use arrayvec::ArrayVec;
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::id::CallId;
 use crate::base::id::ShardId;
+use crate::base::limit::EVENT_TEXT_BYTES_MAX;
+use crate::base::limit::SDP_FORMATS_MAX;
+use crate::base::limit::SDP_NAME_BYTES_MAX;
 use crate::base::time::UnixTime;
 use crate::wire::tape::record::Format;
 use crate::wire::tape::record::Frames;
+use crate::wire::tape::record::RECORD_BYTES_MAX;
+
+/// Ends a text that was cut.
+const CUT: char = '…';
+/// Texts of one event, at most.
+const TEXTS_MAX: usize = 6;
+/// Numbers and lengths of an event, the leg figures of a recording among them.
+const REST_BYTES_MAX: usize = 4_096;
+
+const _: () = assert!(TEXTS_MAX * (EVENT_TEXT_BYTES_MAX + 8) + REST_BYTES_MAX <= RECORD_BYTES_MAX);
+const _: () = assert!(SDP_FORMATS_MAX * (SDP_NAME_BYTES_MAX + 16) + REST_BYTES_MAX <= RECORD_BYTES_MAX);
 
 /// One event of one shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -220,6 +235,12 @@ pub enum Body {
         user: String,
         source: String,
     },
+    /// A phone begins calls faster than it or its tenant may: so many were refused since the last of these, without a record each.
+    CallsRefused {
+        phone: String,
+        limit: String,
+        count: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,6 +252,59 @@ pub enum Direction {
 }
 
 impl Body {
+    /// Cuts what is longer than an event may be: none is too large for the tape. Messages are bounded before anything is made of them;
+    /// this is for what nobody thought of.
+    pub fn cut(&mut self) {
+        if let Self::RecordingFormats { formats, .. } = self {
+            formats.truncate(SDP_FORMATS_MAX);
+            formats.iter_mut().for_each(|format| cut(&mut format.name, SDP_NAME_BYTES_MAX));
+        }
+        self.texts().into_iter().for_each(|text| cut(text, EVENT_TEXT_BYTES_MAX));
+    }
+
+    fn texts(&mut self) -> ArrayVec<&mut String, TEXTS_MAX> {
+        let mut texts = ArrayVec::new();
+        match self {
+            Self::CallStarted { sip_call_id, from, from_name, to, dialled, phone, .. } => {
+                texts.extend([sip_call_id, from, from_name, to, dialled, phone]);
+            }
+            Self::LegInvited { phone, contact, flow } => texts.extend([phone, contact, flow]),
+            Self::LegAnswered { phone } => texts.push(phone),
+            Self::LegEnded { cause } | Self::CallEnded { cause, .. } => texts.push(&mut cause.text),
+            Self::Renegotiated { method, .. } | Self::Glare { method, .. } | Self::SessionRefreshed { method, .. } => {
+                texts.push(method);
+            }
+            Self::BindingAdded { phone, contact, flow, user_agent } => {
+                texts.extend([phone, contact, flow, user_agent]);
+            }
+            Self::BindingRemoved { phone, contact, cause } => texts.extend([phone, contact, cause]),
+            Self::AuthenticationFailed { user, source, cause } => texts.extend([user, source, cause]),
+            Self::CallFault { place } => texts.push(place),
+            Self::RecordingAnnounced { announce, .. } => texts.push(announce),
+            Self::MediaMoved { from, to, .. } => texts.extend([from, to]),
+            Self::FlowLost { flow } | Self::FlowFound { flow } => texts.push(flow),
+            Self::DigestFallback { user, source } => texts.extend([user, source]),
+            Self::CallsRefused { phone, limit, .. } => texts.extend([phone, limit]),
+            Self::LegRinging { .. }
+            | Self::LegProgress { .. }
+            | Self::CallAnswered
+            | Self::Held { .. }
+            | Self::Resumed { .. }
+            | Self::DigitSent { .. }
+            | Self::MediaStarted { .. }
+            | Self::MediaReported { .. }
+            | Self::RecordingStarted { .. }
+            | Self::RecordingFormats { .. }
+            | Self::RecordingPaused { .. }
+            | Self::RecordingResumed { .. }
+            | Self::RecordingStopped { .. }
+            | Self::MediaOneWay { .. }
+            | Self::MediaOneWayOver { .. }
+            | Self::SessionRefreshFailed { .. } => {}
+        }
+        texts
+    }
+
     /// The event's type as published.
     pub fn name(&self) -> &'static str {
         match self {
@@ -267,6 +341,62 @@ impl Body {
             Self::FlowLost { .. } => "leg.flow_lost",
             Self::FlowFound { .. } => "leg.flow_found",
             Self::DigestFallback { .. } => "authentication.md5_alone",
+            Self::CallsRefused { .. } => "calls.refused",
         }
+    }
+}
+
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() <= bytes_max {
+        return;
+    }
+    let fits = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=bytes_max - CUT.len_utf8()).rev().find(fits).unwrap_or(0);
+    text.truncate(end);
+    text.push(CUT);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::Instant;
+    use crate::wire::tape::record::emit_event;
+
+    fn fits(body: Body) -> bool {
+        let (shard, at, tenant) = (ShardId(0), UnixTime::from_secs(1), "t".repeat(32));
+        let event = Event { shard, seq: u64::MAX, at, tenant, call: None, leg: Some(0), body };
+        emit_event(Instant::NEVER, u64::MAX, &event).is_ok()
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_and_marked() {
+        let long = || "ä".repeat(20_000);
+        let mut body = Body::CallStarted {
+            sip_call_id: long(),
+            from: "1001".to_owned(),
+            from_name: long(),
+            to: long(),
+            dialled: long(),
+            direction: Direction::Internal,
+            phone: long(),
+        };
+        assert!(!fits(body.clone()));
+        body.cut();
+        assert!(fits(body.clone()));
+        let Body::CallStarted { sip_call_id, from, .. } = &body else { unreachable!() };
+        assert!(sip_call_id.len() <= EVENT_TEXT_BYTES_MAX && sip_call_id.ends_with("ä…"), "{sip_call_id}");
+        assert_eq!(from, "1001");
+        let once = body.clone();
+        body.cut();
+        assert_eq!(body, once);
+    }
+
+    #[test]
+    fn formats_are_bounded_too() {
+        let format = Format { payload_type: 96, name: "n".repeat(500), clock: 8_000, channels: 1 };
+        let mut body = Body::RecordingFormats { stream: 0, secure: false, formats: vec![format; 300] };
+        assert!(!fits(body.clone()));
+        body.cut();
+        assert!(fits(body));
     }
 }

@@ -137,10 +137,12 @@ fn every_other_key_takes_effect() {
     fs::write(server.path("other.toml"), OTHER_DIRECTORY).unwrap();
 
     let address = format!("\"{}\"", collector.local_addr().unwrap());
+    // Nobody else: trust has no limits.
+    let trusted = format!("[\"{}/32\"]", blocked.local.ip());
     let changed = [
         ("node.drain", "\"300ms\""),
         ("sip.advertise", "\"sip.example.net:5077\""),
-        ("sip.trusted", "[\"127.0.0.0/8\"]"),
+        ("sip.trusted", trusted.as_str()),
         ("sip.path", "\"supported\""),
         ("sip.digest", "[\"MD5\"]"),
         ("log.level", "\"warn\""),
@@ -150,6 +152,10 @@ fn every_other_key_takes_effect() {
         ("retain.events", "\"1ms\""),
         ("retain.audit", "\"1ms\""),
         ("retain.trace", "\"1ms\""),
+        ("limits.phone_calls", "1"),
+        ("limits.phone_calls_per_second", "2"),
+        ("limits.tenant_calls", "2"),
+        ("limits.tenant_calls_per_second", "3"),
         ("record.early", "true"),
         ("record.start_code", "\"*7\""),
         ("record.pause_code", "\"*8\""),
@@ -164,7 +170,7 @@ fn every_other_key_takes_effect() {
     // sip.trusted: who was not heard is.
     let is_heard = || (blocked.register(600).status() == 200).then_some(());
     assert!(eventually(PATIENCE, is_heard).is_some(), "sip.trusted");
-    path(&mut left);
+    path(&mut blocked);
     // retain: what is too old now goes at once.
     let is_gone = || (!server.get("/v1/cdrs").ok()?.body.contains("started_at")).then_some(());
     assert!(eventually(PATIENCE, is_gone).is_some(), "retain.cdrs: {}", server.json("/v1/cdrs"));
@@ -194,6 +200,7 @@ fn every_other_key_takes_effect() {
     call.end_by_caller(&mut left, &mut right);
     assert_eq!(agents(&collector), BTreeSet::from([vec![0, 0, 0, 77]]), "hep.address, hep.id");
     codes(&mut server);
+    limits(&mut server, &mut left);
     log_lines(&server);
     drain(&mut server, left, right);
 }
@@ -202,6 +209,28 @@ fn every_other_key_takes_effect() {
 fn path(phone: &mut Phone) {
     let lines = format!("Contact: {}\r\nPath: <sip:{};lr>\r\n", phone.contact(), phone.local);
     assert_eq!(phone.register_with(&lines).status(), 420, "sip.path");
+}
+
+/// `limits`: one call of a phone, two of its tenant, and then no more of them in a second than it may.
+fn limits(server: &mut Server, third: &mut Phone) {
+    let _silent = server.registered("1006");
+    let [mut first, mut second] = ["1004", "1005"].map(|user| server.registered(user));
+    let mut ringing = first.invite("1006", "", "");
+    let mut further = first.invite("1006", "", "");
+    first.await_status(&mut further, 486);
+    let mut other = second.invite("1006", "", "");
+    let mut beyond = third.invite("1006", "", "");
+    third.await_status(&mut beyond, 503);
+    for phone in [&mut first, &mut second] {
+        (0..12).for_each(|_| _ = phone.invite("1006", "", ""));
+    }
+    for reason in ["phone_calls", "phone_rate", "tenant_calls", "tenant_rate"] {
+        let count =
+            || server.metric("tipring_admission_refused_total", &format!("\"{reason}\"")).filter(|count| *count > 0.0);
+        assert!(eventually(PATIENCE, count).is_some(), "limits: {reason}");
+    }
+    first.cancel(&mut ringing);
+    second.cancel(&mut other);
 }
 
 const OTHER_DIRECTORY: &str = "[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\n\

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::id::CallId;
+use crate::base::limit::DISPLAY_NAME_LETTERS_MAX;
 use crate::base::time::UnixTime;
 use crate::machine::call::input::Context;
 use crate::machine::call::input::Invite;
@@ -132,7 +133,11 @@ fn wants_privacy(invite: &Message<'_>) -> bool {
 }
 
 fn display_name(invite: &Invite<'_>) -> String {
-    invite.message.from().map(NameAddr::name).unwrap_or_default()
+    let name = invite.message.from().map(NameAddr::name).unwrap_or_default();
+    match name.char_indices().nth(DISPLAY_NAME_LETTERS_MAX) {
+        Some((end, _)) => name[..end].to_owned(),
+        None => name,
+    }
 }
 
 /// A name-addr of ours: what is no user character is escaped, quotes and backslashes of names are left out.

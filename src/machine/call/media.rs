@@ -92,7 +92,7 @@ pub(super) const FAMILY_WARNING: &[u8] = b"Warning: 301 tipring \"no media addre
 impl From<PortError> for NoMedia {
     fn from(error: PortError) -> Self {
         match error {
-            PortError::Exhausted => Self::NoPorts,
+            PortError::Exhausted | PortError::Share => Self::NoPorts,
             PortError::NoAddress => Self::NotAcceptable,
         }
     }

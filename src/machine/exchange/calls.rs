@@ -11,13 +11,20 @@ use serde::Serialize;
 use crate::base::id::CallId;
 use crate::base::id::Handle;
 use crate::base::id::ShardId;
+use crate::base::limit::BRANCHES_TYPICAL_MAX;
+use crate::base::limit::CALL_BYTES_TYPICAL;
 use crate::base::limit::CALLS_PER_SHARD_MAX;
+use crate::base::limit::SIP_MESSAGE_BYTES_TYPICAL_MAX;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::base::timer::Alarm;
 use crate::base::timer::Wheel;
 use crate::machine::Shared;
+use crate::machine::admission::Admission;
+use crate::machine::admission::IN_DIALOG;
+use crate::machine::admission::Owner;
+use crate::machine::admission::Pace;
 use crate::machine::call::Call;
 use crate::machine::call::census::Census;
 use crate::machine::call::input::CallInput;
@@ -65,6 +72,14 @@ struct Entry {
     connections: Vec<Flow>,
     /// As it stands in the sum.
     census: Census,
+    /// The phone that called.
+    owner: Owner,
+    /// It counts as one of the phone's calls until it is hung up.
+    is_counted: bool,
+    /// What it keeps, as the admission knows it.
+    bytes: u64,
+    /// Requests within it.
+    pace: Pace,
 }
 
 /// What a step of a call may use of its shard.
@@ -72,6 +87,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) shard: ShardId,
     pub(super) random: &'a mut Random,
     pub(super) ports: &'a mut PortPool,
+    pub(super) admission: &'a mut Admission,
     pub(super) now: Now,
     pub(super) shared: Shared<'a>,
 }
@@ -118,8 +134,18 @@ impl Calls {
         self.by_invite.len() + self.by_merge.len() + self.by_id.len() + self.by_connection.len()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.table.is_full()
+    pub(super) fn places(&self) -> usize {
+        self.table.places()
+    }
+
+    /// The phone that called.
+    pub(super) fn owner(&self, handle: Handle) -> Owner {
+        self.table.get(handle).map(|entry| entry.owner).unwrap_or_default()
+    }
+
+    /// A request within the call that asks for something may be handled.
+    pub(super) fn paces(&mut self, handle: Handle, now: Instant) -> bool {
+        self.table.get_mut(handle).is_none_or(|entry| entry.pace.take(IN_DIALOG, now))
     }
 
     pub(super) fn find_invite(&self, key: u64) -> Option<Handle> {
@@ -158,13 +184,16 @@ impl Calls {
     pub(super) fn begin(
         &mut self,
         key: u64,
+        owner: Owner,
         invite: Invite<'_>,
         mut around: Surroundings<'_>,
         out: &mut Outbox,
     ) -> bool {
+        let is_large = invite.message.bytes().len() > SIP_MESSAGE_BYTES_TYPICAL_MAX;
         // The place comes first: its number is part of every identifier of the call.
         let Some(handle) = self.table.reserve() else { return false };
-        let mark = out.len();
+        let (mark, now) = (out.len(), around.now.instant);
+        around.ports.serve(owner);
         let begun = catch_unwind(AssertUnwindSafe(|| Call::new(invite, &mut around.context(handle), out)));
         match begun {
             Ok(call) => {
@@ -172,11 +201,16 @@ impl Calls {
                 self.by_merge.insert(call.merge_key(), handle);
                 self.by_id.insert(call.id(), handle);
                 self.concerned = Some(call.id());
+                around.admission.enter(&owner, now);
                 let (connections, census) = (Vec::new(), Census::default());
-                self.keep(handle, Entry { call: Box::new(call), alarm: Alarm::new(), connections, census });
+                let (call, alarm, pace) = (Box::new(call), Alarm::new(), Pace::default());
+                let (is_counted, bytes) = (true, CALL_BYTES_TYPICAL);
+                let entry = Entry { call, alarm, connections, census, owner, is_counted, bytes, pace };
+                self.keep(handle, entry, is_large, around.admission);
             }
             Err(_) => {
                 out.truncate(mark);
+                around.ports.undo(now);
                 self.faults += 1;
                 self.table.remove(handle);
             }
@@ -208,7 +242,8 @@ impl Calls {
     }
 
     pub(super) fn handle(&mut self, handle: Handle, input: CallInput<'_>, around: Surroundings<'_>, out: &mut Outbox) {
-        self.step(handle, around, out, |call, context, out| call.handle(input, context, out));
+        let is_large = is_large(&input);
+        self.step(handle, is_large, around, out, |call, context, out| call.handle(input, context, out));
     }
 
     /// Wakes those whose time has come; a bounded number of them.
@@ -224,7 +259,7 @@ impl Calls {
         entry.alarm.rang();
         // The deadline may have moved since the alarm was set.
         if entry.call.next_deadline().is_some_and(|deadline| deadline <= now) {
-            self.step(handle, around, out, |call, context, out| call.handle_timeout(context, out));
+            self.step(handle, false, around, out, |call, context, out| call.handle_timeout(context, out));
         } else {
             entry.alarm.set(entry.call.next_deadline(), handle, &mut self.wheel);
         }
@@ -239,6 +274,7 @@ impl Calls {
     fn step(
         &mut self,
         handle: Handle,
+        is_large: bool,
         mut around: Surroundings<'_>,
         out: &mut Outbox,
         act: impl FnOnce(&mut Call, &mut Context<'_>, &mut Outbox),
@@ -246,10 +282,12 @@ impl Calls {
         let Some(mut entry) = self.table.take(handle) else { return };
         self.concerned = Some(entry.call.id());
         let before = entry.call.clone();
-        let mark = out.len();
+        let (mark, now) = (out.len(), around.now.instant);
+        around.ports.serve(entry.owner);
         let stepped = catch_unwind(AssertUnwindSafe(|| act(&mut entry.call, &mut around.context(handle), out)));
         if stepped.is_err() {
             out.truncate(mark);
+            around.ports.undo(now);
             self.faults += 1;
             entry.call = before;
             let place = "a step of the call".to_owned();
@@ -259,19 +297,20 @@ impl Calls {
                 // Not even that: the record is closed, and the phones find out by themselves.
                 out.truncate(mark);
                 self.tell_lost(&entry.call, out);
-                self.remove(handle, &entry, out);
+                self.remove(handle, &entry, around.admission, out);
                 return;
             }
         }
         self.provisionals_joined += u64::from(entry.call.take_provisionals_joined());
         if entry.call.is_over() {
-            self.remove(handle, &entry, out);
+            self.remove(handle, &entry, around.admission, out);
         } else {
-            self.keep(handle, entry);
+            self.keep(handle, entry, is_large, around.admission);
         }
     }
 
-    fn keep(&mut self, handle: Handle, mut entry: Entry) {
+    /// `is_large`: the step brought more than usual, so the call is weighed.
+    fn keep(&mut self, handle: Handle, mut entry: Entry, is_large: bool, admission: &mut Admission) {
         let connections = entry.call.connections();
         if connections != entry.connections {
             entry.connections.iter().for_each(|flow| _ = self.by_connection.remove(&(*flow, handle)));
@@ -281,6 +320,15 @@ impl Calls {
         let census = entry.call.census();
         self.census.replace(entry.census, census);
         entry.census = census;
+        if entry.is_counted && !entry.call.is_up() {
+            entry.is_counted = false;
+            admission.hang_up(&entry.owner);
+        }
+        if is_large || entry.bytes > CALL_BYTES_TYPICAL {
+            let bytes = weight(&entry.call);
+            admission.weigh(&entry.owner, entry.bytes, bytes);
+            entry.bytes = bytes;
+        }
         entry.alarm.set(entry.call.next_deadline(), handle, &mut self.wheel);
         self.table.put_back(handle, entry);
     }
@@ -292,8 +340,12 @@ impl Calls {
         out.push(Output::Live(Live::CallGone(call.id())));
     }
 
-    fn remove(&mut self, handle: Handle, entry: &Entry, out: &mut Outbox) {
+    fn remove(&mut self, handle: Handle, entry: &Entry, admission: &mut Admission, out: &mut Outbox) {
         let call = &entry.call;
+        if entry.is_counted {
+            admission.hang_up(&entry.owner);
+        }
+        admission.leave(&entry.owner, entry.bytes);
         self.census.replace(entry.census, Census::default());
         entry.connections.iter().for_each(|flow| _ = self.by_connection.remove(&(*flow, handle)));
         out.push(Output::Traced { call: call.id(), tenant: call.tenant().to_owned(), steps: call.trace() });
@@ -304,6 +356,23 @@ impl Calls {
         }
         self.by_id.remove(&call.id());
     }
+}
+
+/// A step with it may make the call keep more than calls usually do.
+fn is_large(input: &CallInput<'_>) -> bool {
+    match input {
+        CallInput::Request { message, .. } | CallInput::Response { message, .. } => {
+            message.bytes().len() > SIP_MESSAGE_BYTES_TYPICAL_MAX
+        }
+        CallInput::Targets(targets) => targets.len() > BRANCHES_TYPICAL_MAX,
+        _ => false,
+    }
+}
+
+/// Bytes that a call keeps, as far as they depend on what others said; never less than those of a usual one.
+fn weight(call: &Call) -> u64 {
+    let bytes = postcard::serialize_with_flavor(call, postcard::ser_flavors::Size::default());
+    bytes.map_or(CALL_BYTES_TYPICAL, |bytes| (bytes as u64).max(CALL_BYTES_TYPICAL))
 }
 
 /// Q.850 41: temporary failure.

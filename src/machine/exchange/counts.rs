@@ -35,6 +35,8 @@ pub struct Counts {
     pub refused_calls: u64,
     /// Calls begun, answered or not.
     pub call_attempts: u64,
+    /// Registrations, and requests within calls, refused because they come faster than any phone sends them.
+    pub hurried: u64,
     /// Contacts beyond those that one call rings.
     pub contacts_not_rung: u64,
 }
@@ -53,10 +55,12 @@ pub enum Unreadable {
     MalformedHeader,
     Method,
     Body,
+    /// More of something than one message may have.
+    Excess,
 }
 
 impl Unreadable {
-    pub const COUNT: usize = Self::Body as usize + 1;
+    pub const COUNT: usize = Self::Excess as usize + 1;
 
     pub fn of_drop(reason: DropReason) -> Self {
         match reason {
@@ -78,6 +82,7 @@ impl Unreadable {
             Fault::Malformed(_) => Self::MalformedHeader,
             Fault::Method | Fault::UnknownMethod => Self::Method,
             Fault::BodyTooShort | Fault::BodyTooLong => Self::Body,
+            Fault::TooLong(_) | Fault::UriTooLong | Fault::HeadTooLong | Fault::BodyTooLarge => Self::Excess,
         }
     }
 }

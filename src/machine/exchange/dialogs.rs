@@ -73,6 +73,9 @@ impl Exchange {
             let bytes = answer::refusal(message, flow, &refusal, "", shared);
             return self.send(message, flow, bytes, out);
         }
+        if !self.admits_in_dialog(place.call, flow, message, now, shared) {
+            return self.answer(message, flow, Status::SERVICE_UNAVAILABLE, shared, out);
+        }
         self.on_call(place.call, CallInput::Request { message, flow: flow.answer(message) }, now, shared, out);
     }
 

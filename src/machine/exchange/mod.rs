@@ -4,6 +4,7 @@
 //! forgotten; the rest goes to the shard that owns its phone or call ([`owner`]), where it is admitted ([`gate`]) and
 //! handled. Lives once per shard.
 
+mod admitting;
 mod answer;
 mod calls;
 mod counts;
@@ -33,6 +34,9 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::machine::Shared;
+use crate::machine::admission;
+use crate::machine::admission::Admission;
+use crate::machine::admission::Owner;
 use crate::machine::call::Call;
 use crate::machine::call::census::Census;
 use crate::machine::call::input::CallInput;
@@ -108,6 +112,7 @@ pub struct Exchange {
     locating: Locating,
     relay: Relay,
     ports: PortPool,
+    admission: Admission,
     history: History,
     counts: Counts,
     is_draining: bool,
@@ -164,6 +169,7 @@ impl Exchange {
             locating: Locating::default(),
             relay,
             ports,
+            admission: Admission::default(),
             history: History::default(),
             counts: Counts::default(),
             is_draining: false,
@@ -239,15 +245,18 @@ impl Exchange {
         let due = self.calls.due(now.instant);
         let is_shared = due.len() > 1;
         for handle in due {
-            let around =
-                Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
+            let (mark, owner) = (out.len(), self.calls.owner(handle));
+            let Self { random, ports, admission, .. } = self;
+            let around = Surroundings { shard: self.shard, random, ports, admission, now, shared };
             self.calls.handle_timeout(handle, around, out);
+            self.keep_answers(mark, owner, now, out);
         }
         for located in self.locating.handle_timeout(now.instant) {
             self.on_located(located, now, shared, out);
         }
         self.registrar.handle_timeout(now, shared.directory, out);
         self.lingering.handle_timeout(now.instant);
+        self.admission.handle_timeout(now.instant, out);
         self.relay.handle_timeout(now);
         let Self { relay, calls, .. } = self;
         relay.play(now, |owner| calls.get(owner.call).map_or(&[], |call| who::announcement(call.tenant(), shared)));
@@ -264,6 +273,7 @@ impl Exchange {
             self.locating.next_deadline(),
             self.registrar.next_deadline(),
             self.lingering.next_deadline(),
+            self.admission.next_deadline(),
             self.relay.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
@@ -417,12 +427,14 @@ impl Exchange {
         }
         let mark = out.len();
         let admitted = self.gate(now, shared).admit(message, reading, flow, out);
-        if let Some(phone) = admitted {
+        if let Some(phone) = admitted
+            && let Some(owner) = self.admits_registration(phone, flow, message, now, shared, out)
+        {
             if flow.is_reliable() {
                 out.push(Output::Keep { flow });
             }
             let bytes = self.registrar.register(message, flow, phone, now, shared, &mut self.random, out);
-            self.lingering.insert(key, &flow, &bytes, now.instant);
+            self.lingering.insert(key, &flow, &bytes, owner, now.instant);
             self.send(message, flow, Some(bytes), out);
         }
         let secret = &shared.settings.secrets.hash;
@@ -461,12 +473,13 @@ impl Exchange {
             return;
         }
         let Some(phone) = self.gate(now, shared).admit(message, &reading, flow, out) else { return };
+        let Some(owner) = self.admits_registration(phone, flow, message, now, shared, out) else { return };
         let bytes = match who::dialled(uri, phone, shared).called {
             Called::Phones(_) => answer::options(message, flow, true, shared),
             Called::Nobody => answer::stateless(message, flow, Status::NOT_FOUND, shared),
         };
         if let Some(bytes) = &bytes {
-            self.lingering.insert(key, &flow, bytes, now.instant);
+            self.lingering.insert(key, &flow, bytes, owner, now.instant);
         }
         self.send(message, flow, bytes, out);
     }
@@ -508,42 +521,19 @@ impl Exchange {
             self.answer(message, flow, Status::BAD_REQUEST, shared, out);
             return;
         };
-        if self.calls.is_full() {
-            return self.turn_away(&invite, repeat, now, shared, out);
+        let is_trusted = shared.settings.is_trusted(flow.peer.ip().to_canonical());
+        let owner = admission::owner(phone, is_trusted, shared);
+        if let Err(refusal) = self.admits_call(phone, owner, now, shared, out) {
+            return self.turn_away(&invite, owner, refusal, repeat, now, shared, out);
         }
         if self.is_draining {
             // Refused like a call to nobody: it has a record.
             self.counts.refused_calls += 1;
             invite.destination = Destination::Refused { status: Status::SERVICE_UNAVAILABLE.code() };
         }
-        let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
-        self.counts.call_attempts += u64::from(self.calls.begin(key, invite, around, out));
-    }
-
-    /// The call table is full: the refusal is kept for repeats of the INVITE, which make no second record.
-    fn turn_away(
-        &mut self,
-        invite: &Invite<'_>,
-        repeat: lingering::Key,
-        now: Now,
-        shared: Shared<'_>,
-        out: &mut Outbox,
-    ) {
-        self.counts.refused_calls += 1;
-        self.counts.call_attempts += 1;
-        let mark = out.len();
-        let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
-        self.calls.turn_away(invite, Status::SERVICE_UNAVAILABLE.code(), around, out);
-        for output in out.after(mark) {
-            if let Output::Send { flow, bytes } = output {
-                self.lingering.insert(repeat, flow, bytes, now.instant);
-            }
-        }
-    }
-
-    /// A new call would find a place, and ports for its two parties.
-    fn takes_calls(&self) -> bool {
-        !self.is_draining && !self.calls.is_full() && !self.ports.is_used_up()
+        let Self { random, ports, admission, .. } = self;
+        let around = Surroundings { shard: self.shard, random, ports, admission, now, shared };
+        self.counts.call_attempts += u64::from(self.calls.begin(key, owner, invite, around, out));
     }
 
     /// RFC 3261 §9.2: a CANCEL finds the INVITE whose transaction it names, or gets 481.
@@ -601,8 +591,16 @@ impl Exchange {
     }
 
     fn on_call(&mut self, handle: Handle, input: CallInput<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
-        let around = Surroundings { shard: self.shard, random: &mut self.random, ports: &mut self.ports, now, shared };
+        let (mark, owner) = (out.len(), self.calls.owner(handle));
+        let Self { random, ports, admission, .. } = self;
+        let around = Surroundings { shard: self.shard, random, ports, admission, now, shared };
         self.calls.handle(handle, input, around, out);
+        self.keep_answers(mark, owner, now, out);
+    }
+
+    /// Answers within a call of this phone are kept and sent.
+    fn keep_answers(&mut self, mark: usize, owner: Owner, now: Now, out: &mut Outbox) {
+        out.send_answers(mark, |key, flow, bytes| self.lingering.insert(key, flow, bytes, owner, now.instant));
     }
 
     /// A failed authentication is remembered for the phone that the request says it is from, too: its digest name may be another.
@@ -625,10 +623,9 @@ impl Exchange {
         Gate { sources, registrar, fallback, random, counts, now, shared }
     }
 
-    /// Applies what a step wanted of this very shard, until nothing is left: media commands, locations, answers to keep.
+    /// Applies what a step wanted of this very shard, until nothing is left: media commands, locations.
     fn settle(&mut self, mark: usize, now: Now, shared: Shared<'_>, out: &mut Outbox) {
         loop {
-            out.send_answers(mark, |key, flow, bytes| self.lingering.insert(key, flow, bytes, now.instant));
             let internal = out.take_internal(mark);
             if internal.is_empty() && !self.relay.has_outputs() {
                 return;
@@ -774,6 +771,19 @@ impl Exchange {
     /// Requests dropped because their source is over its limit.
     pub fn slowed(&self) -> u64 {
         self.sources.counters.slowed
+    }
+
+    /// Ports refused because their phone or tenant has its share.
+    pub fn ports_unfair(&self) -> u64 {
+        self.ports.counts.unfair
+    }
+
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    pub fn answers(&self) -> &Lingering {
+        &self.lingering
     }
 
     pub fn ports_exhausted(&self) -> u64 {

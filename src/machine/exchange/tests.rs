@@ -35,16 +35,16 @@ use crate::wire::link::DirectoryPart;
 
 const MEDIA: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 250));
 
-struct World {
-    exchange: Exchange,
-    settings: Settings,
-    directory: Directory,
-    now: Now,
-    events: Vec<Body>,
+pub(super) struct World {
+    pub(super) exchange: Exchange,
+    pub(super) settings: Settings,
+    pub(super) directory: Directory,
+    pub(super) now: Now,
+    pub(super) events: Vec<Body>,
 }
 
 /// Tenant `acme` with phones 1000, 1001 and 1002.
-fn world() -> World {
+pub(super) fn world() -> World {
     let mut settings = fixture::settings();
     let media = Some(MediaAddress { local: MEDIA, advertise: MEDIA });
     settings.interfaces = vec![Interface { name: "default".into(), ipv4: media, ipv6: None, from_anywhere: false }];
@@ -63,13 +63,16 @@ fn pairs() -> Vec<Pair> {
 
 impl World {
     /// What goes to `flow` in answer to `text` from there.
-    fn receive(&mut self, flow: Flow, text: &str) -> Vec<(Flow, String)> {
+    pub(super) fn receive(&mut self, flow: Flow, text: &str) -> Vec<(Flow, String)> {
         self.step(|exchange, now, shared, out| {
             exchange.handle(Input::Sip { flow, bytes: text.as_bytes() }, now, shared, out);
         })
     }
 
-    fn step(&mut self, act: impl FnOnce(&mut Exchange, Now, Shared<'_>, &mut Outbox)) -> Vec<(Flow, String)> {
+    pub(super) fn step(
+        &mut self,
+        act: impl FnOnce(&mut Exchange, Now, Shared<'_>, &mut Outbox),
+    ) -> Vec<(Flow, String)> {
         let bytes = postcard::to_allocvec(&self.exchange).unwrap();
         self.exchange = postcard::from_bytes(&bytes).unwrap();
         let shared = Shared { settings: &self.settings, directory: &self.directory };
@@ -87,7 +90,7 @@ impl World {
     }
 
     /// Lets time pass, all timers on the way included; what was sent meanwhile.
-    fn advance(&mut self, duration: Duration) -> Vec<(Flow, String)> {
+    pub(super) fn advance(&mut self, duration: Duration) -> Vec<(Flow, String)> {
         let end = self.now.instant + duration;
         let mut sent = Vec::new();
         while let Some(deadline) = self.exchange.next_deadline().filter(|deadline| *deadline <= end) {
@@ -104,14 +107,14 @@ impl World {
     }
 
     /// The one answer to a request.
-    fn answer(&mut self, flow: Flow, text: &str) -> Option<String> {
+    pub(super) fn answer(&mut self, flow: Flow, text: &str) -> Option<String> {
         let mut sent = self.receive(flow, text).into_iter();
         let first = sent.next().map(|(_, text)| text);
         assert_eq!(sent.next(), None);
         first
     }
 
-    fn register(&mut self, caller: &mut Caller) -> u16 {
+    pub(super) fn register(&mut self, caller: &mut Caller) -> u16 {
         let lines = caller.contact();
         let mut answer = None;
         for _ in 0..2 {
@@ -132,7 +135,7 @@ fn invite(world: &mut World, caller: &mut Caller, callee: &str, more: &str) -> S
 }
 
 /// Alice calls Bob: her INVITE, and what was sent for it.
-fn calling() -> (World, Caller, Caller, String, Vec<(Flow, String)>) {
+pub(super) fn calling() -> (World, Caller, Caller, String, Vec<(Flow, String)>) {
     let mut world = world();
     let mut bob = Caller::new("1001", "198.51.100.2:5060");
     assert_eq!(world.register(&mut bob), 200);
@@ -298,14 +301,14 @@ fn who_watches_us_hears_that_no_call_would_find_room() {
 }
 
 /// Alice in her early dialog with Bob, whose phone rings.
-struct Early {
-    world: World,
-    alice: Caller,
+pub(super) struct Early {
+    pub(super) world: World,
+    pub(super) alice: Caller,
     to: String,
     cseq: u32,
 }
 
-fn early() -> Early {
+pub(super) fn early() -> Early {
     let (mut world, alice, bob, _, sent) = calling();
     let offer = sent.iter().find(|(flow, _)| *flow == bob.flow).unwrap();
     let sent = world.receive(bob.flow, &fixture::response(&offer.1, 180, "b"));
@@ -316,7 +319,7 @@ fn early() -> Early {
 
 impl Early {
     /// What Alice hears first after a request within the dialog; `more` are whole header lines.
-    fn ask(&mut self, method: &str, hops: u8, more: &str, body: &str) -> Option<String> {
+    pub(super) fn ask(&mut self, method: &str, hops: u8, more: &str, body: &str) -> Option<String> {
         self.cseq += 1;
         let Self { alice, to, cseq, .. } = self;
         let call_id = &alice.call_id;

@@ -1,7 +1,8 @@
 //! The shard's pairs of ports: dealt once by the keeper, given to calls and taken back.
 //!
 //! First freed, first reused, and none before its quarantine is over, so that late packets of one call never meet the
-//! next. What does not fit is refused and counted.
+//! next. What does not fit is refused and counted; so is what would be more than its call's phone and tenant may have, of which there
+//! is a fair share for each.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -14,10 +15,15 @@ use serde::Serialize;
 use crate::base::limit::PAIRS_PER_SHARD_MAX;
 use crate::base::random::Random;
 use crate::base::time::Instant;
+use crate::machine::admission::OfPhone;
+use crate::machine::admission::Owner;
+use crate::machine::admission::Shares;
 use crate::machine::media::command::PairId;
 
 /// Longer than a phone goes on sending after BYE.
 pub const QUARANTINE: Duration = Duration::from_secs(3);
+/// Pairs of a phone's calls.
+const OF_PHONE: OfPhone = OfPhone { least: 64, most: u64::MAX };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
@@ -45,6 +51,9 @@ pub enum PortError {
     /// All pairs of the interface and family are in use or in quarantine: widen `[media] ports`.
     #[error("ran out of RTP ports")]
     Exhausted,
+    /// The phone or tenant has its share of them.
+    #[error("used up its share of the RTP ports")]
+    Share,
     /// The interface has no address of this family.
     #[error("no media address of this family")]
     NoAddress,
@@ -53,8 +62,12 @@ pub enum PortError {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PortPool {
     pairs: Vec<Pair>,
-    in_use: Vec<bool>,
+    /// Whose call has it.
+    owners: Vec<Option<Owner>>,
     groups: Vec<Group>,
+    /// For whom pairs are taken at the moment, and those that were.
+    served: Owner,
+    fresh: Vec<PairId>,
     pub counts: PortCounts,
 }
 
@@ -65,6 +78,7 @@ struct Group {
     family: Family,
     /// Freed last, last: with the time from which a pair may be used again.
     free: VecDeque<(PairId, Instant)>,
+    shares: Shares,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +87,8 @@ pub struct PortCounts {
     pub in_use: u32,
     pub allocated: u64,
     pub exhausted: u64,
+    /// Refused because of a share.
+    pub unfair: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,11 +110,20 @@ impl PortPool {
             let entry = (PairId(index), Instant::ZERO);
             match groups.iter_mut().find(same) {
                 Some(group) => group.free.push_back(entry),
-                None => groups.push(Group { interface: pair.interface, family, free: VecDeque::from([entry]) }),
+                None => groups.push(Group {
+                    interface: pair.interface,
+                    family,
+                    free: VecDeque::from([entry]),
+                    shares: Shares::new(0, OF_PHONE),
+                }),
             }
         }
+        for group in &mut groups {
+            group.shares = Shares::new(group.free.len() as u64, OF_PHONE);
+        }
         let counts = PortCounts { total: pairs.len() as u32, ..PortCounts::default() };
-        Self { in_use: vec![false; pairs.len()], pairs, groups, counts }
+        let (served, fresh) = Default::default();
+        Self { owners: vec![None; pairs.len()], pairs, groups, served, fresh, counts }
     }
 
     /// Gives the pairs out from anywhere on. Phones whose calls ended with another engine may still be sending to those that it
@@ -114,9 +139,15 @@ impl PortPool {
         let same = |group: &&mut Group| group.interface == interface && group.family == family;
         let Some(group) = self.groups.iter_mut().find(same) else { return Err(PortError::NoAddress) };
         match group.free.front() {
+            Some(_) if !group.shares.fits(&self.served, 1) => {
+                self.counts.unfair += 1;
+                Err(PortError::Share)
+            }
             Some(&(pair, from)) if from <= now => {
                 group.free.pop_front();
-                self.in_use[pair.0 as usize] = true;
+                group.shares.take(&self.served, 1);
+                self.owners[pair.0 as usize] = Some(self.served);
+                self.fresh.push(pair);
                 self.counts.in_use += 1;
                 self.counts.allocated += 1;
                 Ok(pair)
@@ -130,17 +161,33 @@ impl PortPool {
 
     /// Freeing twice has no effect.
     pub fn free(&mut self, pair: PairId, now: Instant) {
-        let Some(in_use) = self.in_use.get_mut(pair.0 as usize) else { return };
-        if !std::mem::take(in_use) {
-            return;
-        }
+        let Some(owner) = self.owners.get_mut(pair.0 as usize).and_then(Option::take) else { return };
         self.counts.in_use -= 1;
         let Pair { interface, rtp, .. } = self.pairs[pair.0 as usize];
         let family = Family::of(rtp.ip());
         let group = self.groups.iter_mut().find(|group| group.interface == interface && group.family == family);
         if let Some(group) = group {
+            group.shares.give_back(&owner, 1);
             group.free.push_back((pair, now + QUARANTINE));
         }
+    }
+
+    /// Pairs are for a call of this phone, until somebody else is served.
+    pub fn serve(&mut self, owner: Owner) {
+        self.served = owner;
+        self.fresh.clear();
+    }
+
+    /// What was taken since [`PortPool::serve`] is nobody's: the step that took it failed.
+    pub fn undo(&mut self, now: Instant) {
+        for pair in std::mem::take(&mut self.fresh) {
+            self.free(pair, now);
+        }
+    }
+
+    /// Pairs that calls of this phone have.
+    pub fn of_phone(&self, owner: &Owner) -> u64 {
+        self.groups.iter().map(|group| group.shares.of_phone(owner)).sum()
     }
 
     /// No interface and family has pairs left for the two parties of a call.
@@ -199,7 +246,7 @@ mod tests {
         let rested = start + QUARANTINE + Duration::from_secs(1);
         assert_eq!(pool.states(rested), PortStates { in_use: 1, resting: 0, free: 1 });
         assert_eq!(pool.allocate(0, Family::Ipv4, start + QUARANTINE + Duration::from_secs(1)), Ok(first));
-        assert_eq!(pool.counts, PortCounts { total: 2, in_use: 2, allocated: 4, exhausted: 3 });
+        assert_eq!(pool.counts, PortCounts { total: 2, in_use: 2, allocated: 4, exhausted: 3, unfair: 0 });
     }
 
     #[test]
@@ -217,6 +264,28 @@ mod tests {
             })
             .collect();
         assert!(firsts.len() > 10, "{firsts:?}");
+    }
+
+    #[test]
+    fn one_tenant_leaves_pairs_for_others() {
+        use crate::machine::admission::Standing;
+        let mut pool = pool(1_000, 0);
+        let now = Instant::from_millis(1_000);
+        let owner = |tenant, phone| Owner { tenant, phone, standing: Standing::OneOfMany };
+        let mut taken = Vec::new();
+        for phone in 1..=100 {
+            pool.serve(owner(1, phone));
+            taken.extend(std::iter::from_fn(|| pool.allocate(0, Family::Ipv4, now).ok()));
+        }
+        assert_eq!(taken.len(), 750);
+        assert_eq!(pool.of_phone(&owner(1, 1)), 250);
+        pool.serve(owner(2, 1_000));
+        assert!((0..60).all(|_| pool.allocate(0, Family::Ipv4, now).is_ok()));
+        pool.undo(now);
+        assert_eq!((pool.of_phone(&owner(2, 1_000)), pool.counts.in_use), (0, 750), "a step that failed took none");
+        taken.into_iter().for_each(|pair| pool.free(pair, now));
+        assert!(pool.groups[0].shares.is_whole() && pool.counts.in_use == 0);
+        assert!(pool.counts.unfair >= 100 && pool.counts.exhausted == 0);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::base::hex::hex64;
 use crate::base::limit::BINDINGS_PER_AOR_MAX;
 use crate::base::limit::BINDINGS_PER_SHARD_MAX;
 use crate::base::limit::CONTACT_BYTES_MAX;
+use crate::base::limit::INSTANCE_BYTES_MAX;
+use crate::base::limit::USER_AGENT_BYTES_MAX;
 use crate::base::random::Random;
 use crate::base::time::Now;
 use crate::machine::Shared;
@@ -39,7 +41,6 @@ use crate::wire::sip::write::Writer;
 
 /// Path values of one request.
 const PATHS_MAX: usize = 8;
-const USER_AGENT_BYTES_MAX: usize = 128;
 /// Longer grants are shortened by up to a tenth, so that phones that began together do not come back together.
 const SPREAD_FROM: Duration = Duration::from_secs(600);
 const SPREAD_PERCENT: u64 = 10;
@@ -225,7 +226,7 @@ impl Registered {
         if contact.len() > CONTACT_BYTES_MAX {
             return Err(Refusal::Bad("Contact too long"));
         }
-        let instance = text_up_to(address.instance().unwrap_or_default(), CONTACT_BYTES_MAX);
+        let instance = text_up_to(address.instance().unwrap_or_default(), INSTANCE_BYTES_MAX);
         let reg_id = address.reg_id().filter(|_| !instance.is_empty()).unwrap_or(0);
         let old = self.bindings.iter().find(|old| is_same_binding(old, contact, instance, reg_id));
         if let Some(old) = old {

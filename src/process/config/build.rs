@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::base::limit::SHARDS_MAX;
 use crate::machine::settings::Algorithm;
+use crate::machine::settings::Limits;
 use crate::machine::settings::MediaAddress;
 use crate::machine::settings::PathPolicy;
 use crate::machine::settings::Prefix;
@@ -63,6 +64,12 @@ pub(super) fn build(document: &mut Document, folder: &Path) -> Config {
             low_ports: flag(document, "media.low_ports"),
             unheard: span(document, "media.unheard"),
             trunks: prefixes(document.value("media.trunks")),
+        },
+        limits: Limits {
+            phone_calls: calls(document, "limits.phone_calls"),
+            phone_calls_per_second: calls(document, "limits.phone_calls_per_second"),
+            tenant_calls: calls(document, "limits.tenant_calls"),
+            tenant_calls_per_second: calls(document, "limits.tenant_calls_per_second"),
         },
         tape: tape(document),
         recordings: recordings(document, folder),
@@ -344,6 +351,10 @@ fn count(document: &Document, path: &str) -> u64 {
         Value::Count(count) => count,
         other => unreachable_kind(&other),
     }
+}
+
+fn calls(document: &Document, path: &str) -> u32 {
+    u32::try_from(count(document, path)).unwrap_or(u32::MAX)
 }
 
 /// `None` for an empty text; a relative path is relative to the file.

@@ -81,7 +81,13 @@ pub(super) const KEYS: &[Key] = &[
         Reload,
         "host[:port] for Via and Contact where it differs from the local address that a packet came to.",
     ),
-    key("sip.trusted", Kind::Prefixes, "[]", Reload, "Prefixes that source limits never touch."),
+    key(
+        "sip.trusted",
+        Kind::Prefixes,
+        "[]",
+        Reload,
+        "Prefixes that source limits never touch, and whose phones have none of `[limits]`.",
+    ),
     key(
         "sip.path",
         Kind::OneOf(&["always", "supported"]),
@@ -184,6 +190,35 @@ pub(super) const KEYS: &[Key] = &[
     key("retain.audit", Kind::Span, "\"2y\"", Reload, "How long the audit log is kept."),
     key("retain.trace", Kind::Span, "\"1d\"", Reload, "How long the decision trace of an ended call is kept."),
     key(
+        "limits.phone_calls",
+        Kind::Count { max: 1_000_000 },
+        "100",
+        Reload,
+        "Calls that one phone may have begun and not ended; a further one hears 486. 0: no limit. Phones of `trusted` have none of these.",
+    ),
+    key(
+        "limits.phone_calls_per_second",
+        Kind::Count { max: 1_000_000 },
+        "10",
+        Reload,
+        "Calls that one phone may begin in a second, over five seconds. Faster ones hear 486 and have no record each: one event counts \
+         them. 0: no limit.",
+    ),
+    key(
+        "limits.tenant_calls",
+        Kind::Count { max: 1_000_000 },
+        "2000",
+        Reload,
+        "Calls at once of all phones of a tenant; a further one hears 503. Each shard has its part of it. 0: no limit.",
+    ),
+    key(
+        "limits.tenant_calls_per_second",
+        Kind::Count { max: 1_000_000 },
+        "100",
+        Reload,
+        "Calls that all phones of a tenant may begin in a second, over five seconds; counted like a phone's. 0: no limit.",
+    ),
+    key(
         "record.early",
         Kind::Flag,
         "false",
@@ -274,6 +309,7 @@ pub(super) const TABLES: &[&str] = &[
     "side",
     "log",
     "retain",
+    "limits",
     "record",
     "tape",
     "recordings",

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::machine::settings::Algorithm;
+use crate::machine::settings::Limits;
 use crate::machine::settings::MediaAddress;
 use crate::machine::settings::PathPolicy;
 use crate::machine::settings::Prefix;
@@ -44,6 +45,7 @@ pub struct Config {
     pub hep: Hep,
     pub recording: RecordingSettings,
     pub media: MediaRules,
+    pub limits: Limits,
     pub tape: Tape,
     pub recordings: Recordings,
     /// Keys whose change needs a restart, each with a digest of its value.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::base::id::Handle;
 use crate::base::id::ShardId;
+use crate::base::limit::CAPTURES_WAITING_MAX;
 use crate::base::limit::CLERK_BACKLOG_MAX;
 use crate::base::time::Instant;
 use crate::base::time::Now;
@@ -239,7 +240,11 @@ impl Driver {
     }
 
     fn tell_clerk(&mut self, message: ToClerk) {
-        if self.backlog.len() >= CLERK_BACKLOG_MAX {
+        let most = match &message {
+            ToClerk::Capture(_) => CAPTURES_WAITING_MAX,
+            _ => CLERK_BACKLOG_MAX,
+        };
+        if self.backlog.len() >= most {
             // Events among it come to side by the tape.
             self.own.lost += 1;
             return;
@@ -352,8 +357,9 @@ impl Driver {
             Output::Write { flow, bytes } => self.send(flow, bytes, cause, effects),
             Output::Keep { flow } => self.keep(flow, effects),
             Output::Mesh { to, message } => self.tell_shard(to, message, cause, effects),
-            Output::Event { tenant, call, leg, body } => {
+            Output::Event { tenant, call, leg, mut body } => {
                 self.seq += 1;
+                body.cut();
                 let event = Event { shard: self.shard, seq: self.seq, at: self.now.unix, tenant, call, leg, body };
                 self.events.push(&event, &mut self.tape, self.now);
                 self.tell_clerk(ToClerk::Event(Box::new(event)));

@@ -4,6 +4,7 @@ use memchr::memmem::Finder;
 
 use crate::base::time::Instant;
 use crate::base::time::Now;
+use crate::machine::admission::Refusal;
 use crate::machine::exchange::Exchange;
 use crate::machine::exchange::Unreadable;
 use crate::machine::exchange::messages::Kind;
@@ -31,6 +32,7 @@ const UNREADABLE: [Counter; Unreadable::COUNT] = [
     Counter::SipUnreadableMalformedHeader,
     Counter::SipUnreadableMethod,
     Counter::SipUnreadableBody,
+    Counter::SipUnreadableExcess,
 ];
 /// The start of a message to the histogram of how long we take with it.
 const DELAYS: [(&[u8], Histogram); 10] = [
@@ -55,6 +57,16 @@ const DROPS: [Counter; 8] = [
     Counter::RtpDroppedNoDestination,
     Counter::RtpDroppedAnnouncement,
     Counter::RtpDroppedUnheard,
+];
+
+/// By [`Refusal`], in its order.
+const REFUSALS: [Counter; Refusal::ALL.len()] = [
+    Counter::AdmissionPhoneCalls,
+    Counter::AdmissionPhoneRate,
+    Counter::AdmissionTenantCalls,
+    Counter::AdmissionTenantRate,
+    Counter::AdmissionShare,
+    Counter::AdmissionFull,
 ];
 
 pub(super) fn delay_of(message: &[u8]) -> Histogram {
@@ -149,7 +161,7 @@ impl Published {
     }
 }
 
-fn gauges(exchange: &Exchange, now: Now) -> [(Gauge, u32); 13] {
+fn gauges(exchange: &Exchange, now: Now) -> [(Gauge, u32); 16] {
     let census = exchange.census();
     let sessions = exchange.media_sessions();
     let ports = exchange.ports(now);
@@ -167,7 +179,14 @@ fn gauges(exchange: &Exchange, now: Now) -> [(Gauge, u32); 13] {
         (Gauge::PortsInUse, ports.in_use),
         (Gauge::PortsResting, ports.resting),
         (Gauge::PortsFree, ports.free),
+        (Gauge::CallsBarred, u32::from(!exchange.takes_calls())),
+        (Gauge::CallBytes, bytes(exchange.admission().call_bytes())),
+        (Gauge::AnswerBytes, bytes(exchange.answers().bytes())),
     ]
+}
+
+fn bytes(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn publish_kinds(messages: &Messages, last: &mut Messages, way: Way, figures: &Figures) {
@@ -188,6 +207,7 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
     let relay = exchange.relay_counts();
     let mut values: Vec<(Counter, u64)> = UNREADABLE.into_iter().zip(counts.unreadable).collect();
     values.extend(DROPS.into_iter().zip(relay.dropped));
+    values.extend(REFUSALS.into_iter().zip(exchange.admission().refused));
     values.extend([
         (Counter::SipRetransmissions, counts.retransmissions),
         (Counter::SipMerged, counts.merged),
@@ -222,6 +242,9 @@ fn values(exchange: &Exchange, own: &Own) -> Vec<(Counter, u64)> {
         (Counter::TapeGaps, own.tape.gaps),
         (Counter::TapeEventsWaiting, own.events_waited),
         (Counter::ContactsNotRung, counts.contacts_not_rung),
+        (Counter::SipHurried, counts.hurried),
+        (Counter::RtpPortsUnfair, exchange.ports_unfair()),
+        (Counter::AnswersUnkept, exchange.answers().unfair + exchange.answers().overflows),
         (Counter::ProvisionalsJoined, exchange.provisionals_joined()),
     ]);
     values

@@ -72,6 +72,7 @@ pub(super) fn build(
             trunks: engine.media.trunks.clone(),
         },
         recording: engine.recording.clone(),
+        limits: engine.limits,
     };
     renewed(&settings, engine)
 }
@@ -83,6 +84,7 @@ pub(super) fn renewed(settings: &Settings, engine: &EngineSettings) -> Settings 
     settings.path = engine.interfaces.first().map(|interface| interface.path).unwrap_or_default();
     settings.digest = engine.interfaces.first().map(|interface| interface.digest.clone()).unwrap_or_default();
     settings.recording = engine.recording.clone();
+    settings.limits = engine.limits;
     // Listeners and media are as at the start; an interface is found again by its name.
     for listener in &mut settings.listeners {
         let name = settings.interfaces.get(usize::from(listener.interface)).map(|interface| &interface.name);

@@ -294,15 +294,26 @@ impl Metrics {
         text.sample("rtp_lost_total", "", tally.lost);
     }
 
-    /// Each name once, with all its labels and shards below it, as the format wants it.
-    fn render_shards(&self, text: &mut Text) {
-        let Ok(mut figures) = self.figures.lock() else { return };
+    /// No shard says that it takes no new calls.
+    pub(crate) fn has_room_for_calls(&self) -> bool {
+        let Ok(mut figures) = self.figures.lock() else { return true };
+        self.map(&mut figures);
+        figures.iter().flatten().all(|shard| shard.gauge(Gauge::CallsBarred) == 0)
+    }
+
+    fn map(&self, figures: &mut [Option<Figures>]) {
         for (figures, memory) in figures.iter_mut().zip(&self.memory) {
             if figures.is_none() {
-                // The shard has not written its page yet: it is looked at again at the next scrape.
+                // The shard has not written its page yet: it is looked at again the next time.
                 *figures = Figures::read(memory).ok();
             }
         }
+    }
+
+    /// Each name once, with all its labels and shards below it, as the format wants it.
+    fn render_shards(&self, text: &mut Text) {
+        let Ok(mut figures) = self.figures.lock() else { return };
+        self.map(&mut figures);
         let shards: Vec<&Figures> = figures.iter().flatten().collect();
         for (first, family) in families(Counter::ALL, Counter::name) {
             text.raw_head(first.name(), "counter", first.help());

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::limit::SDP_FORMATS_MAX;
+use crate::base::limit::SDP_NAME_BYTES_MAX;
 use crate::base::limit::SDP_SSRCS_MAX;
 use crate::base::limit::STREAMS_PER_CALL_MAX;
 use crate::wire::sdp::Line;
@@ -324,7 +325,8 @@ fn format_of(media: &Media<'_>, payload_type: u8) -> Format {
         }
         let (encoding, _) = token(rest)?;
         let mut parts = encoding.split(|&byte| byte == b'/');
-        let name = str::from_utf8(parts.next()?).ok()?.to_ascii_lowercase();
+        let name = parts.next().filter(|name| name.len() <= SDP_NAME_BYTES_MAX)?;
+        let name = str::from_utf8(name).ok()?.to_ascii_lowercase();
         let clock = number(parts.next()?).filter(|&clock: &u32| clock != 0)?;
         let channels = parts.next().and_then(number).filter(|&channels: &u8| channels != 0).unwrap_or(1);
         Some(Format { payload_type, name, clock, channels })

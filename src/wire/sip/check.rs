@@ -16,6 +16,7 @@ use crate::wire::sip::StartLine;
 use crate::wire::sip::Status;
 use crate::wire::sip::Transport;
 use crate::wire::sip::Uri;
+use crate::wire::sip::bounds;
 use crate::wire::sip::syntax;
 
 /// What is wrong with a message.
@@ -51,6 +52,14 @@ pub enum Fault {
     BodyTooShort,
     #[error("Content-Length is more than a message may have")]
     BodyTooLong,
+    #[error("{} is longer than it may be", .0.name())]
+    TooLong(HeaderId),
+    #[error("the Request-URI is longer than it may be")]
+    UriTooLong,
+    #[error("the header fields are longer than they may be")]
+    HeadTooLong,
+    #[error("the body is larger than it may be")]
+    BodyTooLarge,
 }
 
 impl Fault {
@@ -60,7 +69,9 @@ impl Fault {
         match self {
             Self::Version => Status::VERSION_NOT_SUPPORTED,
             Self::Scheme => Status::UNSUPPORTED_URI_SCHEME,
-            Self::BodyTooLong => Status::MESSAGE_TOO_LARGE,
+            Self::BodyTooLong | Self::HeadTooLong => Status::MESSAGE_TOO_LARGE,
+            Self::BodyTooLarge => Status::REQUEST_ENTITY_TOO_LARGE,
+            Self::UriTooLong => Status::REQUEST_URI_TOO_LONG,
             // RFC 4475 §3.1.2.18 allows 400 and prefers this.
             Self::UnknownMethod => Status::NOT_IMPLEMENTED,
             _ => Status::BAD_REQUEST,
@@ -71,7 +82,8 @@ impl Fault {
 /// Judges a scanned message; `found` is what the scan already saw.
 pub(crate) fn verdict(mut message: Message<'_>, found: Option<Fault>, transport: Transport) -> Scan<'_> {
     let length = cut_body(&mut message, transport);
-    let fault = found.or_else(|| length.err()).or_else(|| faulty_header(&message).err());
+    let fault = found.or_else(|| length.err()).or_else(|| bounds::excess(&message).err());
+    let fault = fault.or_else(|| faulty_header(&message).err());
     let fault = match (fault, message.start) {
         (None, StartLine::Request(_)) => faulty_request_uri(&message).err(),
         (fault, _) => fault,

@@ -15,6 +15,7 @@
     )
 )]
 
+mod bounds;
 pub mod check;
 pub mod credentials;
 pub mod framer;

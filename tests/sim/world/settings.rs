@@ -46,6 +46,7 @@ pub(super) fn settings(shards: u8, random: &mut Random) -> Settings {
         digest: vec![Algorithm::Sha256, Algorithm::Md5],
         interfaces: vec![Interface { name: "default".to_owned(), ipv4: Some(media), ipv6: None, from_anywhere: false }],
         registration: tipring::machine::settings::RegistrationBounds::default(),
+        limits: tipring::machine::settings::Limits::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(60),
         media: Default::default(),

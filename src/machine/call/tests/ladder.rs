@@ -85,6 +85,7 @@ pub(crate) fn settings() -> Settings {
             from_anywhere: false,
         }],
         registration: RegistrationBounds::default(),
+        limits: crate::machine::settings::Limits::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
         media: MediaBounds { loopback: true, ..MediaBounds::default() },

@@ -21,6 +21,10 @@ pub(super) fn say(event: &Event, mirror: &Mirror) {
             tracing::info!(event = "authentication.md5_alone", source = %source, "a phone at {source} answers no challenge with SHA in it: it is offered MD5 alone");
             tracing::debug!(event = "authentication.user", tenant = %event.tenant, source = %source, user = %user, "who is offered MD5 alone is {user:?}");
         }
+        Body::CallsRefused { phone, limit, count } => {
+            tracing::warn!(event = "calls.refused", tenant = %event.tenant, count, "{count} calls of a phone are refused: more than the limit, {limit}");
+            tracing::debug!(event = "calls.refused_phone", tenant = %event.tenant, user = %phone, "whose calls are refused is {phone}");
+        }
         Body::CallFault { place } => {
             let call = call();
             tracing::error!(event = "call.fault", shard = event.shard.0, call = %call, "call {call} ended by a fault of ours at {place}");

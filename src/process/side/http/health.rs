@@ -22,9 +22,12 @@ pub(super) async fn alive(_: Params<NoParams>) -> &'static str {
 /// The node takes new calls.
 #[utoipa::path(get, path = "/readyz", operation_id = "ready", tag = "node", security(()), responses(
     (status = 200, description = "Takes new calls", body = String, content_type = "text/plain"),
-    (status = 503, description = "Starting, draining, or the engine is down", body = String, content_type = "text/plain"), Open))]
+    (status = 503, description = "Starting, draining, without room for calls, or the engine is down", body = String, content_type = "text/plain"), Open))]
 pub(super) async fn ready(State(api): State<Api>, _: Params<NoParams>) -> (StatusCode, &'static str) {
     match api.mirror.readiness() {
+        Readiness::Ready if !api.metrics.has_room_for_calls() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no room for calls\n")
+        }
         Readiness::Ready => (StatusCode::OK, "ready\n"),
         Readiness::Down => (StatusCode::SERVICE_UNAVAILABLE, "engine down\n"),
         Readiness::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
