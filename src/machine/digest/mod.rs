@@ -32,6 +32,7 @@ use crate::wire::sip::HeaderId;
 use crate::wire::sip::Host;
 use crate::wire::sip::Message;
 
+pub use challenge::AMPLIFICATION_MAX;
 pub use challenge::challenge;
 
 /// Authorization lines of one request that are looked at.

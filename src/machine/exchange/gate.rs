@@ -45,7 +45,7 @@ impl<'s> Gate<'_, 's> {
         flow: Flow,
         out: &mut Outbox,
     ) -> bool {
-        match digest::gate::screen(reading, &flow, self.now, self.shared, self.sources) {
+        match digest::gate::screen(request, reading, &flow, self.now, self.shared, self.sources) {
             Screening::Pass => {
                 self.note_answer(request, reading, flow, out);
                 return true;
