@@ -16,9 +16,9 @@ use crate::base::time::Instant;
 type Millis = u64;
 
 const ONE: Millis = 1_000;
-/// What an address may have at once, and again in each second: ten in any one second, or two of each phone.
-const ADDRESS_MIN: Millis = 5 * ONE;
-const PER_PHONE: Millis = ONE;
+/// What an address may have at once, and again in each second: ten, or two of each phone.
+const ADDRESS_MIN: Millis = 10 * ONE;
+const PER_PHONE: Millis = 2 * ONE;
 /// No shard's part of it is less.
 const ADDRESS_BURST_OF_SHARD_MIN: Millis = 2 * ONE;
 const ADDRESS_RATE_OF_SHARD_MIN: Millis = ONE;
@@ -183,8 +183,9 @@ mod tests {
         for (phones, max) in [(0, 10), (1, 10), (5, 10), (6, 12), (500, 1_000)] {
             let asker = |n| Asker { phones, ..stranger(1, n) };
             let seconds = flood(&mut Answers::default(), 1, 5, asker);
-            assert!(seconds.iter().all(|answers| *answers <= max), "{phones}: {seconds:?}");
-            assert!(seconds[0] >= max * 9 / 10 && seconds[4] >= max * 4 / 10, "{phones}: {seconds:?}");
+            // The first second has what was there at once, too.
+            assert!(seconds.iter().skip(1).all(|answers| *answers <= max), "{phones}: {seconds:?}");
+            assert!(seconds[0] <= 2 * max && seconds[4] >= max * 9 / 10, "{phones}: {seconds:?}");
         }
     }
 
@@ -208,7 +209,7 @@ mod tests {
             let mut answers = Answers::default();
             let noise = |n| Asker { is_readable: false, ..stranger(1, n) };
             let got = (0..1_000).filter(|n| answers.take(noise(*n), shards, START)).count();
-            assert!((1..=3).contains(&got), "{shards}: {got}");
+            assert!((1..=5).contains(&got), "{shards}: {got}");
             assert!(answers.take(stranger(1, 7), shards, START), "{shards}");
         }
     }
@@ -217,7 +218,7 @@ mod tests {
     fn a_phone_that_comes_back_needs_nothing_of_its_address() {
         let mut answers = Answers::default();
         let flooded = (0..10_000).filter(|n| answers.take(stranger(1, *n), 4, START)).count();
-        assert!(flooded < 10, "{flooded}");
+        assert!(flooded <= 10, "{flooded}");
         let phone = |n| Asker { phone: Some(n), ..stranger(1, n) };
         assert!((0..100).all(|n| answers.take(phone(n), 4, START)));
         let again = (0..100).filter(|_| answers.take(phone(1), 4, START)).count();
@@ -249,7 +250,7 @@ mod tests {
         }
         answers.give_back(7 << 32, 0, 1, now);
         let saved = (0..100).filter(|n| answers.take(stranger(1, 1_000 + n), 1, now)).count();
-        assert_eq!(saved, 5, "no room is saved up");
+        assert_eq!(saved, 10, "no room is saved up");
     }
 
     #[test]
@@ -265,7 +266,7 @@ mod tests {
             assert!(answers.len() <= ANSWERED_PER_SHARD_MAX);
         }
         let seconds = now.since(START).as_secs() + 1;
-        assert!(got <= 5 * seconds + 5, "{got} in {seconds} s");
+        assert!(got <= 10 * seconds + 10, "{got} in {seconds} s");
     }
 
     #[test]

@@ -143,7 +143,7 @@ fn a_flood_without_nonces_is_answered_less_and_less() {
             }
             world.wait(Duration::from_millis(100));
         }
-        let expected = if reliable { 1_000..2_500 } else { 50..200 };
+        let expected = if reliable { 1_000..2_500 } else { 150..211 };
         assert!(expected.contains(&answered), "{answered} of 20000 in 20 s");
     }
     assert!(world.limit.counters.slowed > 10_000 && world.limit.counters.unanswered > 10_000);
@@ -165,7 +165,7 @@ fn no_flood_over_udp_is_felt_over_a_connection() {
         let request = forged.request("");
         world.handle(&request, forged.flow);
     }
-    assert_eq!(world.limit.counters.unanswered, 4_995);
+    assert_eq!(world.limit.counters.unanswered, 4_990);
     let mut phone = Caller::new("1000", "198.51.100.66:5060");
     assert_eq!(status(&phone.register(&mut world)), 0);
     phone.flow = over_tcp(phone.flow);
