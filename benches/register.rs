@@ -171,7 +171,7 @@ impl Engine {
         let flow = Flow::udp(0, peer(user));
         let Scan::Ok(message) = scan(text.as_bytes(), Transport::Udp) else { return 0 };
         let reading = digest::read(&message, flow.peer.ip(), NOW.unix, shared);
-        match gate::screen(&reading, &flow, NOW, shared, &mut self.limit) {
+        match gate::screen(&message, &reading, &flow, NOW, shared, &mut self.limit) {
             gate::Screening::Pass => {}
             gate::Screening::Challenge { stale } => {
                 let salt = self.random.next_u32();

@@ -68,10 +68,14 @@ pub const LINGERING_BYTES_PER_SHARD_MAX: u64 = 512 << 20;
 pub const LINGERING_BYTES_PER_PHONE_MAX: u64 = 2 << 20;
 /// Sources of one shard whose failures are counted; the least of a few is forgotten for a new one.
 pub const SOURCES_PER_SHARD_MAX: usize = 65_536;
+/// UDP sources (addresses, ports, phones) whose answers a shard counts, 16 bytes each; the fullest of a few is forgotten for a new one.
+pub const ANSWERED_PER_SHARD_MAX: usize = 65_536;
+/// Phones that a shard knows the address of, of all shards: about 80 bytes each. The oldest is forgotten for a new one.
+pub const KNOWN_PHONES_PER_SHARD_MAX: usize = 262_144;
+/// Of these, those that the other shards have not been told of yet; the others are told within the hour.
+pub const KNOWN_PHONES_UNTOLD_MAX: usize = 131_072;
 /// Kinds of SIP messages (a response's is its method and status) that a shard counts apart, of each direction.
 pub const MESSAGE_KINDS_MAX: usize = 200;
-/// Sources of garbage that one shard asks the others about in 10 s.
-pub const SOURCES_ASKED_MAX: usize = 1_024;
 /// Users and their addresses that a shard remembers to have challenged.
 pub const CLIENTS_CHALLENGED_MAX: usize = 4_096;
 /// Steps kept in a decision trace.

@@ -169,7 +169,7 @@ impl World {
         let shared = Shared { settings: &self.settings, directory: &self.directory };
         let (now, salt) = (self.now, self.random.next_u32());
         let reading = digest::read(&message, flow.peer.ip(), now.unix, shared);
-        let response = match gate::screen(&reading, &flow, now, shared, &mut self.limit) {
+        let response = match gate::screen(&message, &reading, &flow, now, shared, &mut self.limit) {
             Screening::Pass => self.admit(&message, flow, salt)?,
             Screening::Challenge { stale } => {
                 challenge(&message, flow.peer, stale, now.unix, salt, Offer::All, shared)?
@@ -188,6 +188,7 @@ impl World {
         let admission = gate::admit(message, &reading, &flow, *now, shared, registrar, limit, &mut out);
         let response = match admission {
             Admission::Phone(phone) => {
+                self.limit.registered(&flow, &phone.tenant, &phone.user, self.now.instant, shared.settings);
                 Some(self.registrar.register(message, flow, phone, self.now, shared, &mut self.random, &mut out))
             }
             Admission::Challenge { stale } => {

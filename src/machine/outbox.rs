@@ -1,6 +1,5 @@
 //! Everything a machine may cause. The caller owns the outbox, empties it after each step, and applies it in order.
 
-use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use serde::Deserialize;
@@ -14,6 +13,7 @@ use crate::machine::flow::Flow;
 use crate::machine::lingering::Key;
 use crate::machine::media::command::MediaCommand;
 use crate::machine::media::command::SocketCommand;
+use crate::machine::source_limit::Sighting;
 use crate::wire::event::Body;
 use crate::wire::link::LiveCall;
 use crate::wire::link::Registration;
@@ -128,13 +128,9 @@ pub enum Mesh {
         request: u64,
         targets: Vec<Target>,
     },
-    /// Have you bindings of this source?
-    AskSource {
-        source: IpAddr,
-    },
-    /// The sender has.
-    SourceBound {
-        source: IpAddr,
+    /// Where phones of the sender were registered from.
+    Known {
+        phones: Vec<Sighting>,
     },
     /// A connection that the receiver holds is a phone's.
     Keep {

@@ -167,7 +167,8 @@ figures! {
     SipStrays "tipring_sip_stray_responses_total" "" "Responses to nothing of ours";
     SipPassedOn "tipring_sip_passed_on_total" "" "Messages that belonged to another shard";
     SipChallenges "tipring_sip_challenges_total" "" "Challenges sent: requests without a valid nonce or with wrong credentials";
-    SipShutOut "tipring_sip_shut_out_total" "" "Datagrams of sources that are not even read";
+    SipUnanswered "tipring_sip_unanswered_total" "" "Messages over UDP from sources that prove nothing, beyond the answers that there are for such: dropped";
+    SourcesEvicted "tipring_sources_evicted_total" "" "Sources and phones' addresses forgotten because their table was full";
     SipSlowed "tipring_sip_slowed_total" "" "Requests dropped because their source is over its limit";
     CallsRefused "tipring_calls_rejected_overload_total" "" "Calls refused while draining or full";
     CallFaults "tipring_call_faults_total" "" "Calls ended because a step of ours panicked";
@@ -191,7 +192,7 @@ figures! {
     OutboxOverflows "tipring_outbox_overflows_total" "" "Outputs of a step beyond its bound: always a bug";
     CallAttempts "tipring_call_attempts_total" "direction=\"internal\"" "Calls begun, answered or not";
     SipMerged "tipring_sip_merged_total" "" "INVITEs that came a second way and got 482";
-    SipUnchallenged "tipring_sip_unchallenged_total" "" "Requests too short to be challenged within three times their length: dropped";
+    SipUnchallenged "tipring_sip_unchallenged_total" "" "Requests too short to be answered within three times their length: dropped";
     TapeFrames "tipring_tape_frames_total" "" "Packets copied for recordings";
     TapeShed "tipring_tape_shed_total" "reason=\"slow\"" "Records given up because the disk had no time or room for them";
     TapeRemoved "tipring_tape_shed_total" "reason=\"full\"" "Records given up because the disk had no time or room for them";

@@ -76,7 +76,7 @@ pub fn nothing_is_left(world: &World) {
     each_recording_is_told(world);
     nobody_registers_a_stranger(world);
     each_digit_comes_once(world);
-    let unheard: u64 = world.shards.iter().map(|shard| shard.slowed() + shard.counts().shut_out).sum();
+    let unheard: u64 = world.shards.iter().map(|shard| shard.slowed() + shard.unanswered()).sum();
     let unanswered = world.watch.unanswered();
     assert!(unheard > 0 || unanswered.is_empty(), "no final response to {unanswered:#?}");
     let unacknowledged = world.watch.unacknowledged(world.now);

@@ -11,6 +11,7 @@ mod check;
 mod crossing;
 mod habits;
 mod hearing;
+mod hostile;
 mod newer;
 mod offers;
 mod patience;
@@ -236,6 +237,49 @@ fn the_same_seed_makes_the_same_world() {
     };
     assert_eq!(tell(11), tell(11));
     assert_ne!(tell(11), tell(12));
+}
+
+#[test]
+fn phones_notice_nothing_of_somebody_who_attacks_in_their_names() {
+    for seed in seeds_of(6, 200) {
+        check::with_seed(seed, "phones_notice_nothing_of_somebody_who_attacks", || attacked_world(seed));
+    }
+}
+
+/// Phones register, call, lose power and come back; one comes for the first time, over TCP. All the while somebody who knows their
+/// addresses, ports and users floods the node with datagrams that seem to be theirs, and guesses the password of one.
+fn attacked_world(seed: u64) {
+    let mut random = Random::new(seed ^ 0xa77a);
+    let picks_up = Duration::from_millis(800);
+    let shards = 1 + (seed % 4) as u8;
+    let mut world = World::new(seed, shards, Faults { restored: random.below(2) * random.below(40), ..Faults::NONE });
+    world.populate(&[Manner::Answers { after: picks_up }; 6]);
+    world.phones[5].tcp = true;
+    for phone in 0..5 {
+        world.plan(Duration::from_millis(10), phone, Act::Register { expires: 600 });
+    }
+    world.run(Duration::from_secs(1));
+    world.plan_attack(Duration::ZERO, Duration::from_secs(30));
+    world.plan(Duration::from_secs(3), 5, Act::Register { expires: 600 });
+    world.plan(Duration::from_secs(4), 2, Act::PowerCut);
+    world.plan(Duration::from_secs(8), 2, Act::PowerOn);
+    for phone in [0, 3] {
+        for round in 0..4 {
+            world.plan(Duration::from_secs(6 * round + 1), phone, Act::Call { user: format!("{}", 1002 + phone) });
+            world.plan(Duration::from_secs(6 * round + 4), phone, Act::HangUp);
+        }
+        world.plan(Duration::from_secs(26), phone, Act::Register { expires: 600 });
+    }
+    world.run(Duration::from_secs(31));
+    for phone in &world.phones {
+        assert!(phone.registered, "{}", phone.user);
+    }
+    let guessed = world.events.iter().filter(|(_, _, body)| matches!(body, Body::AuthenticationFailed { .. })).count();
+    assert!((3..=60).contains(&guessed), "{guessed} guesses were verified");
+    assert!(world.hostile.bytes_back <= world.hostile.bytes_out, "it gains by us");
+    check::set_up_quickly(&world, picks_up);
+    world.run(Duration::from_secs(60));
+    check::settled(&world);
 }
 
 /// Each habit alone: no world may do without it by chance.

@@ -32,6 +32,7 @@ use tipring::wire::link;
 use tipring::wire::link::DirectoryPart;
 
 use crate::hearing::Hearing;
+use crate::hostile::Hostile;
 use crate::patience;
 use crate::patience::Patience;
 use crate::phone::Act;
@@ -91,6 +92,8 @@ enum Happening {
     Broken(usize),
     /// A stranger does something.
     Stranger,
+    /// Somebody who means harm sends many datagrams, and so many times more.
+    Attack(u32),
     /// A stranger behind a phone's address sends a packet to all media ports, and so many more.
     Spray {
         phone: usize,
@@ -142,6 +145,7 @@ pub struct World {
     pub repeats_mesh: bool,
     /// Who sends is heard, all the time.
     hearing: Option<Hearing>,
+    pub hostile: Hostile,
 }
 
 impl World {
@@ -179,6 +183,7 @@ impl World {
             group: false,
             repeats_mesh: false,
             hearing: None,
+            hostile: Hostile::default(),
         }
     }
 
@@ -208,6 +213,14 @@ impl World {
     /// A stranger does something so long from now.
     pub fn plan_stranger(&mut self, after: Duration) {
         self.push(self.now + after, Happening::Stranger);
+    }
+
+    /// Somebody begins to attack the node in the names of its phones, and does for so long.
+    pub fn plan_attack(&mut self, after: Duration, length: Duration) {
+        let victims = self.phones.iter().map(|phone| (phone.sip, phone.user.clone())).collect();
+        self.hostile = Hostile::new(victims);
+        let times = (length.as_nanos() / network::ATTACK_EVERY.as_nanos()) as u32;
+        self.push(self.now + after, Happening::Attack(times));
     }
 
     /// Somebody behind the phone's address begins to send to all media ports, and does for so long.
@@ -292,6 +305,7 @@ impl World {
             Happening::Bytes { stream, to_node } => self.on_bytes(stream, to_node),
             Happening::Broken(stream) => self.on_broken(stream),
             Happening::Stranger => self.on_stranger(),
+            Happening::Attack(left) => self.on_attack(left),
             Happening::Spray { phone, number, left } => self.on_spray(phone, number, left),
             Happening::Restart => self.restart(),
             Happening::Act(phone, Act::Disconnect) => self.disconnect(phone),

@@ -145,6 +145,12 @@ impl Call {
         }
     }
 
+    /// The request is of a dialog of this call, also of one that we are ending.
+    pub fn has_dialog(&self, message: &Message<'_>) -> bool {
+        self.find_dialog(|party| party.dialog.owns_request(message)).is_some()
+            || self.strays.iter().any(|stray| stray.dialog.owns_request(message))
+    }
+
     /// A request of a dialog that we are ending or that never was.
     fn on_stray_request(&mut self, request: &ServerRequest, message: &Message<'_>, out: &mut Outbox) {
         if message.method() == Method::Prack {

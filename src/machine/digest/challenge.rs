@@ -25,8 +25,8 @@ use crate::wire::sip::Message;
 use crate::wire::sip::Status;
 use crate::wire::sip::write;
 
-/// An answer has at most so many times the bytes of the request.
-const AMPLIFICATION_MAX: usize = 3;
+/// An answer to somebody who has proved nothing has at most so many times the bytes of the request.
+pub const AMPLIFICATION_MAX: usize = 3;
 
 /// The 401 for a request; `salt` should not repeat within a second. `None` where even one algorithm is too much to answer.
 pub fn challenge(

@@ -10,6 +10,8 @@ use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::registrar::Registrar;
 use crate::machine::source_limit;
+use crate::machine::source_limit::Ask;
+use crate::machine::source_limit::Attempt;
 use crate::machine::source_limit::SourceLimit;
 use crate::machine::source_limit::Standing;
 use crate::wire::event::Body;
@@ -35,19 +37,26 @@ pub enum Admission<'a> {
 
 /// What of a request can be told by any shard from its credentials alone ([`digest::read`]), before anything is allocated or
 /// passed on.
-pub fn screen(reading: &Reading<'_>, flow: &Flow, now: Now, shared: Shared<'_>, limit: &mut SourceLimit) -> Screening {
-    let stale = match reading {
+pub fn screen(
+    request: &Message<'_>,
+    reading: &Reading<'_>,
+    flow: &Flow,
+    now: Now,
+    shared: Shared<'_>,
+    limit: &mut SourceLimit,
+) -> Screening {
+    let (screening, ask) = match reading {
         Reading::Claim(_) => {
-            limit.answered(flow.peer, now.instant, shared);
+            limit.answered(flow, now.instant, shared);
             return Screening::Pass;
         }
-        Reading::Malformed => return Screening::BadRequest(MALFORMED),
-        Reading::Misdirected => return Screening::BadRequest(MISDIRECTED),
-        Reading::Bare => false,
-        Reading::Stale => true,
+        Reading::Malformed => (Screening::BadRequest(MALFORMED), Ask::Other),
+        Reading::Misdirected => (Screening::BadRequest(MISDIRECTED), Ask::Other),
+        Reading::Bare => (Screening::Challenge { stale: false }, Ask::Challenge),
+        Reading::Stale => (Screening::Challenge { stale: true }, Ask::Challenge),
     };
-    match limit.challenge(flow.peer, now.instant, shared) {
-        source_limit::Verdict::Pass => Screening::Challenge { stale },
+    match limit.answer(request, flow, ask, now.instant, shared) {
+        source_limit::Verdict::Pass => screening,
         source_limit::Verdict::Slow => Screening::Silence,
     }
 }
@@ -85,8 +94,14 @@ pub fn admit<'a>(
     };
     let user = claim.user.as_bytes();
     let named = digest::named(claim, request, shared);
-    let standing = named.phone.map_or(Standing::Stranger, |phone| registrar.standing(&phone.tenant, &phone.user, flow));
-    if limit.attempt(flow.peer, user, standing, now.instant, shared) == source_limit::Verdict::Slow {
+    let bound = named.phone.map_or(Standing::Stranger, |phone| registrar.standing(&phone.tenant, &phone.user, flow));
+    let phone = match named.phone {
+        Some(phone) => SourceLimit::phone(&phone.tenant, &phone.user, shared),
+        None => SourceLimit::phone(&claim.realm, &claim.user, shared),
+    };
+    let standing = limit.standing(bound, flow.peer, phone, now.instant, shared);
+    let attempt = Attempt { source: flow.peer, user, phone, standing };
+    if limit.attempt(attempt, now.instant, shared) == source_limit::Verdict::Slow {
         return Admission::Silence;
     }
     match digest::judge(claim, request, named, shared) {
@@ -99,7 +114,7 @@ pub fn admit<'a>(
         }
         digest::Verdict::Wrong(wrong) => {
             let bindings = registrar.bindings_of_source(flow.peer.ip());
-            limit.failed(flow.peer, user, standing, bindings, now.instant, shared);
+            limit.failed(attempt, bindings, now.instant, shared);
             push_failed(claim, flow, wrong.cause(), named.phone, out);
             Admission::Challenge { stale: false }
         }

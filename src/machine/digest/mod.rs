@@ -33,6 +33,7 @@ use crate::wire::sip::HeaderId;
 use crate::wire::sip::Host;
 use crate::wire::sip::Message;
 
+pub use challenge::AMPLIFICATION_MAX;
 pub use challenge::challenge;
 pub use challenge::challenge_phone;
 

@@ -219,6 +219,7 @@ fn the_realm_is_that_of_the_sender() {
         let mut caller = Caller { domain: domain.into(), ..Caller::new("1", PEER) };
         let request = caller.request("");
         let response = world.handle(&request, caller.flow).unwrap();
+        world.wait(Duration::from_secs(1));
         response.split("realm=\"").nth(1).unwrap().split("\", nonce").next().unwrap().to_owned()
     };
     for (domain, expected) in [

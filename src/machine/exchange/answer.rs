@@ -66,18 +66,33 @@ pub(super) fn refusal(
     Some(out)
 }
 
-/// RFC 3261 §11.2: what we are able to do, for whoever asks.
-pub(super) fn options(request: &Message<'_>, flow: Flow, takes_calls: bool, shared: Shared<'_>) -> Option<Vec<u8>> {
+/// RFC 3261 §11.2: what we are able to do, for whoever asks. A lean one is no longer than the request where that is possible:
+/// these "header fields SHOULD be present", and nobody is to gain by forging who asks.
+pub(super) fn options(
+    request: &Message<'_>,
+    flow: Flow,
+    takes_calls: bool,
+    is_lean: bool,
+    shared: Shared<'_>,
+) -> Option<Vec<u8>> {
     if !takes_calls {
         return stateless(request, flow, Status::SERVICE_UNAVAILABLE, shared);
     }
     let mut out = Vec::with_capacity(512);
     let tag = tag(request, shared);
-    write::response(&mut out, request, Status::OK, "", Some(&tag), flow.peer)
-        .header(HeaderId::Allow, screen::ALLOW)
-        .header(HeaderId::Supported, screen::SUPPORTED)
-        .header(HeaderId::Accept, "application/sdp")
-        .finish();
+    write::response(&mut out, request, Status::OK, "", Some(&tag), flow.peer);
+    let able = [
+        (HeaderId::Allow, screen::ALLOW),
+        (HeaderId::Supported, screen::SUPPORTED),
+        (HeaderId::Accept, "application/sdp"),
+    ];
+    for (header, value) in able {
+        let len = out.len() + header.name().len() + b": ".len() + value.len() + b"\r\n".len() + write::END_BYTES;
+        if !is_lean || len <= request.bytes().len() {
+            write::fragment(&mut out).header(header, value);
+        }
+    }
+    write::fragment(&mut out).finish();
     Some(out)
 }
 

@@ -16,7 +16,7 @@ pub struct Counts {
     pub retransmissions: u64,
     /// Copies of INVITEs that came another way: 482.
     pub merged: u64,
-    /// Challenges not sent because they would be more than three times as long as the request.
+    /// Challenges and other answers not sent because they would be more than three times as long as the request.
     pub unchallenged: u64,
     /// Requests within dialogs from elsewhere than their phone, challenged or dropped.
     pub elsewhere: u64,
@@ -28,8 +28,6 @@ pub struct Counts {
     pub unreadable: [u64; Unreadable::COUNT],
     /// Responses to nothing of ours.
     pub strays: u64,
-    /// Datagrams of sources that are not even read.
-    pub shut_out: u64,
     pub keep_alives: u64,
     /// 503 because of draining or a full table.
     pub refused_calls: u64,

@@ -9,7 +9,6 @@ use crate::machine::Shared;
 use crate::machine::call::Sender;
 use crate::machine::call::input::CallInput;
 use crate::machine::exchange::Exchange;
-use crate::machine::exchange::answer;
 use crate::machine::exchange::owner;
 use crate::machine::exchange::repeat_key;
 use crate::machine::exchange::screen;
@@ -20,6 +19,7 @@ use crate::machine::outbox::Aor;
 use crate::machine::outbox::Mesh;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
+use crate::machine::source_limit::Ask;
 use crate::machine::source_limit::Standing;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
@@ -61,8 +61,9 @@ impl Exchange {
             return;
         }
         let Some(call) = self.calls.get(place.call) else {
-            return self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
+            return self.answer_stranger(message, flow, Status::CALL_DOES_NOT_EXIST, now, shared, out);
         };
+        let has_dialog = message.method() == Method::Ack || call.has_dialog(message);
         let sender = call.sender(message, flow);
         if let Some(sender) = sender.filter(|sender| !sender.is_there)
             && !self.is_from_phone(&sender, flow, message, asked, now, shared, out)
@@ -70,8 +71,11 @@ impl Exchange {
             return;
         }
         if let Err(refusal) = screen::check_in_dialog(message) {
-            let bytes = answer::refusal(message, flow, &refusal, "", shared);
-            return self.send(message, flow, bytes, out);
+            return self.refuse_stranger(message, flow, &refusal, now, shared, out);
+        }
+        // Whoever guesses a place has none of its dialogs: the call says so, to as many as any stranger gets.
+        if !has_dialog && !self.may_answer(message, flow, Ask::Other, now, shared) {
+            return;
         }
         if !self.admits_in_dialog(place.call, flow, message, now, shared) {
             return self.answer(message, flow, Status::SERVICE_UNAVAILABLE, shared, out);

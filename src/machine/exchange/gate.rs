@@ -45,7 +45,7 @@ impl<'s> Gate<'_, 's> {
         flow: Flow,
         out: &mut Outbox,
     ) -> bool {
-        match digest::gate::screen(reading, &flow, self.now, self.shared, self.sources) {
+        match digest::gate::screen(request, reading, &flow, self.now, self.shared, self.sources) {
             Screening::Pass => {
                 self.note_answer(request, reading, flow, out);
                 return true;
@@ -87,7 +87,7 @@ impl<'s> Gate<'_, 's> {
     ) -> bool {
         let (now, shared) = (self.now, self.shared);
         let reading = &digest::read(request, flow.peer.ip(), now.unix, shared);
-        let screened = digest::gate::screen(reading, &flow, now, shared, self.sources);
+        let screened = digest::gate::screen(request, reading, &flow, now, shared, self.sources);
         match screened {
             Screening::Pass => {}
             Screening::Challenge { stale } => {

@@ -13,14 +13,13 @@ mod gate;
 mod history;
 mod locate;
 pub mod messages;
-mod neighbours;
 pub mod owner;
 mod screen;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod who;
 
-use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use serde::Deserialize;
@@ -58,7 +57,6 @@ use crate::machine::exchange::history::Rule;
 use crate::machine::exchange::locate::Located;
 use crate::machine::exchange::locate::Locating;
 use crate::machine::exchange::messages::Kind;
-use crate::machine::exchange::neighbours::Neighbours;
 use crate::machine::exchange::who::Called;
 use crate::machine::exchange::who::Dialled;
 use crate::machine::flow::Flow;
@@ -82,7 +80,7 @@ use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::registrar::Registrar;
 use crate::machine::settings::Settings;
-use crate::machine::source_limit;
+use crate::machine::source_limit::Ask;
 use crate::machine::source_limit::SourceLimit;
 use crate::machine::transaction::key::merge_key;
 use crate::machine::transaction::key::server_key;
@@ -105,7 +103,6 @@ pub struct Exchange {
     random: Random,
     sources: SourceLimit,
     fallback: Fallback,
-    neighbours: Neighbours,
     registrar: Registrar,
     lingering: Lingering,
     calls: Calls,
@@ -162,7 +159,6 @@ impl Exchange {
             random,
             sources: SourceLimit::new(),
             fallback: Fallback::default(),
-            neighbours: Neighbours::default(),
             registrar: Registrar::new(settings.secrets.hash),
             lingering: Lingering::new(),
             calls: Calls::new(now.instant),
@@ -257,6 +253,7 @@ impl Exchange {
         self.registrar.handle_timeout(now, shared.directory, out);
         self.lingering.handle_timeout(now.instant);
         self.admission.handle_timeout(now.instant, out);
+        self.tell_where_phones_are(now, shared, out);
         self.relay.handle_timeout(now);
         let Self { relay, calls, .. } = self;
         relay.play(now, |owner| calls.get(owner.call).map_or(&[], |call| who::announcement(call.tenant(), shared)));
@@ -274,6 +271,7 @@ impl Exchange {
             self.registrar.next_deadline(),
             self.lingering.next_deadline(),
             self.admission.next_deadline(),
+            self.sources.next_deadline(),
             self.relay.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
@@ -288,14 +286,6 @@ impl Exchange {
         shared: Shared<'_>,
         out: &mut Outbox,
     ) {
-        // Whoever sends garbage may sit among phones that are registered: theirs is still read.
-        if is_first_reader
-            && self.sources.is_shut(flow.peer, now.instant, shared)
-            && !self.has_phones(flow.peer.ip(), now, shared, out)
-        {
-            self.counts.shut_out += 1;
-            return;
-        }
         // RFC 3261 §7.5 and RFC 5626 §4.4.1: line ends alone keep a path open and want no answer over UDP.
         if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             self.counts.keep_alives += 1;
@@ -315,31 +305,16 @@ impl Exchange {
             }
             Scan::Answerable { status, fault, message } => {
                 self.counts.unreadable(Unreadable::of(fault));
-                if self.sources.garbage(flow.peer, now.instant, shared) == source_limit::Verdict::Pass {
-                    self.answer(&message, flow, status, shared, out);
+                if self.may_answer(&message, flow, Ask::Garbage, now, shared) {
+                    let bytes = answer::stateless(&message, flow, status, shared);
+                    self.send_bounded(&message, flow, bytes, shared, out);
                 }
             }
             Scan::Drop(reason) => {
                 self.counts.unreadable(Unreadable::of_drop(reason));
-                self.sources.garbage(flow.peer, now.instant, shared);
+                self.sources.garbage(&flow, now.instant, shared);
             }
         }
-    }
-
-    /// Phones are registered from this address, here or on another shard; the first question about one has no answer yet.
-    fn has_phones(&mut self, source: IpAddr, now: Now, shared: Shared<'_>, out: &mut Outbox) -> bool {
-        if self.registrar.bindings_of_source(source) > 0 {
-            return true;
-        }
-        if shared.settings.shards <= 1 {
-            return false;
-        }
-        let (has_phones, ask) = self.neighbours.look(source, now.instant);
-        if ask {
-            let others = (0..shared.settings.shards).map(ShardId).filter(|shard| *shard != self.shard);
-            others.for_each(|to| out.push(Output::Mesh { to, message: Mesh::AskSource { source } }));
-        }
-        has_phones
     }
 
     fn on_response(&mut self, flow: Flow, message: &Message<'_>, now: Now, shared: Shared<'_>, out: &mut Outbox) {
@@ -371,12 +346,11 @@ impl Exchange {
         }
         // RFC 3261 §12.2.2: a To tag that is not ours names a dialog that does not exist.
         if message.method() == Method::Invite && message.to().is_ok_and(|to| to.tag().is_some()) {
-            self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out);
+            self.answer_stranger(message, flow, Status::CALL_DOES_NOT_EXIST, now, shared, out);
             return;
         }
         if is_first_reader && let Err(refusal) = screen::check(message) {
-            let bytes = answer::refusal(message, flow, &refusal, "", shared);
-            self.send(message, flow, bytes, out);
+            self.refuse_stranger(message, flow, &refusal, now, shared, out);
             return;
         }
         match message.method() {
@@ -399,7 +373,7 @@ impl Exchange {
             // The ACK of an answer that was given without a transaction.
             Method::Ack => {}
             // RFC 3261 §12.2.2: a request that needs a dialog and has none.
-            _ => self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out),
+            _ => self.answer_stranger(message, flow, Status::CALL_DOES_NOT_EXIST, now, shared, out),
         }
     }
 
@@ -434,6 +408,9 @@ impl Exchange {
                 out.push(Output::Keep { flow });
             }
             let bytes = self.registrar.register(message, flow, phone, now, shared, &mut self.random, out);
+            if bytes.starts_with(b"SIP/2.0 200") {
+                self.sources.registered(&flow, &phone.tenant, &phone.user, now.instant, shared.settings);
+            }
             self.lingering.insert(key, &flow, &bytes, owner, now.instant);
             self.send(message, flow, Some(bytes), out);
         }
@@ -463,7 +440,12 @@ impl Exchange {
         let about = message.request_uri().ok().filter(|uri| uri.user().is_some());
         let reading = digest::read(message, flow.peer.ip(), now.unix, shared);
         let (Some(uri), Reading::Claim(_), true) = (about, &reading, self.takes_calls()) else {
-            return self.send(message, flow, answer::options(message, flow, self.takes_calls(), shared), out);
+            if self.may_answer(message, flow, Ask::Other, now, shared) {
+                let lean = !flow.is_reliable() && !shared.settings.is_trusted(flow.peer.ip());
+                let bytes = answer::options(message, flow, self.takes_calls(), lean, shared);
+                self.send_bounded(message, flow, bytes, shared, out);
+            }
+            return;
         };
         if is_first_reader && !self.gate(now, shared).screen(message, &reading, flow, out) {
             return;
@@ -475,7 +457,7 @@ impl Exchange {
         let Some(phone) = self.gate(now, shared).admit(message, &reading, flow, out) else { return };
         let Some(owner) = self.admits_registration(phone, flow, message, now, shared, out) else { return };
         let bytes = match who::dialled(uri, phone, shared).called {
-            Called::Phones(_) => answer::options(message, flow, true, shared),
+            Called::Phones(_) => answer::options(message, flow, true, false, shared),
             Called::Nobody => answer::stateless(message, flow, Status::NOT_FOUND, shared),
         };
         if let Some(bytes) = &bytes {
@@ -544,7 +526,7 @@ impl Exchange {
                 self.on_call(handle, CallInput::Request { message, flow: flow.answer(message) }, now, shared, out)
             }
             None if self.repeat_answer(message, repeat_key(flow, message, shared), flow, out) => {}
-            None => self.answer(message, flow, Status::CALL_DOES_NOT_EXIST, shared, out),
+            None => self.answer_stranger(message, flow, Status::CALL_DOES_NOT_EXIST, now, shared, out),
         }
     }
 
@@ -561,14 +543,9 @@ impl Exchange {
                 }
             }
             Mesh::FlowClosed { flow } => self.on_flow_closed(flow, now, shared, out),
-            Mesh::AskSource { source } => {
-                if self.registrar.bindings_of_source(source) > 0 {
-                    out.push(Output::Mesh { to: from, message: Mesh::SourceBound { source } });
-                }
-            }
-            Mesh::SourceBound { source } => self.neighbours.confirm(source),
             Mesh::Vouch { aor, flow, bytes } => self.on_vouch(from, &aor, flow, bytes, out),
             Mesh::Vouched { flow, bytes, is_bound } => self.on_vouched(flow, &bytes, is_bound, now, shared, out),
+            Mesh::Known { phones } => self.sources.hear(phones, now.instant),
             // Done by whoever drives this shard: it holds the connections.
             Mesh::Write { .. } | Mesh::Keep { .. } => {}
         }
@@ -786,6 +763,16 @@ impl Exchange {
         &self.lingering
     }
 
+    /// The same over UDP because its source proves nothing and there was no answer left for such.
+    pub fn unanswered(&self) -> u64 {
+        self.sources.counters.unanswered
+    }
+
+    /// The tables that say whom to answer: accounts of failures, sources with answers, phones with addresses.
+    pub fn sources(&self) -> &SourceLimit {
+        &self.sources
+    }
+
     pub fn ports_exhausted(&self) -> u64 {
         self.ports.counts.exhausted
     }
@@ -831,6 +818,9 @@ impl Exchange {
     /// Takes over what an earlier life registered: the stored values of this shard's phones.
     pub fn restore_bindings(&mut self, values: &[Vec<u8>], settings: &Settings, now: Now) {
         self.registrar = Registrar::restore(settings.secrets.hash, values.iter().map(Vec::as_slice), now);
+        for (tenant, user, flow) in self.registrar.flows() {
+            self.sources.registered(flow, tenant, user, now.instant, settings);
+        }
     }
 
     pub fn registrar(&self) -> &Registrar {

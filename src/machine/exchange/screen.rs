@@ -20,7 +20,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    fn status(status: Status) -> Self {
+    pub(super) fn status(status: Status) -> Self {
         Self { status, unsupported: Vec::new() }
     }
 }

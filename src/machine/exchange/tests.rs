@@ -23,13 +23,11 @@ use crate::machine::fixture::status;
 use crate::machine::flow::Flow;
 use crate::machine::media::ports::Family;
 use crate::machine::media::ports::Pair;
-use crate::machine::outbox::Mesh;
 use crate::machine::outbox::Outbox;
 use crate::machine::outbox::Output;
 use crate::machine::settings::Interface;
 use crate::machine::settings::MediaAddress;
 use crate::machine::settings::Settings;
-use crate::machine::source_limit::SourceLimit;
 use crate::wire::event::Body;
 use crate::wire::link::DirectoryPart;
 
@@ -187,20 +185,80 @@ fn options(address: &str) -> (Flow, String) {
     (flow, text)
 }
 
+/// What somebody forges who knows the address.
+fn noise(address: &str) -> [(Flow, String); 4] {
+    let at = |port| Flow::udp(0, format!("{address}:{port}").parse().unwrap());
+    let unreadable = options(&format!("{address}:9")).1.replace("CSeq: 1", "CSeq: x");
+    let flood = |method: &str| options(&format!("{address}:9")).1.replace("OPTIONS", method);
+    [
+        (at(9), "garbage\r\n\r\n".into()),
+        (at(9), unreadable),
+        (at(9), flood("INVITE").replace("Max-Forwards: 0", "Max-Forwards: 70")),
+        (at(9), flood("OPTIONS")),
+    ]
+}
+
 #[test]
-fn garbage_beside_a_registered_phone_does_not_shut_it_out() {
-    let mut world = world();
-    let mut alice = Caller::new("1000", "198.51.100.1:5060");
-    assert_eq!(world.register(&mut alice), 200);
-    // After a restart the bindings are there, and nothing that their phones had earned.
-    world.exchange.sources = SourceLimit::new();
-    for (address, expected) in [("198.51.100.1", 200), ("198.51.100.9", 0)] {
-        let noise = Flow::udp(0, format!("{address}:9").parse().unwrap());
-        for _ in 0..60 {
-            world.receive(noise, "garbage\r\n\r\n");
+fn what_can_be_forged_shuts_nobody_out() {
+    for (flow, text) in noise("198.51.100.9") {
+        let mut world = world();
+        for _ in 0..1_000 {
+            world.receive(flow, &text);
         }
-        assert_eq!(ping(&mut world, &format!("{address}:5060")), expected, "{address}");
+        // Somebody who watches us from there, and a phone that comes for the first time.
+        assert_eq!(ping(&mut world, "198.51.100.9:5060"), 200, "{text}");
+        let mut bob = Caller::new("1001", "198.51.100.9:5061");
+        assert_eq!(world.register(&mut bob), 200, "{text}");
+        for _ in 0..1_000 {
+            world.receive(flow, &text);
+        }
+        let lines = bob.contact();
+        let again = bob.request(&lines);
+        assert_eq!(status(&world.answer(bob.flow, &again)), 200, "a nonce that we gave passes: {text}");
+        // Its next one that has none, over the flow that it registered.
+        bob.nonce = None;
+        for _ in 0..100 {
+            assert_eq!(status(&world.answer(bob.flow, &bob.request(&lines))), 401, "{text}");
+        }
     }
+}
+
+#[test]
+fn answers_to_strangers_are_bounded_in_number_and_size() {
+    let mut world = world();
+    for kind in 0..4u8 {
+        let mut sum = (0, 0);
+        let mut answers = 0;
+        for n in 0..10_000 {
+            let (flow, text) = noise(&format!("198.51.{}.9", 100 + kind))[usize::from(kind)].clone();
+            let flow = Flow { peer: (flow.peer.ip(), n).into(), ..flow };
+            sum.0 += text.len();
+            for (to, answer) in world.receive(flow, &text) {
+                assert_eq!(to, flow);
+                assert!(answer.len() <= 3 * text.len(), "{answer}");
+                sum.1 += answer.len();
+                answers += 1;
+            }
+        }
+        assert_eq!(answers, [0, 5, 10, 10][usize::from(kind)]);
+        assert!(sum.1 <= sum.0 / 100, "{sum:?}");
+    }
+    assert!(world.exchange.unanswered() > 20_000, "{}", world.exchange.unanswered());
+}
+
+#[test]
+fn an_answer_to_options_has_what_finds_room_in_the_length_of_the_request() {
+    let mut world = world();
+    let (flow, short) = options("198.51.100.9:5060");
+    let long = short.replace("Content-Length", "User-Agent: somebody who says a lot about himself, and has a lot to say, \
+                                                whoever asks for it, or does not, and so on and so on and so on\r\nContent-Length");
+    let answer = world.answer(flow, &short).unwrap();
+    assert!(answer.len() <= short.len() + 60 && !answer.contains("Allow:"), "{answer}");
+    let answer = world.answer(flow, &long).unwrap();
+    assert!(answer.len() <= long.len() && answer.contains("Allow:"), "{answer}");
+    world.settings.trusted = vec![crate::machine::settings::Prefix { address: flow.peer.ip(), bits: 32 }];
+    let answer = world.answer(flow, &short).unwrap();
+    assert!(["Allow:", "Supported:", "Accept:"].iter().all(|header| answer.contains(header)), "{answer}");
 }
 
 /// Two shards; what one says to the other arrives at once.
@@ -209,8 +267,6 @@ struct Node {
     settings: Settings,
     directory: Directory,
     now: Now,
-    /// Questions and answers about sources.
-    asked: usize,
 }
 
 impl Node {
@@ -218,7 +274,7 @@ impl Node {
         let World { mut settings, directory, now, .. } = world();
         settings.shards = 2;
         let shards = [0, 1].map(|n| Exchange::new(ShardId(n), 1, pairs(), &settings, now));
-        Self { shards, settings, directory, now, asked: 0 }
+        Self { shards, settings, directory, now }
     }
 
     /// What goes to `flow` when a shard reads this.
@@ -237,7 +293,6 @@ impl Node {
             match output {
                 Output::Send { flow, bytes } => sent.push((flow, String::from_utf8(bytes).unwrap())),
                 Output::Mesh { to, message } => {
-                    self.asked += usize::from(matches!(message, Mesh::AskSource { .. }));
                     let input = Input::Mesh { from: at, message };
                     self.shards[usize::from(to.0)].handle(input, self.now, shared, &mut out);
                     left.extend(out.drain().map(|output| (to, output)));
@@ -247,16 +302,25 @@ impl Node {
         }
         sent
     }
+}
 
-    /// The answer to an OPTIONS that a shard reads, 0 if none.
-    fn ping(&mut self, shard: u8, address: &str) -> u16 {
-        let (flow, text) = options(address);
-        status(&self.read(shard, flow, &text))
+/// What was gathered is told.
+fn pass_time(node: &mut Node, time: Duration) {
+    node.now = Now { instant: node.now.instant + time, unix: node.now.unix + time };
+    for shard in 0..2u8 {
+        let shared = Shared { settings: &node.settings, directory: &node.directory };
+        let mut out = Outbox::new();
+        node.shards[usize::from(shard)].handle_timeout(node.now, shared, &mut out);
+        for output in out.drain() {
+            let Output::Mesh { to, message } = output else { continue };
+            let input = Input::Mesh { from: ShardId(shard), message };
+            node.shards[usize::from(to.0)].handle(input, node.now, shared, &mut Outbox::new());
+        }
     }
 }
 
 #[test]
-fn garbage_beside_a_phone_of_another_shard_does_not_shut_it_out() {
+fn a_phone_of_another_shard_is_known_by_whoever_reads() {
     let mut node = Node::new();
     let mut alice = Caller::new("1000", "198.51.100.1:5060");
     let lines = alice.contact();
@@ -268,18 +332,25 @@ fn garbage_beside_a_phone_of_another_shard_does_not_shut_it_out() {
     let owner = u8::from(!node.shards[1].registrar().is_empty());
     let reader = 1 - owner;
     assert!(node.shards[usize::from(reader)].registrar().is_empty());
-    // Nothing that their phones had earned outlives a restart.
-    node.shards.iter_mut().for_each(|shard| shard.sources = SourceLimit::new());
+    pass_time(&mut node, Duration::from_secs(1));
+    let mut later = Caller::new("1000", "198.51.100.1:7777");
+    let mut other = Caller::new("1000", "198.51.100.9:7777");
     for address in ["198.51.100.1", "198.51.100.9"] {
-        let noise = Flow::udp(0, format!("{address}:9").parse().unwrap());
-        for _ in 0..60 {
-            node.read(reader, noise, "garbage\r\n\r\n");
+        for port in 0..1_000 {
+            let (mut flow, text) = noise(address)[3].clone();
+            flow.peer.set_port(port);
+            node.read(reader, flow, &text);
         }
     }
-    assert_eq!(node.asked, 2, "each address is asked about once");
-    assert_eq!(node.ping(reader, "198.51.100.1:5060"), 200);
-    assert_eq!(node.ping(reader, "198.51.100.9:5060"), 0);
-    assert_eq!(node.asked, 2);
+    alice.nonce = None;
+    for caller in [&mut alice, &mut later] {
+        let request = caller.request(&lines);
+        assert_eq!(status(&node.read(reader, caller.flow, &request)), 401);
+    }
+    let request = other.request(&lines);
+    assert_eq!(status(&node.read(reader, other.flow, &request)), 0);
+    pass_time(&mut node, Duration::from_secs(1));
+    assert_eq!(status(&node.read(reader, other.flow, &request)), 401);
 }
 
 #[test]
@@ -585,6 +656,7 @@ fn an_anonymous_caller_is_known_to_us_alone() {
         ("<sip:1002@acme.test>", "sip:1001@acme.test", (403, None)),
     ] {
         assert_eq!(call_as(&mut world, from, uri), expected, "{from} {uri}");
+        world.advance(Duration::from_secs(1));
     }
     let part = DirectoryPart { phones_removed: vec![("acme".into(), "anonymous".into())], ..DirectoryPart::default() };
     world.directory.apply(3, part);
@@ -620,6 +692,7 @@ fn who_answers_no_challenge_is_offered_md5_alone() {
     world.directory.apply(2, DirectoryPart { tenants: vec![globex], ..DirectoryPart::default() });
     let ask = |world: &mut World, caller: &mut Caller| {
         let request = caller.request("");
+        world.advance(Duration::from_secs(1));
         offers(&world.answer(caller.flow, &request))
     };
     let (all, md5) = (["SHA-256", "MD5"], ["MD5"]);

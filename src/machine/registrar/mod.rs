@@ -159,6 +159,12 @@ impl Registrar {
         }
     }
 
+    /// All live bindings: tenant, user and the flow that requests take.
+    pub fn flows(&self) -> impl Iterator<Item = (&str, &str, &Flow)> {
+        let phones = self.phones.values();
+        phones.flat_map(|phone| phone.bindings.iter().map(|binding| (&*phone.tenant, &*phone.user, &binding.flow)))
+    }
+
     /// Live bindings that came from this source (IPv6: from its network).
     pub fn bindings_of_source(&self, source: IpAddr) -> u32 {
         self.indexes.sources.get(&source_bits(source)).copied().unwrap_or(0)

@@ -1,10 +1,17 @@
-//! How much a source may fail before we answer it nothing: failures are counted, not traffic.
+//! How much a source may fail before we answer it nothing.
 //!
-//! Three ways to fail, each with a budget that refills with time: challenges that no valid nonce followed and garbage
-//! (counted where a message is read), wrong credentials (counted where the phone lives, per source and user and per source).
-//! A source that succeeds earns room: valid nonces for challenges, live bindings for wrong credentials. Where a source
-//! is over its limit, a known phone behind it still passes; only strangers wait. Lives once per shard.
+//! What comes over UDP may have a forged source until it shows a nonce that we gave to that source. So it costs nobody anything
+//! but answers over UDP to sources that prove nothing: a budget of [`answers`], of which phones that come back to where they were
+//! ([`known`]) have their own.
+//!
+//! What cannot be forged is counted as failure, each with a budget that refills with time: over connections, challenges that no
+//! valid nonce followed, and garbage (counted where a message is read); wrong credentials (counted where the phone lives, per
+//! source and user, per source, and per user for sources that are unknown to it). A source that succeeds earns room: valid nonces
+//! for challenges, live bindings for wrong credentials. Where a source is over its limit, a known phone behind it still passes;
+//! only strangers wait. Lives once per shard.
 
+mod answers;
+mod known;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +27,17 @@ use crate::base::hash::HashKey;
 use crate::base::limit::SOURCES_PER_SHARD_MAX;
 use crate::base::time::Instant;
 use crate::machine::Shared;
+use crate::machine::directory::address;
+use crate::machine::flow::Flow;
+use crate::machine::settings::Settings;
+use crate::machine::source_limit::answers::Answers;
+use crate::machine::source_limit::answers::Asker;
+use crate::machine::source_limit::known::Familiar;
+use crate::machine::source_limit::known::Known;
+pub use crate::machine::source_limit::known::Sighting;
+use crate::machine::source_limit::known::of_phone;
+use crate::machine::source_limit::known::of_source;
+use crate::wire::sip::Message;
 
 /// A budget: what may be spent at once, and how fast it comes back.
 struct Budget {
@@ -29,13 +47,13 @@ struct Budget {
     forget: Duration,
 }
 
-/// Challenges to one address that nobody answered.
+/// Challenges over connections of one address that nobody answered.
 const CHALLENGES: Budget = Budget { burst: 1_000, forget: Duration::from_millis(50) };
 /// The same to one port, which counts once the address is over its limit.
 const CHALLENGES_OF_PORT: Budget = Budget { burst: 8, forget: Duration::from_secs(5) };
 /// Answered challenges an address may have saved up.
 const CHALLENGES_EARNED_MAX: i64 = 4_000;
-/// Messages that were none.
+/// Messages over connections that were none.
 const GARBAGE: Budget = Budget { burst: 50, forget: Duration::from_secs(1) };
 /// Wrong credentials for one user from one address.
 const USER: Budget = Budget { burst: 5, forget: Duration::from_secs(30) };
@@ -50,6 +68,17 @@ const STRANGERS: Budget = Budget { burst: 4, forget: Duration::from_secs(1) };
 const NEWCOMER: Budget = Budget { burst: 1, forget: Duration::from_secs(600) };
 /// All such ports of one address and user together.
 const NEWCOMERS: Budget = Budget { burst: 2, forget: Duration::from_secs(60) };
+/// The same where the phone is known at that address.
+const NEWCOMERS_AT_HOME: Budget = Budget { burst: 16, forget: Duration::from_secs(30) };
+
+/// Wrong credentials for one user from all addresses that are unknown to it.
+const GUESSED: Budget = Budget { burst: 10, forget: Duration::from_secs(30) };
+/// No shard's part of it is less: who hides who he is may be dealt to any.
+const GUESSED_OF_SHARD_MIN: i64 = 3;
+/// What an unknown address may try for a user whom others guess at: the phone itself, somewhere else.
+const ARRIVAL: Budget = Budget { burst: 1, forget: Duration::from_secs(600) };
+/// All such addresses of one user together.
+const ARRIVALS: Budget = Budget { burst: 2, forget: Duration::from_secs(30) };
 
 const BAN_MIN: Duration = Duration::from_secs(2);
 const BAN_MAX: Duration = Duration::from_secs(300);
@@ -67,12 +96,33 @@ pub enum Verdict {
     Slow,
 }
 
+/// What would be answered to somebody who has proved nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A message that cannot be read.
+    Garbage,
+    /// A request without a valid nonce.
+    Challenge,
+    Other,
+}
+
+/// Credentials that are to be verified.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    pub source: SocketAddr,
+    /// The name in the credentials.
+    pub user: &'a [u8],
+    /// The phone of that name, whether there is one or not: [`SourceLimit::phone`].
+    pub phone: u64,
+    pub standing: Standing,
+}
+
 /// What is known of a user at the place its request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// No live binding from this address.
     Stranger,
-    /// A live binding of this user came from the same address.
+    /// A binding of this user came from the same address, now or in the last week.
     SameAddress,
     /// It came over this very flow.
     SameFlow,
@@ -81,13 +131,17 @@ pub enum Standing {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SourceLimit {
     accounts: BTreeMap<u64, Account>,
+    answers: Answers,
+    known: Known,
     pub counters: Counters,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Messages answered with silence.
+    /// Messages answered with silence because of what their source had done.
     pub slowed: u64,
+    /// The same over UDP because there were no answers left for those who prove nothing.
+    pub unanswered: u64,
     /// Times that a budget ran out.
     pub bans: u64,
     /// Accounts thrown out of a full table.
@@ -115,6 +169,11 @@ enum Kind {
     Strangers = 7,
     Newcomer = 8,
     Newcomers = 9,
+    Guessed = 10,
+    Arrival = 11,
+    Arrivals = 12,
+    Port = 13,
+    Phone = 14,
 }
 
 impl SourceLimit {
@@ -122,38 +181,109 @@ impl SourceLimit {
         Self::default()
     }
 
+    /// Accounts of failures.
     pub fn len(&self) -> usize {
         self.accounts.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.accounts.is_empty()
+        self.accounts.is_empty() && self.answers.is_empty()
+    }
+
+    /// Sources whose answers are counted.
+    pub fn answered_len(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Phones whose addresses are known.
+    pub fn known_len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Sources and phones forgotten because a table was full.
+    pub fn evicted(&self) -> u64 {
+        self.counters.evicted + self.answers.evicted + self.known.evicted
+    }
+
+    /// A phone has registered from here.
+    pub fn registered(&mut self, flow: &Flow, tenant: &str, user: &str, now: Instant, settings: &Settings) {
+        if settings.is_trusted(flow.peer.ip()) {
+            return;
+        }
+        let secret = &settings.secrets.hash;
+        let sighting = Sighting::new(secret, flow.peer, flow.is_reliable(), of_phone(secret, tenant, user));
+        self.known.learn(sighting, settings.shards > 1, now);
+    }
+
+    /// Another shard tells of its phones.
+    pub fn hear(&mut self, sightings: Vec<Sighting>, now: Instant) {
+        for sighting in sightings {
+            self.known.hear(sighting, now);
+        }
+    }
+
+    /// What every other shard is to [`SourceLimit::hear`].
+    pub fn tell(&mut self, now: Instant) -> Vec<Vec<Sighting>> {
+        self.known.tell(now)
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.known.next_deadline()
+    }
+
+    /// Asks to answer a message that shows no nonce which we gave to its source.
+    pub fn answer(
+        &mut self,
+        request: &Message<'_>,
+        flow: &Flow,
+        ask: Ask,
+        now: Instant,
+        shared: Shared<'_>,
+    ) -> Verdict {
+        if shared.settings.is_trusted(flow.peer.ip()) {
+            return Verdict::Pass;
+        }
+        if flow.is_reliable() {
+            return match ask {
+                Ask::Garbage => self.garbage(flow, now, shared),
+                Ask::Challenge => self.challenge(flow.peer, now, shared),
+                Ask::Other => Verdict::Pass,
+            };
+        }
+        let secret = &shared.settings.secrets.hash;
+        let phone = if self.known.is_empty() { None } else { says_it_is(request, shared) };
+        let familiar = phone.map_or(Familiar::No, |phone| self.known.look(secret, flow.peer, phone, now));
+        if familiar == Familiar::Flow {
+            return Verdict::Pass;
+        }
+        let phone = phone.filter(|_| familiar == Familiar::Address).map(u64::to_be_bytes);
+        let of_source = of_source(secret, flow.peer);
+        let asker = Asker {
+            address: of_source,
+            port: port_key(secret, flow.peer),
+            phone: phone.map(|phone| key(shared, Kind::Phone, flow.peer, &phone)),
+            phones: self.known.phones_at(of_source),
+            is_readable: ask != Ask::Garbage,
+        };
+        if self.answers.take(asker, shared.settings.shards, now) {
+            return Verdict::Pass;
+        }
+        self.counters.unanswered += 1;
+        Verdict::Slow
     }
 
     /// A message could not be read. `Slow`: not even the answer that it could have is sent.
-    pub fn garbage(&mut self, source: SocketAddr, now: Instant, shared: Shared<'_>) -> Verdict {
-        if shared.settings.is_trusted(source.ip()) {
+    pub fn garbage(&mut self, flow: &Flow, now: Instant, shared: Shared<'_>) -> Verdict {
+        if !flow.is_reliable() || shared.settings.is_trusted(flow.peer.ip()) {
             return Verdict::Pass;
         }
-        let key = key(shared, Kind::Garbage, source, &[]);
+        let key = key(shared, Kind::Garbage, flow.peer, &[]);
         let verdict = self.spend(key, &GARBAGE, 0, now);
         self.count(verdict)
     }
 
-    /// A source of garbage that never answered a challenge: its messages need not even be read.
-    pub fn is_shut(&self, source: SocketAddr, now: Instant, shared: Shared<'_>) -> bool {
-        if self.accounts.is_empty() || !self.is_banned(key(shared, Kind::Garbage, source, &[]), now) {
-            return false;
-        }
-        let challenges = self.accounts.get(&key(shared, Kind::Challenges, source, &[]));
-        challenges.is_none_or(|account| account.level >= 0)
-    }
-
-    /// Asks to challenge a request that came without a valid nonce.
-    pub fn challenge(&mut self, source: SocketAddr, now: Instant, shared: Shared<'_>) -> Verdict {
-        if shared.settings.is_trusted(source.ip()) {
-            return Verdict::Pass;
-        }
+    /// Asks to challenge a request over a connection that came without a valid nonce.
+    fn challenge(&mut self, source: SocketAddr, now: Instant, shared: Shared<'_>) -> Verdict {
         let of_port = key(shared, Kind::ChallengesOfPort, source, &source.port().to_be_bytes());
         let of_port = self.spend(of_port, &CHALLENGES_OF_PORT, 0, now);
         let of_source = self.spend(key(shared, Kind::Challenges, source, &[]), &CHALLENGES, 0, now);
@@ -163,35 +293,66 @@ impl SourceLimit {
     }
 
     /// A valid nonce came back: its challenge was no failure, and earns room for one more.
-    pub fn answered(&mut self, source: SocketAddr, now: Instant, shared: Shared<'_>) {
-        if shared.settings.is_trusted(source.ip()) {
+    pub fn answered(&mut self, flow: &Flow, now: Instant, shared: Shared<'_>) {
+        let source = flow.peer;
+        if self.is_empty() || shared.settings.is_trusted(source.ip()) {
             return;
+        }
+        if !flow.is_reliable() {
+            let of_source = of_source(&shared.settings.secrets.hash, source);
+            let phones = self.known.phones_at(of_source);
+            return self.answers.give_back(of_source, phones, shared.settings.shards, now);
         }
         let of_port = key(shared, Kind::ChallengesOfPort, source, &source.port().to_be_bytes());
         self.earn(of_port, &CHALLENGES_OF_PORT, now);
         self.earn(key(shared, Kind::Challenges, source, &[]), &CHALLENGES, now);
     }
 
-    /// Asks to verify the credentials of a user; nothing is computed for `Slow`.
-    pub fn attempt(
-        &mut self,
+    /// The phone that credentials name, or the name and realm that nobody has.
+    pub fn phone(realm: &str, user: &str, shared: Shared<'_>) -> u64 {
+        of_phone(&shared.settings.secrets.hash, realm, user)
+    }
+
+    /// How the sender stands to this phone: what its bindings say, or where it was in the last week.
+    pub fn standing(
+        &self,
+        bound: Standing,
         source: SocketAddr,
-        user: &[u8],
-        standing: Standing,
+        phone: u64,
         now: Instant,
         shared: Shared<'_>,
-    ) -> Verdict {
-        if shared.settings.is_trusted(source.ip()) {
+    ) -> Standing {
+        let is_known = || self.known.look(&shared.settings.secrets.hash, source, phone, now) != Familiar::No;
+        if bound == Standing::Stranger && is_known() { Standing::SameAddress } else { bound }
+    }
+
+    /// Asks to verify the credentials of a user; nothing is computed for `Slow`.
+    pub fn attempt(&mut self, attempt: Attempt<'_>, now: Instant, shared: Shared<'_>) -> Verdict {
+        let Attempt { source, user, standing, .. } = attempt;
+        if self.accounts.is_empty() || shared.settings.is_trusted(source.ip()) {
             return Verdict::Pass;
         }
-        let verdict = if self.is_banned(user_key(shared, source, user, standing), now) {
+        let mut verdict = if self.is_banned(user_key(shared, source, user, standing), now) {
             self.newcomer(source, user, standing, now, shared)
         } else if standing != Standing::Stranger || !self.is_banned(key(shared, Kind::Source, source, &[]), now) {
             Verdict::Pass
         } else {
             self.spend(key(shared, Kind::Strangers, source, &[]), &STRANGERS, 0, now)
         };
+        let is_guessed =
+            || standing == Standing::Stranger && self.is_banned(whose_key(shared, Kind::Guessed, attempt.phone), now);
+        if verdict == Verdict::Pass && is_guessed() {
+            verdict = self.arrival(source, attempt.phone, now, shared);
+        }
         self.count(verdict)
+    }
+
+    /// A user is being guessed at from many addresses: one that has not tried yet may.
+    fn arrival(&mut self, source: SocketAddr, phone: u64, now: Instant, shared: Shared<'_>) -> Verdict {
+        if self.spend(key(shared, Kind::Arrival, source, &phone.to_be_bytes()), &ARRIVAL, 0, now) == Verdict::Slow {
+            return Verdict::Slow;
+        }
+        self.spend(whose_key(shared, Kind::Arrivals, phone), &ARRIVALS, 0, now)
     }
 
     /// A user is being guessed at from this address: a port that has not tried yet may.
@@ -211,25 +372,24 @@ impl SourceLimit {
         if self.spend(port, &NEWCOMER, 0, now) == Verdict::Slow {
             return Verdict::Slow;
         }
-        self.spend(key_of(secret, Kind::Newcomers, source, &[user]), &NEWCOMERS, 0, now)
+        let is_at_home = standing == Standing::SameAddress;
+        let budget = if is_at_home { &NEWCOMERS_AT_HOME } else { &NEWCOMERS };
+        self.spend(key_of(secret, Kind::Newcomers, source, &[user, &[u8::from(is_at_home)]]), budget, 0, now)
     }
 
     /// The credentials were wrong. `bindings`: live ones from this address.
-    pub fn failed(
-        &mut self,
-        source: SocketAddr,
-        user: &[u8],
-        standing: Standing,
-        bindings: u32,
-        now: Instant,
-        shared: Shared<'_>,
-    ) {
+    pub fn failed(&mut self, attempt: Attempt<'_>, bindings: u32, now: Instant, shared: Shared<'_>) {
+        let Attempt { source, user, standing, .. } = attempt;
         if shared.settings.is_trusted(source.ip()) {
             return;
         }
         self.spend(user_key(shared, source, user, standing), &USER, 0, now);
         let earned = i64::from(bindings) / BINDINGS_PER_FAILURE;
         self.spend(key(shared, Kind::Source, source, &[]), &SOURCE, earned, now);
+        if standing == Standing::Stranger {
+            let share = (GUESSED.burst / i64::from(shared.settings.shards.max(1))).max(GUESSED_OF_SHARD_MIN);
+            self.spend(whose_key(shared, Kind::Guessed, attempt.phone), &GUESSED, share - GUESSED.burst, now);
+        }
     }
 
     /// The credentials were right. What others behind the address guessed for this user stays counted.
@@ -327,6 +487,28 @@ fn user_key(shared: Shared<'_>, source: SocketAddr, user: &[u8], standing: Stand
             key_of(&shared.settings.secrets.hash, Kind::User, source, &[user])
         }
     }
+}
+
+/// The phone that a request says it is from, whether there is one of that name or not.
+fn says_it_is(request: &Message<'_>, shared: Shared<'_>) -> Option<u64> {
+    let uri = request.sender_uri().ok()?.sip()?;
+    let tenant = address::tenant_of_host(shared, uri.host)?;
+    let user = address::user_of(shared, tenant, uri)?;
+    Some(of_phone(&shared.settings.secrets.hash, &tenant.name, &user))
+}
+
+/// A port is that of one address, of IPv6 too.
+fn port_key(secret: &HashKey, source: SocketAddr) -> u64 {
+    let address = match source.ip() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    };
+    key_of(secret, Kind::Port, source, &[&address, &source.port().to_be_bytes()])
+}
+
+/// Of a phone, wherever its requests come from.
+fn whose_key(shared: Shared<'_>, kind: Kind, phone: u64) -> u64 {
+    shared.settings.secrets.hash.hash(&[&[kind as u8], &phone.to_be_bytes()])
 }
 
 fn key(shared: Shared<'_>, kind: Kind, source: SocketAddr, more: &[u8]) -> u64 {

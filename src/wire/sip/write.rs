@@ -19,6 +19,9 @@ use crate::wire::sip::Status;
 use crate::wire::sip::Via;
 use crate::wire::sip::syntax;
 
+/// What [`Writer::finish`] adds.
+pub const END_BYTES: usize = b"Content-Length: 0\r\n\r\n".len();
+
 /// The name of a header: a [`HeaderId`] or the bytes of an unknown one.
 pub trait Name {
     fn bytes(&self) -> &[u8];

@@ -7,4 +7,5 @@ pub(crate) mod frames;
 pub(crate) mod media;
 pub(crate) mod sdp;
 pub(crate) mod sip;
+pub(crate) mod strangers;
 pub(crate) mod wav;

@@ -7,6 +7,7 @@ use tipring::base::time::Instant;
 use tipring::machine::exchange::Input;
 use tipring::machine::flow::Flow;
 
+use crate::hostile;
 use crate::phone::Phone;
 use crate::phone::Sent;
 use crate::stranger;
@@ -16,15 +17,21 @@ use crate::world::World;
 /// Of somebody behind the same address as a phone.
 pub(super) const SPRAYER_PORT: u16 = 50_000;
 pub(super) const SPRAY_EVERY: Duration = Duration::from_millis(20);
+pub(super) const ATTACK_EVERY: Duration = Duration::from_millis(20);
+/// 500 a second.
+const ATTACKS_AT_ONCE: usize = 10;
 
 impl World {
     pub(super) fn reach_node(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         if to == Self::server() {
             let shard = self.random.below(self.shards.len() as u64) as usize;
-            self.ladder.push((self.now, from, to, bytes.clone()));
+            let is_hostile = hostile::is_hostile(&bytes);
+            if !is_hostile {
+                self.ladder.push((self.now, from, to, bytes.clone()));
+            }
             if stranger::is_stranger(from.ip()) {
                 self.watch.stranger_sent(from.ip(), &bytes);
-            } else {
+            } else if !is_hostile {
                 self.watch.received(from, false, &bytes, self.now);
             }
             self.on_shard(shard, |exchange, now, shared, out| {
@@ -76,6 +83,17 @@ impl World {
         if left > 0 {
             let next = Happening::Spray { phone, number: number.wrapping_add(1), left: left - 1 };
             self.push(self.now + SPRAY_EVERY, next);
+        }
+    }
+
+    /// A volley, which neither gets lost nor waits.
+    pub(super) fn on_attack(&mut self, left: u32) {
+        for _ in 0..ATTACKS_AT_ONCE {
+            let (from, bytes) = self.hostile.next(&mut self.random);
+            self.push(self.now, Happening::Datagram { from, to: Self::server(), bytes });
+        }
+        if left > 0 {
+            self.push(self.now + ATTACK_EVERY, Happening::Attack(left - 1));
         }
     }
 

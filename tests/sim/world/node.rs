@@ -14,6 +14,7 @@ use tipring::machine::outbox::Mesh;
 use tipring::machine::outbox::Outbox;
 use tipring::machine::outbox::Output;
 
+use crate::hostile;
 use crate::stranger;
 use crate::world::Happening;
 use crate::world::World;
@@ -68,8 +69,11 @@ impl World {
                 Output::Send { flow, bytes } => {
                     if stranger::is_stranger(flow.peer.ip()) {
                         self.watch.stranger_got(flow.peer.ip(), &bytes);
-                    } else {
+                    } else if !hostile::is_hostile(&bytes) {
                         self.watch.sent(flow.peer, flow.is_reliable(), &bytes, self.now);
+                    }
+                    if hostile::is_hostile(&bytes) {
+                        self.hostile.got(flow.peer, &bytes);
                     }
                     self.send(shard, flow, bytes);
                 }
