@@ -45,10 +45,11 @@ const PLACES: [u8; 128] = places();
 
 /// The first thing that there is too much of.
 pub(super) fn excess(message: &Message<'_>) -> Result<(), Fault> {
-    long_headers(message)?;
+    // First, because To says it again as a rule.
     if message.request().is_some_and(|request| request.uri.len() > SIP_URI_BYTES_MAX) || has_long_number(message) {
         return Err(Fault::UriTooLong);
     }
+    long_headers(message)?;
     if message.body.len() > SIP_BODY_BYTES_MAX {
         return Err(Fault::BodyTooLarge);
     }
