@@ -155,10 +155,11 @@ impl Node {
     }
 
     fn listen(&mut self, listeners: Vec<TcpListener>, api: &Api) -> Result<(), Failure> {
+        let places = http::serve::places(&self.metrics.http);
         for listener in listeners {
             let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
             let listening = listening.map_err(|error| Failure::from_io("the HTTP API", &error))?;
-            self.tasks.spawn(http::serve::serve(listening, http::router(api.clone())));
+            self.tasks.spawn(http::serve::serve(listening, http::router(api.clone()), Arc::clone(&places)));
         }
         Ok(())
     }
