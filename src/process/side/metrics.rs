@@ -1,5 +1,6 @@
 //! What this process counts, and the text of it and of the engine's figures.
 
+mod answers;
 pub(crate) mod text;
 
 use std::os::fd::OwnedFd;
@@ -8,11 +9,14 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use axum::body::Bytes;
+
 use crate::base::time::UnixTime;
 use crate::machine::exchange::messages::Kind;
 use crate::machine::exchange::messages::Way;
 use crate::process::side::clock;
 use crate::process::side::http::places;
+use crate::process::side::metrics::answers::Answers;
 use crate::process::side::metrics::text::Format;
 use crate::process::side::metrics::text::Text;
 use crate::process::side::metrics::text::of_shard;
@@ -62,6 +66,7 @@ pub(crate) struct Metrics {
     pub(crate) directory_version: AtomicU64,
     pub(crate) import_failed: AtomicU64,
     pub(crate) http: Arc<places::Counts>,
+    answers: Answers,
     pub(crate) finishing: Arc<Counts>,
     pub(crate) live: Arc<Live>,
     pub(crate) uploads: Arc<upload::Counts>,
@@ -94,6 +99,7 @@ impl Metrics {
             directory_version: zero(),
             import_failed: zero(),
             http: Arc::default(),
+            answers: Answers::default(),
             finishing: Arc::default(),
             uploads: Arc::default(),
             scrubbed: Arc::default(),
@@ -137,6 +143,11 @@ impl Metrics {
         let Ok(status) = self.status.lock() else { return false };
         let is_up = |process: &ProcessStatus| process.role == Role::Engine && process.state == ProcessState::Ready;
         status.as_ref().is_some_and(|status| !status.draining && status.processes.iter().any(is_up))
+    }
+
+    /// The same for whoever asks, made anew as long as few do.
+    pub(crate) fn answer(&self, mirror: &Mirror, format: Format) -> Bytes {
+        self.answers.get(clock::now(), format, || self.render(mirror, format))
     }
 
     pub(crate) fn render(&self, mirror: &Mirror, format: Format) -> String {

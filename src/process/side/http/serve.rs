@@ -66,7 +66,11 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, router: Router,
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let busy = seat.begin();
         let answered = router.call(request);
-        async move { answered.await.map(|response: Response| response.map(|body| Holding::new(body, busy))) }
+        async move {
+            // Who sends many requests at once waits for the others between them.
+            tokio::task::yield_now().await;
+            answered.await.map(|response: Response| response.map(|body| Holding::new(body, busy)))
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
