@@ -25,6 +25,16 @@ pub const SIP_REMARK_BYTES_MAX: usize = 512;
 pub const SIP_WORD_BYTES_MAX: usize = 64;
 /// Header fields of one message.
 pub const SIP_HEADERS_MAX: usize = 128;
+/// TCP connections of one shard: about 500 bytes each while they are idle. Less where the limit of open files leaves less.
+pub const TCP_CONNECTIONS_PER_SHARD_MAX: u32 = 32_768;
+/// Of them those of one source that nobody has registered over: a site whose phones all come back at once.
+pub const TCP_STRANGERS_PER_SOURCE_MAX: u32 = 1_024;
+/// The same of an IPv6 network of 48 bits.
+pub const TCP_STRANGERS_PER_NETWORK_MAX: u32 = 4_096;
+/// Files that the engine needs beside its sockets, whatever its size, and of each shard: segments of the tape with their keys, journals,
+/// rings, the log.
+pub const OPEN_FILES_RESERVE: u64 = 64;
+pub const OPEN_FILES_RESERVE_OF_SHARD: u64 = 32;
 /// Calls of one shard.
 pub const CALLS_PER_SHARD_MAX: u32 = 20_000;
 /// What a usual call keeps: two dialogs, their descriptions, what may have to be repeated.
@@ -134,6 +144,12 @@ pub const MIRRORED_CALLS_MAX: usize = 1_000_000;
 pub const AUDITED_REFUSALS_PER_MINUTE_MAX: u32 = 120;
 /// Connections of the HTTP API.
 pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
+/// Of them from one source: an IPv4 address, or an IPv6 network of 64 bits.
+pub const HTTP_CONNECTIONS_PER_SOURCE_MAX: usize = 256;
+/// Requests of one token that are being answered, downloads and live event streams among them.
+pub const HTTP_REQUESTS_PER_TOKEN_MAX: usize = 64;
+/// Live event streams of one token.
+pub const EVENT_STREAMS_PER_TOKEN_MAX: usize = 32;
 /// Live event streams among them.
 pub const EVENT_STREAMS_MAX: usize = 128;
 /// Request line and headers of one HTTP request.
@@ -144,6 +160,8 @@ pub const FINISHING_MAX: usize = 1_024;
 pub const LIVE_RECORDINGS_MAX: usize = 100_000;
 /// Commands of the clerk that shards with full queues have not taken: questions beyond it are not asked.
 pub const COMMANDS_UNSENT_MAX: usize = 4_096;
+/// Names of events whose log lines have a budget of their own.
+pub const LOG_EVENTS_MAX: usize = 512;
 /// Acknowledgements on their way to the tape thread; each is said again, so more are dropped.
 pub const TAPE_COMMANDS_MAX: usize = 256;
 

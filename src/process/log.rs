@@ -1,7 +1,9 @@
 //! Log lines of all processes: one form as text, one as JSON, with the same fields.
 //!
 //! Engine and side log through `tracing`; a thread writes, so that a shard never waits for a disk or a pipe. Lines that
-//! find its queue full are counted and lost. The keeper has no such thread and formats its [`Line`]s itself.
+//! find its queue full are counted and lost, and so are those beyond their event's [`allowance`]. The keeper has no such thread and formats its [`Line`]s itself.
+
+mod allowance;
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -16,8 +18,10 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::mpsc::SyncSender;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -38,6 +42,7 @@ use crate::process::clock;
 use crate::process::config::Level;
 use crate::process::config::Log;
 use crate::process::config::LogFormat;
+use crate::process::log::allowance::Allowances;
 
 /// One line before it has a form.
 pub struct Line<'a> {
@@ -142,6 +147,7 @@ struct Logger {
     level: AtomicU8,
     json: AtomicU8,
     lost: AtomicU64,
+    allowances: Mutex<Allowances>,
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -153,6 +159,8 @@ thread_local! {
 /// Lines that may wait for the writer.
 const QUEUE_MAX: usize = 8_192;
 const LINE_BYTES_MAX: usize = 8_192;
+/// How often the log says how many lines were left out.
+const LEFT_OUT_EVERY: Duration = Duration::from_secs(5);
 
 /// Makes `tracing` log as the settings say. To be called once, by engine or side.
 pub fn start(settings: &Log, node: &str, process: &'static str) -> io::Result<()> {
@@ -165,6 +173,7 @@ pub fn start(settings: &Log, node: &str, process: &'static str) -> io::Result<()
         level: AtomicU8::new(0),
         json: AtomicU8::new(0),
         lost: AtomicU64::new(0),
+        allowances: Mutex::default(),
     };
     if LOGGER.set(logger).is_err() {
         return Ok(());
@@ -199,7 +208,7 @@ pub fn flush() {
     let Some(logger) = LOGGER.get() else { return };
     let (done, written) = sync_channel(1);
     if logger.queue.try_send(Job::Flush(done)).is_ok() {
-        let _ = written.recv_timeout(std::time::Duration::from_millis(500));
+        let _ = written.recv_timeout(Duration::from_millis(500));
     }
 }
 
@@ -215,22 +224,67 @@ pub fn lost() -> u64 {
 
 fn write_all(jobs: &Receiver<Job>) {
     let mut file: Option<File> = None;
-    while let Ok(job) = jobs.recv() {
+    let mut told = clock::instant();
+    loop {
+        let job = jobs.recv_timeout(LEFT_OUT_EVERY);
+        if clock::instant().since(told) >= LEFT_OUT_EVERY || matches!(job, Ok(Job::Flush(_))) {
+            told = clock::instant();
+            lines_left_out().iter().for_each(|line| write(&mut file, line));
+        }
         match job {
-            Job::Line(line) => {
-                let _ = match &mut file {
-                    Some(file) => file.write_all(line.as_bytes()),
-                    None => io::stderr().write_all(line.as_bytes()),
-                };
-            }
-            Job::Reopen(settings) => {
+            Ok(Job::Line(line)) => write(&mut file, &line),
+            Ok(Job::Reopen(settings)) => {
                 // One that cannot be opened leaves stderr; the keeper says so.
                 file = settings.file.as_deref().and_then(|path| open(path).ok());
             }
-            Job::Flush(done) => {
+            Ok(Job::Flush(done)) => {
                 let _ = done.try_send(());
             }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+fn write(file: &mut Option<File>, line: &str) {
+    let _ = match file {
+        Some(file) => file.write_all(line.as_bytes()),
+        None => io::stderr().write_all(line.as_bytes()),
+    };
+}
+
+fn lines_left_out() -> Vec<String> {
+    let Some(logger) = LOGGER.get() else { return Vec::new() };
+    let left_out = logger.allowances.lock().map(|mut allowances| allowances.left_out()).unwrap_or_default();
+    let line = |(event, count): (String, u64)| {
+        let message = format!("{count} further lines of {event} were left out");
+        logger.format(Level::Warn, "log.left_out", &message, &[("of", event), ("lines", count.to_string())])
+    };
+    left_out.into_iter().map(line).collect()
+}
+
+impl Logger {
+    fn format(&self, level: Level, event: &str, message: &str, fields: &[(&'static str, String)]) -> String {
+        let (node, process) = (&self.node, self.process);
+        let line = Line { at: clock::unix(), level, event, message, node, process, fields };
+        let json = self.json.load(Ordering::Relaxed) == 1;
+        let mut text = line.format(if json { LogFormat::Json } else { LogFormat::Text });
+        if text.len() >= LINE_BYTES_MAX && !json {
+            let end = (0..LINE_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+            text.truncate(end);
+        }
+        text.push('\n');
+        text
+    }
+}
+
+fn level_of(metadata: &Metadata<'_>) -> Level {
+    match *metadata.level() {
+        tracing::Level::ERROR => Level::Error,
+        tracing::Level::WARN => Level::Warn,
+        tracing::Level::INFO => Level::Info,
+        tracing::Level::DEBUG => Level::Debug,
+        tracing::Level::TRACE => Level::Trace,
     }
 }
 
@@ -240,13 +294,7 @@ struct Lines;
 impl Lines {
     fn is_wanted(metadata: &Metadata<'_>) -> bool {
         let Some(logger) = LOGGER.get() else { return false };
-        let level = match *metadata.level() {
-            tracing::Level::ERROR => Level::Error,
-            tracing::Level::WARN => Level::Warn,
-            tracing::Level::INFO => Level::Info,
-            tracing::Level::DEBUG => Level::Debug,
-            tracing::Level::TRACE => Level::Trace,
-        };
+        let level = level_of(metadata);
         // Libraries may log what no log of ours may hold (SQL with its values): their warnings only.
         let ours = metadata.target().starts_with("tipring");
         level as u8 <= logger.level.load(Ordering::Relaxed) && (ours || level <= Level::Warn)
@@ -265,35 +313,21 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let Some(logger) = LOGGER.get() else { return };
+        let level = level_of(event.metadata());
+        let mut name = EventName(None);
+        event.record(&mut name);
+        let name = name.0.unwrap_or_else(|| short_target(event.metadata().target()));
+        // Before anything is formatted: a flood of lines costs little more than its count.
+        let is_allowed = logger.allowances.lock().map(|mut all| all.take(&name, level, clock::instant()));
+        if !is_allowed.unwrap_or(true) {
+            return;
+        }
         let mut found = Found::default();
         event.record(&mut found);
         if let Some(shard) = SHARD.get() {
             found.fields.insert(0, ("shard", shard.0.to_string()));
         }
-        let level = match *event.metadata().level() {
-            tracing::Level::ERROR => Level::Error,
-            tracing::Level::WARN => Level::Warn,
-            tracing::Level::INFO => Level::Info,
-            tracing::Level::DEBUG => Level::Debug,
-            tracing::Level::TRACE => Level::Trace,
-        };
-        let name = found.event.unwrap_or_else(|| short_target(event.metadata().target()));
-        let line = Line {
-            at: clock::unix(),
-            level,
-            event: &name,
-            message: &found.message,
-            node: &logger.node,
-            process: logger.process,
-            fields: &found.fields,
-        };
-        let json = logger.json.load(Ordering::Relaxed) == 1;
-        let mut text = line.format(if json { LogFormat::Json } else { LogFormat::Text });
-        if text.len() >= LINE_BYTES_MAX && !json {
-            let end = (0..LINE_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-            text.truncate(end);
-        }
-        text.push('\n');
+        let text = logger.format(level, &name, &found.message, &found.fields);
         if logger.queue.try_send(Job::Line(text)).is_err() {
             logger.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -305,9 +339,20 @@ fn short_target(target: &str) -> String {
     target.rsplit("::").next().unwrap_or(target).to_owned()
 }
 
+struct EventName(Option<String>);
+
+impl Visit for EventName {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "event" {
+            self.0 = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
+
 #[derive(Default)]
 struct Found {
-    event: Option<String>,
     message: String,
     fields: Vec<(&'static str, String)>,
 }
@@ -316,7 +361,7 @@ impl Found {
     fn put(&mut self, field: &Field, value: String) {
         match field.name() {
             "message" => self.message = value,
-            "event" => self.event = Some(value),
+            "event" => {}
             name => self.fields.push((name, value)),
         }
     }
@@ -394,5 +439,17 @@ mod tests {
         assert_eq!((&old[0]["shard"], &old[0]["process"]), (&2.into(), &"side".into()));
         assert_eq!((&new[0]["message"], &new[0]["level"]), (&"at this level".into(), &"debug".into()));
         assert_eq!(lost(), 0);
+        a_flood_is_counted(&path);
+    }
+    fn a_flood_is_counted(path: &Path) {
+        for _ in 0..1_000 {
+            tracing::warn!(event = "api.accept", "no");
+        }
+        tracing::warn!(event = "calm", "yes");
+        flush();
+        let text = std::fs::read_to_string(path).unwrap();
+        let count = |event: &str| text.lines().filter(|line| line.contains(event)).count();
+        assert!(count("\"api.accept\"") < 300 && count("\"calm\"") == 1, "{text}");
+        assert!(count("further lines of api.accept were left out") == 1, "{text}");
     }
 }

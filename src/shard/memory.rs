@@ -139,7 +139,6 @@ figures! {
     MeshWakes "tipring_mesh_wakes_total" "" "Sleeping shards woken for a message";
     TcpAccepted "tipring_tcp_connections_total" "" "Connections accepted";
     TcpRefusedTotal "tipring_tcp_refused_total" "reason=\"total\"" "Connections refused";
-    TcpRefusedSource "tipring_tcp_refused_total" "reason=\"source\"" "Connections refused";
     TcpAcceptErrors "tipring_tcp_refused_total" "reason=\"accept\"" "Connections refused";
     TcpClosedPeer "tipring_tcp_closed_total" "reason=\"peer\"" "Connections closed";
     TcpClosedError "tipring_tcp_closed_total" "reason=\"error\"" "Connections closed";
@@ -147,6 +146,9 @@ figures! {
     TcpClosedFraming "tipring_tcp_closed_total" "reason=\"framing\"" "Connections closed";
     TcpClosedIdle "tipring_tcp_closed_total" "reason=\"idle\"" "Connections closed";
     TcpClosedSlow "tipring_tcp_closed_total" "reason=\"slow\"" "Connections closed";
+    TcpClosedSource "tipring_tcp_closed_total" "reason=\"source\"" "Connections closed";
+    TcpClosedNetwork "tipring_tcp_closed_total" "reason=\"network\"" "Connections closed";
+    TcpClosedTotal "tipring_tcp_closed_total" "reason=\"total\"" "Connections closed";
     TcpMessages "tipring_tcp_messages_total" "direction=\"in\"" "SIP messages over TCP";
     TcpWrites "tipring_tcp_messages_total" "direction=\"out\"" "SIP messages over TCP";
     UdpSocketErrors "tipring_udp_socket_errors_total" "" "Sockets that could not be opened or connected";

@@ -2,7 +2,10 @@
 //!
 //! An idle connection holds no buffer: it is read into one that all share, and only the begin of an unfinished message is kept.
 //! What the peer does not take at once is queued up to a limit; who does not read, says nothing, or is one too many is closed and
-//! counted. Where messages end is [`Framer`]'s knowledge, what they mean the machine's.
+//! counted. A stranger gives way to a newcomer where its source, its network or the table is full; who has registered never does. Where
+//! messages end is [`Framer`]'s knowledge, what they mean the machine's.
+
+mod strangers;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,11 +31,17 @@ use rustix::net::socket_with;
 use rustix::net::sockopt::set_tcp_nodelay;
 
 use crate::base::id::Handle;
+use crate::base::limit::TCP_CONNECTIONS_PER_SHARD_MAX;
+use crate::base::limit::TCP_STRANGERS_PER_NETWORK_MAX;
+use crate::base::limit::TCP_STRANGERS_PER_SOURCE_MAX;
 use crate::base::slab::Slab;
 use crate::base::time::Instant;
 use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
 use crate::shard::run::OWN_CONNECTION;
+use crate::shard::tcp::strangers::Rank;
+use crate::shard::tcp::strangers::Source;
+use crate::shard::tcp::strangers::Strangers;
 use crate::shard::udp::DatagramIo;
 use crate::shard::udp::UdpError;
 use crate::wire::sip::Frame;
@@ -42,8 +51,12 @@ use crate::wire::sip::Framer;
 #[derive(Clone)]
 pub struct StreamLimits {
     pub connections_max: u32,
-    /// Connections of one source that nobody has registered over.
+    /// Connections of one source that nobody has registered over: of an IPv4 address, or of an IPv6 network of 64 bits.
     pub per_source_max: u32,
+    /// The same of an IPv6 network of 48 bits.
+    pub per_network_max: u32,
+    /// Connections of one source that somebody has registered over; further ones stay strangers.
+    pub known_per_source_max: u32,
     /// Bytes queued for one connection that does not read.
     pub queued_max: usize,
     /// A stranger's first message must be whole by then.
@@ -59,13 +72,29 @@ pub struct StreamLimits {
 impl Default for StreamLimits {
     fn default() -> Self {
         Self {
-            connections_max: 32_768,
-            per_source_max: 256,
+            connections_max: TCP_CONNECTIONS_PER_SHARD_MAX,
+            per_source_max: TCP_STRANGERS_PER_SOURCE_MAX,
+            per_network_max: TCP_STRANGERS_PER_NETWORK_MAX,
+            known_per_source_max: TCP_CONNECTIONS_PER_SHARD_MAX / 2,
             queued_max: 256 * 1024,
             first_message: Duration::from_secs(10),
             stranger_idle: Duration::from_secs(60),
             stuck: Duration::from_secs(30),
             trusted: Arc::new(|_| false),
+        }
+    }
+}
+
+impl StreamLimits {
+    /// No source and no network takes all of a table that is smaller than usual.
+    pub fn with_connections(self, connections: u32) -> Self {
+        let connections_max = connections.min(self.connections_max);
+        Self {
+            connections_max,
+            per_source_max: self.per_source_max.min(connections_max / 4),
+            per_network_max: self.per_network_max.min(connections_max / 2),
+            known_per_source_max: self.known_per_source_max.min(connections_max / 2),
+            ..self
         }
     }
 }
@@ -103,7 +132,7 @@ struct Connection {
     last_message: Instant,
     moved: Instant,
     heard: bool,
-    known: bool,
+    standing: Standing,
     /// To be closed when the queue is empty.
     closing: bool,
 }
@@ -120,10 +149,22 @@ impl Connection {
             last_message: now,
             moved: now,
             heard: false,
-            known: false,
+            standing: Standing::Ours,
             closing: false,
         }
     }
+
+    fn is_stranger(&self) -> bool {
+        matches!(self.standing, Standing::Stranger(_))
+    }
+}
+
+enum Standing {
+    Stranger(Rank),
+    /// Somebody has registered over it.
+    Known,
+    /// We opened it.
+    Ours,
 }
 
 /// All connections of a shard.
@@ -131,8 +172,9 @@ pub(super) struct Streams {
     limits: StreamLimits,
     listeners: Vec<OwnedFd>,
     connections: Slab<Connection>,
-    /// Connections of strangers: a site with a thousand phones behind one address has earned its room.
-    by_source: BTreeMap<IpAddr, u32>,
+    strangers: Strangers,
+    /// How many of a source are known.
+    known: BTreeMap<Source, u32>,
     /// Gone, and not yet told to the machine.
     pub(super) closed: Vec<Handle>,
     /// Tokens with more to do in the next turn.
@@ -165,7 +207,8 @@ impl Streams {
             limits,
             listeners,
             connections,
-            by_source: BTreeMap::new(),
+            strangers: Strangers::default(),
+            known: BTreeMap::new(),
             closed: Vec::new(),
             again: Vec::new(),
             scratch: Vec::with_capacity(SCRATCH_BYTES),
@@ -213,6 +256,7 @@ impl Streams {
                 Err(_) => {
                     // No descriptor or memory left: looked at again when something closes, or by the sweep.
                     figures.add(Counter::TcpAcceptErrors, 1);
+                    self.end_stranger(None, Counter::TcpClosedTotal, io, figures);
                     return;
                 }
             }
@@ -221,31 +265,60 @@ impl Streams {
     }
 
     fn admit(&mut self, socket: OwnedFd, peer: SocketAddr, listener: u16, io: &mut impl DatagramIo, figures: &Figures) {
-        let of_source = self.by_source.get(&peer.ip()).copied().unwrap_or(0);
-        if of_source >= self.limits.per_source_max && !(self.limits.trusted)(peer.ip()) {
-            figures.add(Counter::TcpRefusedSource, 1);
-            return;
+        let source = Source::of(peer.ip());
+        if !(self.limits.trusted)(peer.ip()) {
+            self.keep_within(source, self.limits.per_source_max, Counter::TcpClosedSource, io, figures);
+            if let Some(wide) = source.wide() {
+                self.keep_within(wide, self.limits.per_network_max, Counter::TcpClosedNetwork, io, figures);
+            }
         }
-        if self.connections.is_full() {
-            figures.add(Counter::TcpRefusedTotal, 1);
+        if !self.make_room(io, figures) {
             return;
         }
         // Failure leaves the peer with Nagle's delays.
         let _ = set_tcp_nodelay(&socket, true);
         let connection = Connection::new(socket, peer, listener, self.now);
         let Ok(handle) = self.connections.insert(connection) else { return };
-        *self.by_source.entry(peer.ip()).or_default() += 1;
         figures.add(Counter::TcpAccepted, 1);
-        let watched = self.connections.get(handle).map(|c| io.watch(Self::token(handle), c.socket.as_fd()));
-        if !matches!(watched, Some(Ok(()))) {
+        let Some(connection) = self.connections.get_mut(handle) else { return };
+        connection.standing = Standing::Stranger(self.strangers.enter(handle, source));
+        if io.watch(Self::token(handle), connection.socket.as_fd()).is_err() {
             self.remove(handle, Counter::TcpClosedError, io, figures);
         }
     }
 
-    /// Begins a connection of our own: known from the start, so that no deadline for strangers ends it.
-    pub(super) fn open(&mut self, to: SocketAddr, io: &mut impl DatagramIo, figures: &Figures) -> Option<Handle> {
-        if self.connections.is_full() {
+    /// Leaves room for one more of a source's strangers.
+    fn keep_within(&mut self, of: Source, max: u32, reason: Counter, io: &mut impl DatagramIo, figures: &Figures) {
+        while self.strangers.of(of) >= max.max(1) as usize {
+            self.end_stranger(Some(of), reason, io, figures);
+        }
+    }
+
+    /// False where all places are held by those who do not give way.
+    fn make_room(&mut self, io: &mut impl DatagramIo, figures: &Figures) -> bool {
+        let has_room = !self.connections.is_full() || self.end_stranger(None, Counter::TcpClosedTotal, io, figures);
+        if !has_room {
             figures.add(Counter::TcpRefusedTotal, 1);
+        }
+        has_room
+    }
+
+    /// Ends the one that is silent the longest.
+    fn end_stranger(
+        &mut self,
+        of: Option<Source>,
+        reason: Counter,
+        io: &mut impl DatagramIo,
+        figures: &Figures,
+    ) -> bool {
+        let Some(handle) = self.strangers.most_silent(of) else { return false };
+        self.remove(handle, reason, io, figures);
+        true
+    }
+
+    /// Begins a connection of our own, which no deadline for strangers ends.
+    pub(super) fn open(&mut self, to: SocketAddr, io: &mut impl DatagramIo, figures: &Figures) -> Option<Handle> {
+        if !self.make_room(io, figures) {
             return None;
         }
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -257,7 +330,7 @@ impl Streams {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(_) => return None,
         }
-        let connection = Connection { known: true, ..Connection::new(socket, to, OWN_CONNECTION, self.now) };
+        let connection = Connection::new(socket, to, OWN_CONNECTION, self.now);
         let handle = self.connections.insert(connection).ok()?;
         let watched = self.connections.get(handle).map(|c| io.watch(Self::token(handle), c.socket.as_fd()));
         if !matches!(watched, Some(Ok(()))) {
@@ -319,6 +392,9 @@ impl Streams {
                 Frame::Message { len } => {
                     connection.last_message = self.now;
                     connection.heard = true;
+                    if let Standing::Stranger(rank) = &mut connection.standing {
+                        *rank = self.strangers.speak(*rank);
+                    }
                     figures.add(Counter::TcpMessages, 1);
                     return (passed, Arrival::Message(len));
                 }
@@ -419,18 +495,32 @@ impl Streams {
 
     pub(super) fn keep(&mut self, handle: Handle) {
         let Some(connection) = self.connections.get_mut(handle) else { return };
-        if !std::mem::replace(&mut connection.known, true) {
-            let source = connection.peer.ip();
-            self.forget_stranger(source);
+        let Standing::Stranger(rank) = connection.standing else { return };
+        let source = Source::of(connection.peer.ip());
+        let known = self.known.entry(source).or_default();
+        if *known >= self.limits.known_per_source_max && !(self.limits.trusted)(connection.peer.ip()) {
+            return;
         }
+        *known += 1;
+        connection.standing = Standing::Known;
+        self.strangers.leave(rank);
     }
 
-    fn forget_stranger(&mut self, source: IpAddr) {
-        if let Some(count) = self.by_source.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_source.remove(&source);
+    fn forget(&mut self, connection: &Connection) {
+        match connection.standing {
+            Standing::Stranger(rank) => {
+                self.strangers.leave(rank);
             }
+            Standing::Known => {
+                let source = Source::of(connection.peer.ip());
+                if let Some(known) = self.known.get_mut(&source) {
+                    *known -= 1;
+                    if *known == 0 {
+                        self.known.remove(&source);
+                    }
+                }
+            }
+            Standing::Ours => {}
         }
     }
 
@@ -439,9 +529,7 @@ impl Streams {
         io.unwatch(Self::token(handle));
         // The watch holds the socket until it is cancelled; the peer shall know at once.
         let _ = shutdown(&connection.socket, Shutdown::Both);
-        if !connection.known {
-            self.forget_stranger(connection.peer.ip());
-        }
+        self.forget(&connection);
         figures.add(reason, 1);
         self.closed.push(handle);
     }
@@ -454,7 +542,7 @@ impl Streams {
             let silent_max = if connection.heard { self.limits.stranger_idle } else { self.limits.first_message };
             if !connection.queued.is_empty() && self.now.since(connection.moved) > self.limits.stuck {
                 overdue.push((handle, Counter::TcpClosedSlow));
-            } else if !connection.known && silent > silent_max {
+            } else if connection.is_stranger() && silent > silent_max {
                 overdue.push((handle, Counter::TcpClosedIdle));
             }
         }

@@ -153,7 +153,7 @@ fn an_answer_to_a_stranger_is_about_as_long_as_its_request() {
             "{method} sip:a SIP/2.0\r\nv:SIP/2.0/UDP a;branch=z9hG4bK{number}\r\nMax-Forwards:9\r\nf:sip:a@acme.test;tag=1\r\n\
              t:sip:a@acme.test\r\ni:1\r\nCSeq:1 {method}\r\n\r\n"
         );
-        let mut ratio = |text: &str| {
+        let ratio = |text: &str| {
             let mut bytes = [0; 4_096];
             socket.set_read_timeout(Some(T1)).unwrap();
             socket.send_to(text.as_bytes(), server.sip()).unwrap();

@@ -45,6 +45,8 @@ pub struct Setup {
     pub switches: Vec<(&'static str, &'static str)>,
     /// The data folder is a file system of its own of so many MiB; needs root. 0: a plain folder.
     pub disk_mib: u32,
+    /// How many files each process may open; 0: as many as the test.
+    pub files: u32,
 }
 
 impl Default for Setup {
@@ -62,6 +64,7 @@ impl Default for Setup {
             ip: None,
             switches: Vec::new(),
             disk_mib: 0,
+            files: 0,
         }
     }
 }
@@ -75,6 +78,7 @@ pub struct Server {
     port_v6: u16,
     next_host: u8,
     starts: u32,
+    files: u32,
     switches: Vec<(&'static str, &'static str)>,
 }
 
@@ -108,6 +112,7 @@ impl Server {
             port_v6,
             next_host: 1,
             starts: 0,
+            files: setup.files,
             switches: setup.switches.clone(),
         };
         if setup.disk_mib > 0 {
@@ -146,7 +151,12 @@ impl Server {
     pub fn run(&mut self) {
         self.starts += 1;
         let log = fs::File::create(self.path(&format!("log.{}", self.starts))).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_tipring"))
+        let binary = env!("CARGO_BIN_EXE_tipring");
+        let mut command = Command::new(if self.files == 0 { binary } else { "prlimit" });
+        if self.files > 0 {
+            command.arg(format!("--nofile={0}:{0}", self.files)).arg(binary);
+        }
+        let child = command
             .args(["serve", "--config"])
             .arg(self.path("tipring.toml"))
             .envs(self.switches.iter().copied())

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::RwLock;
 use std::time::Duration;
 
 use crate::base::id::Handle;
@@ -67,6 +68,8 @@ pub(super) struct Driver {
     shard: ShardId,
     exchange: Exchange,
     settings: Arc<Settings>,
+    /// The same for whoever accepts connections.
+    newest: Arc<RwLock<Arc<Settings>>>,
     directory: Arc<Directory>,
     out: Outbox,
     /// The SIP messages of this turn, each with the outputs that it caused, in order.
@@ -111,6 +114,7 @@ pub(super) struct Beginning {
     pub(super) shard: ShardId,
     pub(super) exchange: Exchange,
     pub(super) settings: Arc<Settings>,
+    pub(super) newest: Arc<RwLock<Arc<Settings>>>,
     pub(super) directory: Arc<Directory>,
     pub(super) sip_slots_from: Slot,
     pub(super) udp_listeners: u8,
@@ -121,12 +125,13 @@ pub(super) struct Beginning {
 
 impl Driver {
     pub(super) fn new(beginning: Beginning, now: Now) -> Self {
-        let Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, .. } = beginning;
+        let Beginning { shard, exchange, settings, directory, sip_slots_from, udp_listeners, newest, .. } = beginning;
         let Beginning { is_captured, tape, waiting, .. } = beginning;
         Self {
             shard,
             exchange,
             settings,
+            newest,
             directory,
             out: Outbox::new(),
             causes: Vec::new(),
@@ -175,7 +180,12 @@ impl Driver {
                 self.directory = directory;
                 self.input(Input::DirectoryChanged, now);
             }
-            ToShard::Settings(settings) => self.settings = settings,
+            ToShard::Settings(settings) => {
+                if let Ok(mut newest) = self.newest.write() {
+                    *newest = Arc::clone(&settings);
+                }
+                self.settings = settings;
+            }
             ToShard::Captured(on) => self.is_captured = on,
             ToShard::Drain(on) => self.input(Input::Drain(on), now),
             ToShard::Hangup { request, call, by } => {

@@ -7,10 +7,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::RwLock;
 
+use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 
 use crate::base::id::ShardId;
+use crate::base::limit::OPEN_FILES_RESERVE;
+use crate::base::limit::OPEN_FILES_RESERVE_OF_SHARD;
 use crate::machine::Shared;
 use crate::machine::directory::Directory;
 use crate::machine::exchange::Exchange;
@@ -52,6 +56,7 @@ use crate::shard::run::ShardHandle;
 use crate::shard::run::ShardParts;
 use crate::shard::run::spawn;
 use crate::shard::tape::ring::Ring;
+use crate::shard::tcp::StreamLimits;
 use crate::shard::udp::Slot;
 use crate::shard::udp::SlotKind;
 use crate::wire::control::FromChild;
@@ -101,11 +106,13 @@ fn serve(received: Received) -> Result<(), Failure> {
 
     let mut posts = Post::mesh(shards.len()).map_err(|error| Failure::from_io("eventfd", &error))?.into_iter();
     let is_captured = engine.hep.address.is_some();
+    let streams = streams(&shards);
     let (tape, rings) = tape::start(&start, &engine.tape, settings.boot, &shards)?;
     let (mut handles, waiting) = (Vec::new(), Waiting::default());
     for ((shard, post), ring) in shards.into_iter().zip(posts.by_ref()).zip(rings) {
         let own = bindings.remove(&shard.shard).unwrap_or_default();
-        let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping, is_captured, is_plain };
+        let streams = streams.clone();
+        let place = Place { start_cpu: shard.cpu, housekeeping: start.housekeeping, is_captured, is_plain, streams };
         let tape = (ring, waiting.clone());
         let handle =
             start_shard(shard, post, tape, own, &place, &settings, saving.directory.current()).map_err(forbidden)?;
@@ -213,6 +220,21 @@ struct Place {
     is_captured: bool,
     /// Datagrams go by recvmmsg.
     is_plain: bool,
+    streams: StreamLimits,
+}
+
+/// A shard's share of the connections that the limit of open files allows beside the ports and what the tape and the clerk open.
+fn streams(shards: &[ShardHandles]) -> StreamLimits {
+    let files = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let sockets = |shard: &ShardHandles| shard.rtp.len() * 2 + shard.sip_udp.len() + shard.sip_tcp.len() + 1;
+    let held = shards.iter().map(sockets).sum::<usize>() as u64;
+    StreamLimits::default().with_connections(share_of_files(files, held, shards.len() as u64))
+}
+
+fn share_of_files(files: u64, held: u64, shards: u64) -> u32 {
+    let reserve = OPEN_FILES_RESERVE + OPEN_FILES_RESERVE_OF_SHARD * shards;
+    let left = files.saturating_sub(held + reserve) / shards.max(1);
+    u32::try_from(left).unwrap_or(u32::MAX).max(1)
 }
 
 fn start_shard(
@@ -243,6 +265,11 @@ fn start_shard(
 
     let mut config = ShardConfig { cpu: place.start_cpu.map(usize::from), ..ShardConfig::default() };
     config.plain = place.is_plain;
+    // Of this shard alone, so that nobody waits for anybody.
+    let newest = Arc::new(RwLock::new(Arc::clone(settings)));
+    let trusting = Arc::clone(&newest);
+    let trusted = move |source| trusting.read().is_ok_and(|settings| settings.is_trusted(source));
+    config.streams = StreamLimits { trusted: Arc::new(trusted), ..place.streams.clone() };
     config.housekeeping = place.housekeeping.map(usize::from);
     config.ring.slots_max = sockets.len() as u32;
     let parts = ShardParts { figures, post, sockets, listeners };
@@ -257,6 +284,7 @@ fn start_shard(
             shard,
             exchange,
             settings,
+            newest,
             directory,
             sip_slots_from,
             udp_listeners,
@@ -278,4 +306,20 @@ fn wait_ready(handles: &[ShardHandle], keeper: &Channel) -> Result<(), Failure> 
 
 fn forbidden(error: ShardError) -> Failure {
     Failure::new(exit::FORBIDDEN, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_get_what_ports_and_tape_leave() {
+        assert_eq!(share_of_files(1_024, 768, 1), 160);
+        assert_eq!(share_of_files(1_048_576, 66_000, 2), 491_224);
+        assert_eq!(share_of_files(256, 512, 1), 1);
+        let small = StreamLimits::default().with_connections(160);
+        assert_eq!((small.connections_max, small.per_source_max, small.per_network_max), (160, 40, 80));
+        let large = StreamLimits::default().with_connections(491_224);
+        assert_eq!((large.connections_max, large.per_source_max), (32_768, 1_024));
+    }
 }

@@ -27,6 +27,8 @@ use socket2::Socket;
 use socket2::Type;
 
 use crate::base::id::ShardId;
+use crate::base::limit::OPEN_FILES_RESERVE;
+use crate::base::limit::OPEN_FILES_RESERVE_OF_SHARD;
 use crate::base::limit::STATE_BYTES_PER_SHARD;
 use crate::process::exit;
 use crate::process::exit::Failure;
@@ -60,6 +62,8 @@ const RTP_RECEIVE_BYTES: usize = 64 * 1024;
 /// The kernel bounds it by net.core.rmem_max.
 const SIP_RECEIVE_BYTES: usize = 4 * 1024 * 1024;
 const TCP_BACKLOG: i32 = 1024;
+/// Files left for connections however few may be open.
+const TCP_CONNECTIONS_MIN: u64 = 128;
 /// The kernel ends the rings of a killed engine a little after the engine, and they hold its sockets.
 const RELEASE_WAIT: Duration = Duration::from_millis(50);
 const RELEASE_TRIES: u32 = 10;
@@ -245,7 +249,9 @@ fn link_socket(run: &Path) -> Result<OwnedFd, Failure> {
 
 /// Opens what the limit of open files allows of the ranges, each in turn, so that none of two addresses gets all.
 fn open_rtp(plan: &Plan, limit: u64, handles: &mut Vec<Handle>) -> Result<PortCounts, Failure> {
-    let reserve = (limit / 8).max(256) + handles.len() as u64 + plan.udp.len() as u64;
+    let of_engine = OPEN_FILES_RESERVE + OPEN_FILES_RESERVE_OF_SHARD * u64::from(plan.shards);
+    let beside = (limit / 8).max(256).max(of_engine + TCP_CONNECTIONS_MIN);
+    let reserve = beside + handles.len() as u64 + plan.udp.len() as u64;
     let pairs_max = usize::try_from(limit.saturating_sub(reserve) / 2).unwrap_or(usize::MAX);
     let pairs: Vec<Vec<(MediaRange, u16)>> = plan.media.iter().map(pairs_of).collect();
     let longest = pairs.iter().map(Vec::len).max().unwrap_or(0);

@@ -1,5 +1,6 @@
 //! What this process counts, and the text of it and of the engine's figures.
 
+mod answers;
 pub(crate) mod text;
 
 use std::os::fd::OwnedFd;
@@ -8,10 +9,14 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use axum::body::Bytes;
+
 use crate::base::time::UnixTime;
 use crate::machine::exchange::messages::Kind;
 use crate::machine::exchange::messages::Way;
 use crate::process::side::clock;
+use crate::process::side::http::places;
+use crate::process::side::metrics::answers::Answers;
 use crate::process::side::metrics::text::Format;
 use crate::process::side::metrics::text::Text;
 use crate::process::side::metrics::text::of_shard;
@@ -60,6 +65,8 @@ pub(crate) struct Metrics {
     pub(crate) mirror_overflows: AtomicU64,
     pub(crate) directory_version: AtomicU64,
     pub(crate) import_failed: AtomicU64,
+    pub(crate) http: Arc<places::Counts>,
+    answers: Answers,
     pub(crate) finishing: Arc<Counts>,
     pub(crate) live: Arc<Live>,
     pub(crate) uploads: Arc<upload::Counts>,
@@ -91,6 +98,8 @@ impl Metrics {
             mirror_overflows: zero(),
             directory_version: zero(),
             import_failed: zero(),
+            http: Arc::default(),
+            answers: Answers::default(),
             finishing: Arc::default(),
             uploads: Arc::default(),
             scrubbed: Arc::default(),
@@ -134,6 +143,11 @@ impl Metrics {
         let Ok(status) = self.status.lock() else { return false };
         let is_up = |process: &ProcessStatus| process.role == Role::Engine && process.state == ProcessState::Ready;
         status.as_ref().is_some_and(|status| !status.draining && status.processes.iter().any(is_up))
+    }
+
+    /// The same for whoever asks, made anew as long as few do.
+    pub(crate) fn answer(&self, mirror: &Mirror, format: Format) -> Bytes {
+        self.answers.get(clock::now(), format, || self.render(mirror, format))
     }
 
     pub(crate) fn render(&self, mirror: &Mirror, format: Format) -> String {
@@ -219,7 +233,15 @@ impl Metrics {
         for (class, count) in (1..).zip(&self.responses) {
             text.sample("http_responses_total", &format!("code_class=\"{class}xx\""), count.load(Relaxed));
         }
+        text.counter("http_connections_closed_total", "Connections of the HTTP API that we ended.");
+        let closed =
+            [("source", &self.http.gave_way_source), ("total", &self.http.gave_way_total), ("slow", &self.http.slow)];
+        for (reason, count) in closed {
+            text.sample("http_connections_closed_total", &format!("reason=\"{reason}\""), count.load(Relaxed));
+        }
         let counters = [
+            ("http_connections_total", "Connections to the HTTP API.", &self.http.accepted),
+            ("http_connections_refused_total", "Connections for which no other could give way.", &self.http.refused),
             ("http_refusals_total", "API requests refused for want of a token or a role.", &self.refusals),
             ("side_events_total", "Events committed.", &self.events),
             ("side_event_duplicates_total", "Events that had come the other way, or came again.", &self.duplicates),

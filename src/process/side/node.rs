@@ -8,6 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::Socket;
+use socket2::Type;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -45,6 +49,9 @@ use crate::process::side::seal::NodeKey;
 use crate::process::side::store::Store;
 use crate::process::side::store::StoreError;
 use crate::process::side::tapes::Following;
+
+/// Connections that wait to be accepted.
+const HTTP_BACKLOG: i32 = 1_024;
 
 pub(crate) struct Settings {
     pub(crate) node: String,
@@ -155,10 +162,11 @@ impl Node {
     }
 
     fn listen(&mut self, listeners: Vec<TcpListener>, api: &Api) -> Result<(), Failure> {
+        let places = http::serve::places(&self.metrics.http);
         for listener in listeners {
             let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
             let listening = listening.map_err(|error| Failure::from_io("the HTTP API", &error))?;
-            self.tasks.spawn(http::serve::serve(listening, http::router(api.clone())));
+            self.tasks.spawn(http::serve::serve(listening, http::router(api.clone()), Arc::clone(&places)));
         }
         Ok(())
     }
@@ -240,6 +248,12 @@ fn copies(figures: &[OwnedFd]) -> Result<Vec<OwnedFd>, Failure> {
 
 /// Binds an address of the HTTP API; 75 names the port that is busy.
 pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .map_err(|error| Failure::from_io(format!("the HTTP API cannot listen at {address}"), &error))
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(HTTP_BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    open().map_err(|error| Failure::from_io(format!("the HTTP API cannot listen at {address}"), &error))
 }

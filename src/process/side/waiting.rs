@@ -50,11 +50,12 @@ impl Waiting {
             "{why}; the engine serves phones from its snapshot, records and recordings wait on the tape"
         );
         let router = http::without_database::router(Arc::clone(&self.metrics), why.line.clone());
+        let places = http::serve::places(&self.metrics.http);
         let mut tasks = JoinSet::new();
         for listener in self.listeners {
             let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
             let listening = listening.map_err(|error| Failure::from_io("the HTTP API", &error))?;
-            tasks.spawn(http::serve::serve(listening, router.clone()));
+            tasks.spawn(http::serve::serve(listening, router.clone(), Arc::clone(&places)));
         }
         loop {
             tokio::select! {

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Extension;
@@ -23,7 +22,6 @@ use sqlx::Row;
 use sqlx::Sqlite;
 use tokio::sync::watch;
 
-use crate::base::limit::EVENT_STREAMS_MAX;
 use crate::process::side::http::Api;
 use crate::process::side::http::guard;
 use crate::process::side::http::guard::Visitor;
@@ -31,6 +29,8 @@ use crate::process::side::http::page;
 use crate::process::side::http::page::Params;
 use crate::process::side::http::problem::OfList;
 use crate::process::side::http::problem::Problem;
+use crate::process::side::http::tokens::InWork;
+use crate::process::side::http::tokens::NoStream;
 use crate::process::side::record::published::Envelope;
 use crate::process::side::store::StoreError;
 use crate::process::side::token;
@@ -60,8 +60,12 @@ pub(super) async fn stream(
     Params(filter): Params<Filter>,
 ) -> Result<Response, Problem> {
     guard::require(&api, &visitor, &[Role::Admin, Role::Operator, Role::Read], "GET /v1/events").await?;
-    let place = Place::enter(&api)
-        .ok_or_else(|| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many event streams are open"))?;
+    let place = api.tokens.begin_stream(&visitor.access.name).map_err(|reason| match reason {
+        NoStream::OfToken => {
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many event streams of this token are open")
+        }
+        NoStream::AtAll => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many event streams are open"),
+    })?;
     let mut newest = api.newest_event.clone();
     let head = *newest.borrow_and_update();
     let mut waiting = VecDeque::new();
@@ -75,7 +79,8 @@ pub(super) async fn stream(
             }
         },
     };
-    let reader = Reader { place, access: visitor.access, tenant: filter.tenant, newest, position, waiting };
+    let reader =
+        Reader { api, _place: place, access: visitor.access, tenant: filter.tenant, newest, position, waiting };
     let events = stream::unfold(reader, async |mut reader| {
         reader.next().await.map(|event| (Ok::<_, Infallible>(event), reader))
     });
@@ -89,24 +94,9 @@ async fn position_of(api: &Api, id: &str) -> Result<Option<i64>, Problem> {
     Ok(position.await?)
 }
 
-/// One of the bounded number of streams.
-struct Place(Api);
-
-impl Place {
-    fn enter(api: &Api) -> Option<Self> {
-        let place = Self(api.clone());
-        (api.streams.fetch_add(1, Ordering::Relaxed) < EVENT_STREAMS_MAX).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 struct Reader {
-    place: Place,
+    api: Api,
+    _place: InWork,
     access: Access,
     tenant: Option<String>,
     newest: watch::Receiver<i64>,
@@ -122,7 +112,7 @@ impl Reader {
             if let Some(event) = self.waiting.pop_front() {
                 return Some(event);
             }
-            if !token::check_again(&self.place.0.store, &self.access).await.ok()? {
+            if !token::check_again(&self.api.store, &self.access).await.ok()? {
                 return None;
             }
             let head = *self.newest.borrow_and_update();
@@ -139,7 +129,7 @@ impl Reader {
         query.push_bind(self.position).push(" AND position <= ").push_bind(head);
         page::push_tenants(&mut query, "tenant", &self.access, self.tenant.as_deref());
         query.push(" ORDER BY position LIMIT ").push_bind(PAGE);
-        let rows = query.build().fetch_all(&self.place.0.store.pool).await?;
+        let rows = query.build().fetch_all(&self.api.store.pool).await?;
         for row in &rows {
             let envelope = Envelope::from_row(row)?;
             let json = serde_json::to_string(&envelope).map_err(|_| StoreError::Row("events"))?;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::OriginalUri;
 use axum::extract::Request;
 use axum::extract::State;
@@ -18,6 +19,8 @@ use crate::process::side::audit;
 use crate::process::side::audit::Entry;
 use crate::process::side::clock;
 use crate::process::side::http::Api;
+use crate::process::side::http::places::Holding;
+use crate::process::side::http::places::Seat;
 use crate::process::side::http::problem::Problem;
 use crate::process::side::token;
 use crate::process::side::token::Access;
@@ -78,8 +81,22 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
     match access {
         Ok(Some(access)) => {
             let source = source(&request);
+            let Some(held) = api.tokens.begin(&access.name) else {
+                return Problem::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "too many requests of this token are being answered",
+                )
+                .into_response();
+            };
+            let seat = request.extensions().get::<Seat>();
+            let kept = seat.map(Seat::keep);
+            if matches!(kept, Some(None)) {
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections are in use")
+                    .into_response();
+            }
             request.extensions_mut().insert(Visitor { access, source });
-            next.run(request).await
+            let response = next.run(request).await;
+            response.map(|body| Body::new(Holding::new(body, (held, kept))))
         }
         Ok(None) => {
             refuse(&api, "", &request_line(&request), source(&request)).await;

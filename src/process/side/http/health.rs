@@ -42,5 +42,5 @@ pub(super) async fn ready(State(api): State<Api>, _: Params<NoParams>) -> (Statu
 pub(super) async fn metrics(State(api): State<Api>, _: Params<NoParams>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::asked(accept);
-    ([(header::CONTENT_TYPE, format.content_type())], api.metrics.render(&api.mirror, format))
+    ([(header::CONTENT_TYPE, format.content_type())], api.metrics.answer(&api.mirror, format))
 }

@@ -10,14 +10,16 @@ mod home;
 mod media;
 mod openapi;
 mod page;
+mod patience;
+pub(crate) mod places;
 mod problem;
 mod recordings;
 mod registrations;
 pub(crate) mod serve;
+mod tokens;
 pub(crate) mod without_database;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use axum::Router;
 use axum::middleware;
@@ -25,6 +27,7 @@ use axum::routing::get;
 use tokio::sync::watch;
 
 use crate::process::side::audit::RefusalBudget;
+use crate::process::side::http::tokens::Tokens;
 use crate::process::side::link::LinkHandle;
 use crate::process::side::metrics::Metrics;
 use crate::process::side::mirror::Mirror;
@@ -51,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) so_far: SoFar,
     pub(crate) transcoder: Arc<Transcoder>,
     refusals: RefusalBudget,
-    streams: AtomicUsize,
+    tokens: Tokens,
 }
 
 impl std::ops::Deref for Api {
@@ -93,7 +96,7 @@ impl Api {
             so_far,
             transcoder,
             refusals: RefusalBudget::default(),
-            streams: AtomicUsize::new(0),
+            tokens: Tokens::default(),
         }))
     }
 }

@@ -86,7 +86,7 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tipring\""));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }
         response
@@ -111,11 +111,11 @@ refusals! {
     /// Of what needs no token.
     Open = [400];
     /// Of what every token may.
-    AnyToken = [400, 401, 500, 503];
+    AnyToken = [400, 401, 429, 500, 503];
     /// Of a list, which needs a role.
-    OfList = [400, 401, 403, 500, 503];
+    OfList = [400, 401, 403, 429, 500, 503];
     /// Of what names one thing.
-    OfOne = [400, 401, 403, 404, 500, 503];
+    OfOne = [400, 401, 403, 404, 429, 500, 503];
     Conflict = [409];
     NoAudio = [406, 409, 410];
 }
@@ -129,6 +129,7 @@ fn described(code: u16) -> utoipa::openapi::Response {
         406 => "The audio cannot be had in this form",
         409 => "The state of the thing does not allow it now",
         410 => "It was deleted",
+        429 => "Too many requests or event streams of this token are open: end some, or ask again",
         500 => "A fault of ours: the log says which",
         _ => "The engine or the database does not answer in time: ask again",
     };
@@ -137,7 +138,7 @@ fn described(code: u16) -> utoipa::openapi::Response {
     let header = |text: &str| HeaderBuilder::new().description(Some(text)).build();
     match code {
         401 => response.header("WWW-Authenticate", header("The scheme: Bearer")),
-        503 => response.header("Retry-After", header("Seconds until it is worth asking again")),
+        429 | 503 => response.header("Retry-After", header("Seconds until it is worth asking again")),
         _ => response,
     }
     .build()

@@ -43,7 +43,7 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
 async fn render(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let format = Format::asked(accept);
-    ([(header::CONTENT_TYPE, format.content_type())], shared.metrics.render(&Mirror::default(), format))
+    ([(header::CONTENT_TYPE, format.content_type())], shared.metrics.answer(&Mirror::default(), format))
 }
 
 /// Nobody has shown a token: the file is named in the log alone.
