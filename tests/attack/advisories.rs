@@ -133,6 +133,8 @@ fn no_method_passes_without_a_credential_or_in_anothers_name() {
         stranger.send(&request);
         let answer = stranger.final_of(&request);
         assert!(answer.status() >= 400, "{method} of a stranger: {}", answer.start);
+        // Strangers are answered now and then.
+        std::thread::sleep(Duration::from_millis(300));
         // With a credential of its own, and the name of somebody else.
         let own = thief.request(method, "sip:1002@acme.test", "<sip:1002@acme.test>", &headers, "");
         let forged = own.replacen("From: <sip:1003@", "From: <sip:1001@", 1);
