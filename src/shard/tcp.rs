@@ -526,11 +526,11 @@ impl Streams {
 
     fn remove(&mut self, handle: Handle, reason: Counter, io: &mut impl DatagramIo, figures: &Figures) {
         let Some(connection) = self.connections.remove(handle) else { return };
+        figures.add(reason, 1);
         io.unwatch(Self::token(handle));
         // The watch holds the socket until it is cancelled; the peer shall know at once.
         let _ = shutdown(&connection.socket, Shutdown::Both);
         self.forget(&connection);
-        figures.add(reason, 1);
         self.closed.push(handle);
     }
 
