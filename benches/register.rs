@@ -194,6 +194,7 @@ impl Engine {
             return 0;
         };
         let answer = registrar.register(message, flow, phone, NOW, shared, random, out);
+        limit.registered(&flow, &phone.tenant, &phone.user, NOW.instant, shared.settings);
         lingering.insert(key, &flow, &answer, Owner::default(), NOW.instant);
         out.drain().for_each(drop);
         answer.len()

@@ -168,7 +168,7 @@ mod tests {
     const START: Instant = Instant::from_millis(1_000_000);
 
     fn stranger(address: u64, port: u64) -> Asker {
-        Asker { address: address << 32, port: address << 32 | port + 1, phone: None, phones: 0, is_readable: true }
+        Asker { address: address << 32, port: (address << 32) + port + 1, phone: None, phones: 0, is_readable: true }
     }
 
     /// Answers in each second that somebody got who asks every 100 µs.
