@@ -155,7 +155,7 @@ fn who_never_speaks_or_reads_keeps_nobody_out_of_the_api() {
                 socket2::SockRef::from(&stream).set_recv_buffer_size(4_096).unwrap();
                 stream.set_nonblocking(true).unwrap();
                 let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", server.http());
-                let _ = stream.write(request.repeat(20).as_bytes());
+                let _ = stream.write(request.repeat(100).as_bytes());
             }
             held.push(stream);
         }
