@@ -54,7 +54,7 @@ impl Default for MediaBounds {
 impl MediaBounds {
     /// Nobody can be there, whoever says so and whatever comes from there.
     pub fn forbids(&self, address: SocketAddr) -> bool {
-        let ip = address.ip().to_canonical();
+        let ip = reached(address.ip());
         let is_nobodys = match ip {
             // 0.0.0.0/8 is this machine, 240.0.0.0/4 reserved or broadcast, 169.254.0.0/16 without a router between.
             IpAddr::V4(ip) => matches!(ip.octets()[0], 0 | 240..=255) || ip.is_link_local(),
@@ -66,10 +66,10 @@ impl MediaBounds {
 
     /// Nobody who signals from `signalling` can mean this address. A phone on this very machine may be at an address of ours.
     pub fn refuses(&self, address: SocketAddr, signalling: IpAddr) -> bool {
-        let ip = address.ip().to_canonical();
+        let ip = reached(address.ip());
         self.forbids(address)
             || address.port() < LOW_PORTS_BELOW && !self.low_ports
-            || ip != signalling.to_canonical() && self.own.contains(&ip)
+            || ip != reached(signalling) && self.own.contains(&ip)
     }
 
     pub fn is_trunk(&self, signalling: IpAddr) -> bool {
@@ -79,6 +79,19 @@ impl MediaBounds {
     fn is_at(&self, own: SocketAddr, ip: IpAddr) -> bool {
         let local = own.ip().to_canonical();
         local == ip || local.is_unspecified() && (ip.is_loopback() || self.own.contains(&ip))
+    }
+}
+
+/// The IPv4 address that packets to an IPv6 one end at: mapped, compatible (RFC 4291 §2.5.5.1, deprecated), or of the well-known
+/// prefix of translators (RFC 6052 §2.1).
+pub(super) fn reached(ip: IpAddr) -> IpAddr {
+    let IpAddr::V6(written) = ip.to_canonical() else { return ip.to_canonical() };
+    let [a, b, c, d] = written.octets()[12..] else { return ip };
+    match written.segments() {
+        // `::` and `::1` are themselves.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => ip,
+        [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => IpAddr::from([a, b, c, d]),
+        _ => ip,
     }
 }
 
@@ -143,6 +156,15 @@ mod tests {
             // Nobody's.
             ("169.254.169.254:4000", true, true),
             ("[::ffff:169.254.169.254]:4000", true, true),
+            ("[::169.254.169.254]:4000", true, true),
+            ("[64:ff9b::169.254.169.254]:4000", true, true),
+            ("[64:ff9b::198.51.100.1]:5060", true, true),
+            ("[64:ff9b::10.0.0.1]:4000", true, false),
+            ("[64:ff9b::192.0.2.10]:4000", false, false),
+            ("[::127.0.0.9]:5062", true, true),
+            ("[::ffff:0.0.0.0]:4000", true, true),
+            ("[::ffff:224.0.0.1]:4000", true, true),
+            ("[::255.255.255.255]:4000", true, true),
             ("[fe80::1]:4000", true, true),
             ("[fd00:ec2::254]:4000", true, true),
             ("0.0.0.0:4000", true, true),

@@ -18,6 +18,7 @@ use crate::base::limit::MEDIA_QUEUE_MAX;
 use crate::base::time::Instant;
 use crate::base::time::Now;
 use crate::machine::media::bounds::MediaBounds;
+use crate::machine::media::bounds::reached;
 use crate::machine::media::command::Expectation;
 use crate::machine::media::command::Fork;
 use crate::machine::media::command::MediaCommand;
@@ -69,7 +70,7 @@ impl RelaySettings {
 
     fn is_own(&self, address: SocketAddr) -> bool {
         let (low, high) = self.own_ports;
-        (low..=high).contains(&address.port()) && self.own.contains(&address.ip().to_canonical())
+        (low..=high).contains(&address.port()) && self.own.contains(&reached(address.ip()))
     }
 }
 
