@@ -46,7 +46,8 @@ fn settings() -> Settings {
         registration: RegistrationBounds::default(),
         ring_max: Duration::from_secs(60),
         media_timeout: Duration::from_secs(30),
-        loopback_media: false,
+        media: Default::default(),
+        limits: Default::default(),
         recording: Default::default(),
     }
 }
