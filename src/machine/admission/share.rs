@@ -13,7 +13,9 @@ use crate::base::keyed::Keyed;
 
 /// What a tenant may have of a stock, by what is free.
 const TENANT_TIMES_FREE: u64 = 3;
-/// The same of a phone.
+/// What it may have however little is free: the two pairs of ports of one call.
+const TENANT_LEAST: u64 = 2;
+/// What a phone may have, by what is free.
 const PHONE_PART_OF_FREE: u64 = 3;
 
 /// Who takes something: keyed hashes of a phone and its tenant. A phone of 0 is counted for its tenant alone.
@@ -71,7 +73,8 @@ impl Shares {
     /// There is room for `amount` more, and the owner may have it.
     pub fn fits(&self, owner: &Owner, amount: u64) -> bool {
         let Some(free) = self.total.checked_sub(self.used.saturating_add(amount)) else { return false };
-        let tenant_fits = || self.of_tenant(owner) + amount <= free.saturating_mul(TENANT_TIMES_FREE);
+        let of_tenant = free.saturating_mul(TENANT_TIMES_FREE).max(TENANT_LEAST);
+        let tenant_fits = || self.of_tenant(owner) + amount <= of_tenant;
         let most = (free / PHONE_PART_OF_FREE).max(self.of_phone.least).min(self.of_phone.most);
         let phone_fits = || owner.phone == 0 || self.of_phone(owner) + amount <= most;
         match owner.standing {

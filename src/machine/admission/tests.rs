@@ -45,7 +45,7 @@ impl World {
             self.taken += 1;
         }
         self.listen(&mut out);
-        if self.taken % 16 == 0 {
+        if self.taken.is_multiple_of(16) {
             let bytes = postcard::to_allocvec(&self.admission).unwrap();
             self.admission = postcard::from_bytes(&bytes).unwrap();
         }

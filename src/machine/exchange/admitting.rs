@@ -46,6 +46,7 @@ impl Exchange {
 
     /// A call that is not taken on. It has its record, unless calls come too fast for that; the refusal is kept for repeats of the INVITE,
     /// which make no second one.
+    #[expect(clippy::too_many_arguments, reason = "a call, why it is refused, and what every machine is given")]
     pub(super) fn turn_away(
         &mut self,
         invite: &Invite<'_>,
