@@ -158,7 +158,7 @@ fn no_challenge_is_answered_on_the_way_to_a_phone() {
         thief.incoming("ACK");
         assert!(thief.find(Duration::from_millis(500), |message| message.method() == "INVITE").is_none());
         let answer = left.find(Duration::from_secs(3), |message| message.status() >= 400).expect("an end");
-        let leaks = answer.header("WWW-Authenticate").or(answer.header("Proxy-Authenticate"));
+        let leaks = answer.header("WWW-Authenticate").or_else(|| answer.header("Proxy-Authenticate"));
         assert!(![401, 407].contains(&answer.status()) && leaks.is_none(), "{answer:#?}");
         caller.call_id.clear();
     }

@@ -118,6 +118,19 @@ fn agents(collector: &UdpSocket) -> BTreeSet<Vec<u8>> {
     ids
 }
 
+/// retain: what is too old now goes at once.
+fn retained(server: &Server, trace: &str, first_entry: &str) {
+    let is_gone = || (!server.get("/v1/cdrs").ok()?.body.contains("started_at")).then_some(());
+    assert!(eventually(PATIENCE, is_gone).is_some(), "retain.cdrs: {}", server.json("/v1/cdrs"));
+    // The reload itself is an entry, maybe after the sweep.
+    let is_gone = || (!server.json("/v1/audit").to_string().contains(first_entry)).then_some(());
+    assert!(eventually(PATIENCE, is_gone).is_some(), "retain.audit: {}", server.json("/v1/audit"));
+    let is_gone = || (server.get(trace).ok()?.status == 404).then_some(());
+    assert!(eventually(PATIENCE, is_gone).is_some(), "retain.trace");
+    let is_forgotten = || (!all_events(server).contains("call.started")).then_some(());
+    assert!(eventually(PATIENCE, is_forgotten).is_some(), "retain.events");
+}
+
 /// Tries what HUP changed; each arm names the key that it shows.
 #[test]
 fn every_other_key_takes_effect() {
@@ -171,16 +184,7 @@ fn every_other_key_takes_effect() {
     let is_heard = || (blocked.register(600).status() == 200).then_some(());
     assert!(eventually(PATIENCE, is_heard).is_some(), "sip.trusted");
     path(&mut blocked);
-    // retain: what is too old now goes at once.
-    let is_gone = || (!server.get("/v1/cdrs").ok()?.body.contains("started_at")).then_some(());
-    assert!(eventually(PATIENCE, is_gone).is_some(), "retain.cdrs: {}", server.json("/v1/cdrs"));
-    // The reload itself is an entry, maybe after the sweep.
-    let is_gone = || (!server.json("/v1/audit").to_string().contains(&first_entry)).then_some(());
-    assert!(eventually(PATIENCE, is_gone).is_some(), "retain.audit: {}", server.json("/v1/audit"));
-    let is_gone = || (server.get(&trace).ok()?.status == 404).then_some(());
-    assert!(eventually(PATIENCE, is_gone).is_some(), "retain.trace");
-    let is_forgotten = || (!all_events(&server).contains("call.started")).then_some(());
-    assert!(eventually(PATIENCE, is_forgotten).is_some(), "retain.events");
+    retained(&server, &trace, &first_entry);
     // sip.digest
     let mut fresh = server.phone("1004");
     let uri = format!("sip:{}", fresh.domain);
