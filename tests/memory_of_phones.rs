@@ -15,6 +15,7 @@ use tipring::base::time::Instant;
 use tipring::base::time::Now;
 use tipring::base::time::UnixTime;
 use tipring::machine::Shared;
+use tipring::machine::admission::Owner;
 use tipring::machine::directory::Directory;
 use tipring::machine::flow::Flow;
 use tipring::machine::lingering::Key;
@@ -176,7 +177,13 @@ fn phones_stay_within_their_memory() {
         let response = registrar.register(&message, flow(number), phone, now, shared, &mut random, &mut out);
         out.drain().for_each(drop);
         let before = live();
-        lingering.insert(Key::of(&message, flow(number).peer.ip(), &KEY), &flow(number), &response, now.instant);
+        lingering.insert(
+            Key::of(&message, flow(number).peer.ip(), &KEY),
+            &flow(number),
+            &response,
+            Owner::default(),
+            now.instant,
+        );
         of_lingering += live() - before;
         response_bytes += response.len();
     }
