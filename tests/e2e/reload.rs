@@ -217,12 +217,14 @@ fn path(phone: &mut Phone) {
 
 /// `limits`: one call of a phone, two of its tenant, and then no more of them in a second than it may.
 fn limits(server: &mut Server, third: &mut Phone) {
-    let _silent = server.registered("1006");
+    let mut silent = server.registered("1006");
     let [mut first, mut second] = ["1004", "1005"].map(|user| server.registered(user));
     let mut ringing = first.invite("1006", "", "");
+    let one = silent.incoming("INVITE");
     let mut further = first.invite("1006", "", "");
     first.await_status(&mut further, 486);
     let mut other = second.invite("1006", "", "");
+    let two = silent.incoming("INVITE");
     let mut beyond = third.invite("1006", "", "");
     third.await_status(&mut beyond, 503);
     for phone in [&mut first, &mut second] {
@@ -233,8 +235,15 @@ fn limits(server: &mut Server, third: &mut Phone) {
             || server.metric("tipring_admission_refused_total", &format!("\"{reason}\"")).filter(|count| *count > 0.0);
         assert!(eventually(PATIENCE, count).is_some(), "limits: {reason}");
     }
-    first.cancel(&mut ringing);
-    second.cancel(&mut other);
+    for (phone, dialog, invite) in [(&mut first, &mut ringing, &one), (&mut second, &mut other, &two)] {
+        phone.cancel(dialog);
+        let cancel = silent.incoming("CANCEL");
+        silent.reply(&cancel, 200, "", "");
+        silent.reply(invite, 487, "", "");
+        phone.await_status(dialog, 487);
+    }
+    // The tenant may call again.
+    std::thread::sleep(Duration::from_secs(2));
 }
 
 const OTHER_DIRECTORY: &str = "[[tenant]]\nname = \"acme\"\ndomain = \"acme.test\"\n\

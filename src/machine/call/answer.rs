@@ -234,6 +234,9 @@ impl Call {
         let cseq = message.cseq().map_or(0, |cseq| cseq.number);
         let Some(bond) = self.bonds.get_mut(index) else { return };
         let party = bond.party_mut(side);
+        if let Some(server) = party.server.as_mut().filter(|server| server.cseq == cseq) {
+            server.is_acked = true;
+        }
         if party.unacked.as_ref().is_none_or(|unacked| unacked.cseq != cseq) {
             return;
         }

@@ -22,6 +22,7 @@ use crate::machine::dialog::Text;
 use crate::machine::outbox::Outbox;
 use crate::machine::transaction::T1_64;
 use crate::machine::transaction::invite_client::InviteClient;
+use crate::machine::transaction::invite_server;
 use crate::machine::transaction::invite_server::InviteServer;
 use crate::machine::transaction::non_invite_client::NonInviteClient;
 use crate::machine::transaction::repeat::Pace;
@@ -88,6 +89,8 @@ pub(super) struct ServerInvite {
     pub transaction: InviteServer,
     /// By its own word.
     pub expires_at: Instant,
+    /// The ACK of its 2xx has come.
+    pub is_acked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -385,7 +388,7 @@ impl Party {
 
     /// Nothing is left to be repeated or absorbed that a finished call must wait for.
     pub(super) fn is_settled(&self) -> bool {
-        let served = self.server.as_ref().is_none_or(|server| !server.transaction.is_proceeding());
+        let served = self.server.as_ref().is_none_or(ServerInvite::is_settled);
         let asked = self.client.as_ref().is_none_or(|client| !client.transaction.is_unanswered());
         let requested = self.requests.iter().all(|request| request.transaction.is_terminated());
         served && asked && requested && self.unacked.is_none()
@@ -403,6 +406,15 @@ impl Acknowledgement {
 }
 
 impl ServerInvite {
+    /// Its sender has heard the answer, or has stopped asking: who has not is told no other one because the call ended meanwhile.
+    fn is_settled(&self) -> bool {
+        match self.transaction.state() {
+            invite_server::State::Proceeding { .. } | invite_server::State::Completed { .. } => false,
+            invite_server::State::Accepted { .. } => self.is_acked,
+            invite_server::State::Confirmed { .. } | invite_server::State::Terminated => true,
+        }
+    }
+
     fn next_deadline(&self) -> Instant {
         let expiry = if self.transaction.is_proceeding() { self.expires_at } else { Instant::NEVER };
         self.transaction.next_deadline().min(expiry)

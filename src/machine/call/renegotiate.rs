@@ -81,7 +81,7 @@ impl Call {
         let key = server_key(&cx.settings.secrets.hash, message, flow.peer.ip(), Method::Invite);
         let cseq = message.cseq().map_or(0, |cseq| cseq.number);
         let expires_at = expiry_of(message, cx.instant());
-        party.server = Some(ServerInvite { key, cseq, head, transaction, expires_at });
+        party.server = Some(ServerInvite { key, cseq, head, transaction, expires_at, is_acked: false });
         party.learn(message);
         let leg = party.leg;
         if let Some(status) = glare {

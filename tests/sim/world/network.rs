@@ -47,7 +47,10 @@ impl World {
         let at = |phone: &Phone| (phone.sip == to || phone.hears_at(to, now)) && !phone.is_off;
         let Some(index) = self.phones.iter().position(at) else { return };
         if self.phones[index].sip != to {
-            self.phones[index].handle_rtp(from, bytes, self.now);
+            // Answers to somebody who forged the port of its media are heard by nobody.
+            if !hostile::is_hostile(bytes) {
+                self.phones[index].handle_rtp(from, bytes, self.now);
+            }
             return;
         }
         self.ladder.push((self.now, from, to, bytes.to_vec()));
