@@ -221,10 +221,12 @@ fn limits(server: &mut Server, third: &mut Phone) {
     let [mut first, mut second] = ["1004", "1005"].map(|user| server.registered(user));
     let mut ringing = first.invite("1006", "", "");
     let one = silent.incoming("INVITE");
+    silent.reply(&one, 180, "", "");
     let mut further = first.invite("1006", "", "");
     first.await_status(&mut further, 486);
     let mut other = second.invite("1006", "", "");
     let two = silent.incoming("INVITE");
+    silent.reply(&two, 180, "", "");
     let mut beyond = third.invite("1006", "", "");
     third.await_status(&mut beyond, 503);
     for phone in [&mut first, &mut second] {
