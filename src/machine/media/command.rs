@@ -207,6 +207,10 @@ impl PayloadTypes {
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
+
+    pub fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
 }
 
 impl FromIterator<u8> for PayloadTypes {

@@ -19,8 +19,12 @@ const LATE_MAX: Duration = Duration::from_millis(200);
 const DURATION_MAX: u16 = u16::MAX;
 const KEYS: &[u8; 16] = b"0123456789*#ABCD";
 
+// In the order of C: each packet is compared with the first field.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
+    /// Present and former ones.
+    all: PayloadTypes,
     listens_for: PayloadTypes,
     /// Until when those of before count too.
     former: Option<(PayloadTypes, Instant)>,
@@ -43,12 +47,17 @@ impl Events {
             let is_on = !payload_types.is_empty() && !self.listens_for.is_empty();
             self.former = is_on.then_some((self.listens_for, now + FORMER_TIME_MAX));
             self.listens_for = payload_types;
+            self.sum_up();
         }
+    }
+
+    fn sum_up(&mut self) {
+        self.all = self.former.map_or(self.listens_for, |(former, _)| former.with(self.listens_for));
     }
 
     #[inline]
     pub fn may_be(&self, payload_type: u8) -> bool {
-        self.listens_for.has(payload_type) || self.former.is_some_and(|(former, _)| former.has(payload_type))
+        self.all.has(payload_type)
     }
 
     /// The key, if this packet is the first of its press that came. `named` are the payload types of the description.
@@ -59,6 +68,7 @@ impl Events {
             // What has a new meaning has it from the description on.
             let is_former = self.former.is_some_and(|(_, until)| now < until) && !named.has(payload_type);
             self.former = self.former.filter(|_| is_former);
+            self.sum_up();
             self.former?;
         }
         // RFC 4733 §2.3: event, E, R, volume, duration.

@@ -33,13 +33,14 @@ use crate::wire::link::Symmetric;
 use crate::wire::rtp::Header;
 use crate::wire::tape::record::Untaped;
 
-// In the order of C: what each packet touches lies together at the beginning, in as few lines of the cache as it takes.
+// In the order of C: what each packet touches lies together at the beginning, in as few lines of the cache as it takes. The sender's
+// packet reads the first line and those of the stream, the receiver's pair answers with the first two.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
     pub latch: Latch,
     pub bridged_to: Option<PairId>,
-    /// Socket of the RTP port: connected to the latched source.
+    /// Socket of the RTP port: connected to the latched source. Only of an open pair.
     pub connected: bool,
     pub(super) sends: bool,
     pub(super) receives: bool,
@@ -47,26 +48,37 @@ pub struct Pair {
     pub(super) permitted: bool,
     /// Nothing came from where RTP goes, and it is not where the party signals from.
     pub(super) is_unheard: bool,
+    /// `also` is there.
+    pub(super) has_copy: bool,
+    /// `recording` is there.
+    pub(super) is_recorded: bool,
+    /// The player plays: the party hears us and not the other party.
+    pub(super) is_told: bool,
+    /// Where the party gets RTP.
+    pub(super) to: Option<SocketAddr>,
+    pub(super) packets_sent: u64,
+    pub(super) bytes_sent: u64,
+    /// Payload types of telephone events that are told.
+    pub(super) events: Events,
+    pub stream: Stream,
+    /// `None`: out of use.
+    pub owner: Option<Owner>,
     pub(super) watched: bool,
     pub(super) told_silent: bool,
     pub(super) told_one_way: bool,
-    /// Where the party gets RTP, and where a copy, if nothing tells which of the two it reads.
-    pub(super) to: Option<SocketAddr>,
+    pub(super) was_one_way: bool,
+    pub(super) rtcp_at: Instant,
+    /// Since when packets have been due: the last change of who may send, or of the bridge.
+    pub(super) promised_at: Instant,
+    /// What the party is told, or is to be told when it can hear.
+    pub(super) player: Option<Player>,
+    /// Where a copy goes, if nothing tells which of the two the party reads.
     pub(super) also: Option<SocketAddr>,
-    /// `None`: out of use.
-    pub owner: Option<Owner>,
-    pub(super) packets_sent: u64,
-    pub(super) bytes_sent: u64,
     /// A recording is on, and not paused: what does not go to the tape is counted.
     pub(super) recording: Option<CallId>,
-    pub stream: Stream,
-    /// Payload types of telephone events that are told.
-    pub(super) events: Events,
     /// Packets go to the tape as this call's.
     pub(super) tape: Option<CallId>,
     pub(super) taped: u64,
-    /// What the party is told, or is to be told when it can hear.
-    pub(super) player: Option<Player>,
     pub(super) is_ipv6: bool,
     pub(super) mux: bool,
     pub(super) secure: bool,
@@ -94,16 +106,12 @@ pub struct Pair {
     pub(super) rtcp_first: Option<SocketAddr>,
     pub(super) rtcp_source: Option<SocketAddr>,
     pub(super) rtcp_ssrc: u32,
-    pub(super) rtcp_at: Instant,
     pub(super) clocks: Clocks,
     pub round_trip: RoundTrip,
     pub(super) rtcp_packets: u64,
     pub(super) rtcp_packets_sent: u64,
     pub(super) relatches: u32,
     pub(super) strangers: u64,
-    /// Since when packets have been due: the last change of who may send, or of the bridge.
-    pub(super) promised_at: Instant,
-    pub(super) was_one_way: bool,
     pub(super) untaped: Untaped,
     /// Packets of the stream that were missing when the recording began or went on.
     pub(super) lost_before_tape: u64,
@@ -165,6 +173,7 @@ impl Pair {
                 _ => (Some(source), None),
             },
         };
+        self.has_copy = self.also.is_some();
         self.is_unheard = self.to.is_some_and(|to| !self.knows(to.ip()));
     }
 
@@ -196,10 +205,14 @@ impl Pair {
         self.rtcp_source.or_else(|| self.rtcp_first.filter(|_| !guessed))
     }
 
-    /// The party hears us and not the other party.
-    #[inline]
-    pub(super) fn is_told(&self) -> bool {
-        self.player.as_ref().is_some_and(Player::is_playing)
+    /// To be called whenever the player began, paused or went.
+    pub(super) fn note_player(&mut self) {
+        self.is_told = self.player.as_ref().is_some_and(Player::is_playing);
+    }
+
+    pub(super) fn record_for(&mut self, recording: Option<CallId>) {
+        self.recording = recording;
+        self.is_recorded = recording.is_some();
     }
 
     /// Takes a description over; true if the party is to be learned anew.

@@ -169,7 +169,8 @@ pub struct Relay {
     sightings: Sightings,
     /// When sockets of silent parties are looked for.
     next_look: Instant,
-    /// One bit a pair: its party was heard since the last look.
+    /// One bit a pair: its socket is connected, and its party was heard since the last look.
+    connected: Vec<u64>,
     heard: Vec<u64>,
     /// Pairs that play, by when their next packet is due.
     players: BTreeSet<(Instant, PairId)>,
@@ -193,6 +194,7 @@ impl Relay {
             trials: BTreeMap::new(),
             sightings: Sightings::default(),
             next_look: Instant::ZERO,
+            connected: vec![0; pairs.div_ceil(64)],
             heard: vec![0; pairs.div_ceil(64)],
             players: BTreeSet::new(),
         }
@@ -274,7 +276,7 @@ impl Relay {
         self.fork = None;
         self.copy_to = None;
         let verdict = match self.pairs.get(id.0 as usize) {
-            Some(pair) if pair.owner.is_some() => {
+            Some(pair) if pair.connected || pair.owner.is_some() => {
                 if own_port || pair.takes_for_rtcp(packet) {
                     self.on_rtcp(id, own_port, source, packet, now.instant)
                 } else {
@@ -319,7 +321,7 @@ impl Relay {
             return Err(self.on_held_back(id, DropReason::Direction));
         }
         let pair = &mut self.pairs[id.0 as usize];
-        if pair.recording.is_some() {
+        if pair.is_recorded {
             if let (Some(call), Some(owner)) = (pair.tape, pair.owner) {
                 pair.taped += 1;
                 self.fork = Some(Fork { call, leg: owner.leg, media: owner.media });
@@ -332,10 +334,12 @@ impl Relay {
         }
         let peer = &mut self.pairs[to.0 as usize];
         let mut destination = peer.to.ok_or(DropReason::NoDestination)?;
-        if peer.is_told() {
+        if peer.is_told {
             return Err(DropReason::Announcement);
         }
-        self.copy_to = peer.also;
+        if peer.has_copy {
+            self.copy_to = peer.also;
+        }
         if peer.is_unheard && !peer.unheard.lets(self.settings.bounds.unheard, now) {
             destination = self.copy_to.take().ok_or(DropReason::Unheard)?;
         }
@@ -379,7 +383,7 @@ impl Relay {
             TapeSwitch::On(call) => {
                 // What the parties encrypt between themselves is nothing to keep.
                 pair.tape = Some(call).filter(|_| !pair.secure);
-                pair.recording = Some(call);
+                pair.record_for(Some(call));
                 if !was_on {
                     pair.lost_before_tape = pair.stream.lost();
                     self.push(MediaOutput::Socket(SocketCommand::CountLost { slot: id.rtp_slot() }));
@@ -398,7 +402,9 @@ impl Relay {
     fn suspend_tape(&mut self, id: PairId) {
         let pair = &mut self.pairs[id.0 as usize];
         pair.tape = None;
-        if let (Some(call), Some(owner)) = (pair.recording.take(), pair.owner) {
+        let recording = pair.recording;
+        pair.record_for(None);
+        if let (Some(call), Some(owner)) = (recording, pair.owner) {
             // What was missing then may have come since.
             pair.untaped.lost += pair.stream.lost().saturating_sub(pair.lost_before_tape);
             let recording = Fork { call, leg: owner.leg, media: owner.media };
@@ -511,6 +517,7 @@ impl Relay {
         self.open[id.0 as usize / 64] |= 1 << (id.0 % 64);
         self.players.extend(record.player.and_then(|player| player.next_at).map(|at| (at, id)));
         self.pairs[id.0 as usize] = record;
+        self.note_connected(id, record.connected);
     }
 
     fn open(&mut self, id: PairId, owner: Owner, local: SocketAddr, now: Instant) {
@@ -570,6 +577,7 @@ impl Relay {
         self.push(MediaOutput::Socket(SocketCommand::Close { slot: id.rtcp_slot() }));
         let ghost = self.pairs[id.0 as usize].ghost_of();
         self.pairs[id.0 as usize] = Pair { ghost, ..Pair::default() };
+        self.note_connected(id, false);
         self.trials.remove(&id);
         self.open[id.0 as usize / 64] &= !(1 << (id.0 % 64));
         self.open_count -= 1;

@@ -37,12 +37,15 @@ impl Relay {
         let Some(player) = pair.player.as_mut().filter(|player| can_hear && !player.is_playing()) else { return };
         if is_heard || !player.is_patient(now) {
             player.next_at = Some(now);
+            pair.note_player();
             self.players.insert((now, id));
         }
     }
 
     pub(super) fn end_player(&mut self, id: PairId, played: bool) {
-        let Some(player) = self.pairs[id.0 as usize].player.take() else { return };
+        let pair = &mut self.pairs[id.0 as usize];
+        let Some(player) = pair.player.take() else { return };
+        pair.note_player();
         if let Some(at) = player.next_at {
             self.players.remove(&(at, id));
         }
@@ -65,6 +68,7 @@ impl Relay {
         let Some(to) = to else {
             // It holds: the rest comes when it hears again.
             player.pause();
+            pair.note_player();
             return;
         };
         let due = player.next_at.unwrap_or(now);

@@ -179,25 +179,34 @@ impl Relay {
             return;
         }
         let connected = self.push(MediaOutput::Socket(SocketCommand::Connect { slot: id.rtp_slot(), peer: source }));
-        self.pairs[id.0 as usize].connected = connected;
+        self.note_connected(id, connected);
     }
 
     pub(super) fn disconnect(&mut self, id: PairId) {
         if self.pairs[id.0 as usize].connected {
             let gone = self.push(MediaOutput::Socket(SocketCommand::Disconnect { slot: id.rtp_slot() }));
-            self.pairs[id.0 as usize].connected = !gone;
+            self.note_connected(id, !gone);
+        }
+    }
+
+    pub(super) fn note_connected(&mut self, id: PairId, connected: bool) {
+        self.pairs[id.0 as usize].connected = connected;
+        let (word, bit) = (id.0 as usize / 64, 1 << (id.0 % 64));
+        if connected {
+            self.connected[word] |= bit;
+        } else {
+            self.connected[word] &= !bit;
         }
     }
 
     /// A party that fell silent may have moved: its stream must be seen wherever it goes on.
     pub(super) fn look_for_silent(&mut self, now: Instant) {
-        for word in 0..self.open.len() {
-            let mut bits = self.open[word] & !std::mem::take(&mut self.heard[word]);
+        for word in 0..self.connected.len() {
+            let mut bits = self.connected[word] & !std::mem::take(&mut self.heard[word]);
             while bits != 0 {
                 let id = PairId(word as u32 * 64 + bits.trailing_zeros());
                 bits &= bits - 1;
-                let pair = &self.pairs[id.0 as usize];
-                if pair.connected && now.since(pair.stream.last_at) >= FOLLOW_SILENCE_MIN {
+                if now.since(self.pairs[id.0 as usize].stream.last_at) >= FOLLOW_SILENCE_MIN {
                     self.disconnect(id);
                 }
             }

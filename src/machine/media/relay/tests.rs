@@ -6,6 +6,7 @@ use super::*;
 use crate::base::id::CallId;
 use crate::base::id::Handle;
 use crate::base::time::UnixTime;
+use crate::machine::media::announcement::Player;
 use crate::machine::media::announcement::Sound;
 use crate::machine::media::announcement::Voice;
 use crate::machine::media::command::Clocks;
@@ -721,6 +722,10 @@ fn any_act() -> impl Strategy<Value = Act> {
         3 => (pair(), any::<bool>()).prop_map(|(pair, on)| {
             MediaCommand::Announce { pair, voice: on.then_some(announce::voice(Sound::Tone)) }
         }),
+        2 => (pair(), 0..3usize).prop_map(|(pair, switch)| {
+            let switch = [TapeSwitch::On(CALL), TapeSwitch::Paused, TapeSwitch::Off][switch];
+            MediaCommand::Tape { pair, switch }
+        }),
         1 => pair().prop_map(|pair| MediaCommand::Close { pair }),
     ];
     let bytes = prop_oneof![
@@ -755,6 +760,12 @@ proptest! {
         let (mut straight, mut restored) = (World::with_pairs(3), World::with_pairs(3));
         for (act, restore) in &acts {
             prop_assert_eq!(apply(&mut straight, act), apply(&mut restored, act));
+            for (id, pair) in (0..).map(PairId).zip(&straight.relay.pairs) {
+                let is_told = pair.player.as_ref().is_some_and(Player::is_playing);
+                let sums = (pair.has_copy, pair.is_recorded, pair.is_told, straight.relay.connected[0] >> id.0 & 1 == 1);
+                prop_assert_eq!(sums, (pair.also.is_some(), pair.recording.is_some(), is_told, pair.connected));
+                prop_assert!(!pair.connected || pair.owner.is_some());
+            }
             if *restore {
                 let bytes = postcard::to_allocvec(&restored.relay).unwrap();
                 restored.relay = postcard::from_bytes(&bytes).unwrap();
