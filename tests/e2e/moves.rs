@@ -244,3 +244,49 @@ fn media_from_anywhere_is_taken_where_it_is_allowed() {
         call.end_by_caller(&mut left, &mut right);
     }
 }
+
+/// RFC 3261 §20.43.
+const NO_SUCH_FAMILY: &str = "301 tipring \"no media address of that family\"";
+
+#[test]
+fn media_of_the_other_family_is_heard_or_refused_and_never_silent() {
+    let mut server = Server::start(|setup| setup.ipv6 = true);
+    let mut left = Phone::udp("1001", "[::1]:0".parse().unwrap(), server.sip_v6());
+    assert_eq!(left.register(300).status(), 200);
+    let mut right = server.registered("1002");
+    let mut near = Stream::open(server.fresh_ip(), 1);
+    let mut far = Stream::open(right.local.ip(), 2);
+
+    // Whoever signals over the one and offers the other is met at our address of the other.
+    let mut caller = left.invite("1002", "", &near.sdp("sendrecv"));
+    let invite = right.incoming("INVITE");
+    right.reply(&invite, 200, "", &far.sdp("sendrecv"));
+    let left_via = left.await_status(&mut caller, 200).media().unwrap();
+    left.ack(&caller, "");
+    right.incoming("ACK");
+    let right_via = invite.media().unwrap();
+    assert!(left_via.is_ipv4(), "{left_via}");
+    check_flow(&mut near, &mut far, 20, left_via, right_via);
+    check_flow(&mut far, &mut near, 20, right_via, left_via);
+    left.hang_up_with(&mut caller, &mut right);
+
+    // Whoever was offered the one cannot answer with the other.
+    let near = Stream::open(left.local.ip(), 3);
+    let mut caller = left.invite("1002", "", &near.sdp("sendrecv"));
+    let invite = right.incoming("INVITE");
+    assert!(invite.media().unwrap().is_ipv4());
+    right.reply(&invite, 200, "", &near.sdp("sendrecv"));
+    let refusal = left.await_status(&mut caller, 488);
+    assert_eq!(refusal.header("Warning"), Some(NO_SUCH_FAMILY));
+    right.incoming("ACK");
+    let bye = right.incoming("BYE");
+    right.reply(&bye, 200, "", "");
+
+    // A node without such an address says so at once.
+    let mut server = Server::start(|_| {});
+    let (mut left, mut right) = pair(&mut server);
+    let mut caller = left.invite("1002", "", &near.sdp("sendrecv"));
+    let refusal = left.await_status(&mut caller, 488);
+    assert_eq!(refusal.header("Warning"), Some(NO_SUCH_FAMILY));
+    assert!(right.hears_nothing(QUIET));
+}
