@@ -44,13 +44,13 @@ pub struct Stream {
     /// Packets from `first` to `newest`, without duplicates.
     received: u64,
     first_at: Instant,
-    jitter_max: Duration,
     pub ssrc: u32,
     clock: u32,
     transit: u32,
     last_timestamp: u32,
-    /// Sixteen times the jitter, in timestamp units.
+    /// Sixteen times the jitter, in timestamp units, and the most that it was with this clock.
     jitter: u32,
+    jitter_max: u32,
     /// After a jump or a step back: the number that would confirm it.
     suspect: Option<u16>,
     /// The payload type that `transit` and `jitter` belong to.
@@ -69,6 +69,8 @@ pub struct Stream {
     first: u64,
     /// Lost before `first`.
     lost_before: u64,
+    /// The most that the jitter was with other clocks.
+    jitter_max_before: Duration,
 }
 
 /// The end of a stream: by this its next packet is recognised.
@@ -131,6 +133,7 @@ impl Stream {
             let rate = rate(header.payload_type);
             // Telephone events have a type of their own but the clock of the audio: one measure goes on.
             if rate != self.clock {
+                self.note_jitter_max();
                 let scaled = u64::from(self.jitter) * u64::from(rate);
                 self.jitter = scaled.checked_div(u64::from(self.clock)).unwrap_or(0) as u32;
                 self.clock = rate;
@@ -143,6 +146,7 @@ impl Stream {
 
     /// A new description may give a payload type another clock.
     pub(crate) fn forget_clock(&mut self) {
+        self.note_jitter_max();
         self.clock = 0;
         self.jitter = 0;
     }
@@ -257,7 +261,7 @@ impl Stream {
             // More than ten seconds: the sender began a new time line.
             if difference < self.clock.saturating_mul(10) {
                 self.jitter = self.jitter.saturating_add(difference) - (self.jitter.saturating_add(8) >> 4);
-                self.jitter_max = self.jitter_max.max(self.jitter());
+                self.jitter_max = self.jitter_max.max(self.jitter);
             }
         }
         self.transit = transit;
@@ -271,7 +275,21 @@ impl Stream {
     }
 
     pub fn jitter(&self) -> Duration {
-        let micros = u64::from(self.jitter >> 4) * 1_000_000;
+        self.time_of(self.jitter)
+    }
+
+    pub fn jitter_max(&self) -> Duration {
+        self.jitter_max_before.max(self.time_of(self.jitter_max))
+    }
+
+    /// To be called while the clock is still that of the jitter.
+    fn note_jitter_max(&mut self) {
+        self.jitter_max_before = self.jitter_max();
+        self.jitter_max = 0;
+    }
+
+    fn time_of(&self, jitter: u32) -> Duration {
+        let micros = u64::from(jitter >> 4) * 1_000_000;
         Duration::from_micros(micros.checked_div(u64::from(self.clock)).unwrap_or(0))
     }
 
@@ -379,7 +397,7 @@ impl Report {
             duplicates: stream.duplicates,
             ssrc_changes: stream.ssrc_changes,
             jitter: stream.jitter(),
-            jitter_max: stream.jitter_max,
+            jitter_max: stream.jitter_max(),
             round_trip: round_trip.mean(),
             round_trip_max: round_trip.mean().map(|_| round_trip.max),
             reported_fraction_lost: round_trip.reported_fraction_lost,

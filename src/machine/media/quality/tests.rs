@@ -152,6 +152,34 @@ fn another_ssrc_keeps_what_was_lost_before() {
     assert!(feed.stream.jitter() < Duration::from_millis(1));
 }
 
+/// Each packet comes 10 ms earlier or later than the one before: d is 10 ms, and the jitter nears it.
+#[test]
+fn the_most_jitter_outlives_clock_and_source() {
+    let mut feed = Feed::at(8_000);
+    let uneven = |feed: &mut Feed, from: u32, step: u32| {
+        for index in from..from + 200 {
+            feed.packet(index as u16, index * step, u64::from(index) * 20_000 + u64::from(index % 2) * 10_000);
+        }
+    };
+    uneven(&mut feed, 0, 160);
+    let most = feed.stream.jitter_max();
+    assert!(most > Duration::from_millis(9) && most <= Duration::from_millis(10), "{most:?}");
+    assert_eq!(most, feed.stream.jitter());
+    (feed.payload_type, feed.rate) = (1, 48_000);
+    for index in 200..600u32 {
+        feed.packet(index as u16, index * 960, u64::from(index) * 20_000);
+    }
+    assert!(feed.stream.jitter() < Duration::from_millis(1));
+    assert_eq!(feed.stream.jitter_max(), most, "in the clock of before");
+    feed.ssrc = 7;
+    for index in 0..400u32 {
+        feed.packet(index as u16, index * 960, 12_000_000 + u64::from(index) * 20_000);
+    }
+    assert_eq!((feed.stream.jitter(), feed.stream.jitter_max()), (Duration::ZERO, most));
+    uneven(&mut feed, 1_000, 960);
+    assert!(feed.stream.jitter_max() >= most);
+}
+
 #[test]
 fn jitter_follows_the_formula() {
     let mut feed = Feed::at(8_000);
