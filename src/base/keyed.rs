@@ -44,6 +44,10 @@ impl<V> Keyed<V> {
         self.parts.get(place(key))?.get(&key)
     }
 
+    pub fn get_mut(&mut self, key: u64) -> Option<&mut V> {
+        self.parts.get_mut(place(key))?.get_mut(&key)
+    }
+
     /// The value that was there before, if one was.
     pub fn insert(&mut self, key: u64, value: V) -> Option<V> {
         let before = self.parts.get_mut(place(key))?.insert(key, value);

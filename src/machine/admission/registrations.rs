@@ -11,8 +11,8 @@ use crate::base::time::Instant;
 use crate::machine::admission::Pace;
 use crate::machine::admission::REGISTRATIONS;
 
-/// How long a pace is kept before it is looked at, and again.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// How long a pace is kept before it is looked at, and again: a phone that registers more often is not looked at each time.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// Paces looked at with each use: more than one, or they would not become fewer.
 const LOOKS: usize = 2;
 
@@ -26,13 +26,13 @@ pub(super) struct Registrations {
 impl Registrations {
     pub(super) fn take(&mut self, phone: u64, now: Instant) -> bool {
         self.look(now);
-        let known = self.paces.get(phone).copied();
-        let mut pace = known.unwrap_or_default();
-        if known.is_none() {
-            self.looks.push_back((now + LOOK_AFTER, phone));
+        if let Some(pace) = self.paces.get_mut(phone) {
+            return pace.take(REGISTRATIONS, now);
         }
+        let mut pace = Pace::default();
         let fits = pace.take(REGISTRATIONS, now);
         self.paces.insert(phone, pace);
+        self.looks.push_back((now + LOOK_AFTER, phone));
         fits
     }
 

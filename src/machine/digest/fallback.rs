@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use crate::base::hash::HashKey;
 use crate::base::limit::CLIENTS_CHALLENGED_MAX;
 use crate::base::time::Instant;
 use crate::machine::settings::Algorithm;
+use crate::machine::transaction::key::host_bytes;
 use crate::machine::transaction::key::source_bytes;
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
@@ -27,6 +29,8 @@ const UNANSWERED_MAX: u8 = 2;
 const PATIENCE: Duration = Duration::from_secs(3_600);
 /// MD5 is offered alone for so long after it was last used.
 const WHILE: Duration = Duration::from_secs(24 * 3_600);
+/// Of a user; no phone has a longer one.
+const USER_BYTES_MAX: usize = 128;
 /// Entries looked at when one has to go.
 const EVICTION_SAMPLE: usize = 8;
 
@@ -140,9 +144,10 @@ impl Client {
 /// The user as it is written, and where it is.
 fn key(request: &Message<'_>, source: IpAddr, secret: &HashKey) -> u64 {
     let uri = request.sender_uri().ok();
-    let user: Vec<u8> = uri.and_then(Uri::user).map(unescaped).into_iter().flatten().collect();
-    let host = uri.and_then(|uri| uri.host()).map(|host| host.to_string().to_ascii_lowercase()).unwrap_or_default();
-    secret.hash(&[b"fallback", &source_bytes(source), &user, host.as_bytes()])
+    let user: ArrayVec<u8, USER_BYTES_MAX> =
+        uri.and_then(Uri::user).map(unescaped).into_iter().flatten().take(USER_BYTES_MAX).collect();
+    let host = uri.and_then(|uri| uri.host()).map(host_bytes).unwrap_or_default();
+    secret.hash(&[b"fallback", &source_bytes(source), &user, &host])
 }
 
 /// The same for the copies of a request (RFC 3261 §17.1.2: it is sent again until it is answered).
