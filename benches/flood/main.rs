@@ -1,7 +1,9 @@
 //! What the good ones notice while strangers flood the node: 200 calls with audio, 20 calls a second and 2,000 phones that refresh,
-//! beside RATE datagrams a second (60,000) for SECONDS (60) from 1, 1,000 and 100,000 forged sources.
+//! beside RATE datagrams a second (60,000) for SECONDS (60) from 1, 1,000 and 100,000 forged sources; beside strangers who hoard
+//! connections or guess; and beside one stolen account that takes memory, ports or disk.
 //!
-//! `cargo bench --bench flood [-- options invite register garbage mixed]`, SOURCES=1,1000,100000; needs two CPUs and taskset. The
+//! `cargo bench --bench flood [-- options invite register garbage mixed connections api guesses headers ringing numbers]`,
+//! SOURCES=1,1000,100000; needs two CPUs and taskset. The
 //! engine is on CPU 0, PHLEM and the flood on CPU 1, side and keeper on both. No prefix is trusted. All sources are in 127.0.0.0/8, and each
 //! datagram names its own (IP_PKTINFO), so that one socket hears whatever goes back to any of them. The phones register over TCP first: a
 //! place where phones are is not a stranger's.
@@ -12,6 +14,8 @@
 #[path = "../sip/cpu.rs"]
 #[allow(dead_code, reason = "shared with the bench of SIP, which needs more of it")]
 mod cpu;
+mod account;
+mod connections;
 mod flood;
 #[path = "../phlem/process.rs"]
 #[allow(dead_code, reason = "shared with the bench of PHLEM, which needs more of it")]
@@ -22,26 +26,65 @@ mod recorded;
 
 use std::time::Duration;
 
+use account::Account;
+use account::Greed;
 use cpu::Reading;
 use cpu::resident_bytes;
 use flood::Flood;
 use flood::Kind;
+use flood::Sent;
 use process::Run;
 use process::Server;
 use process::phlem;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
 
 const PHONES: usize = 2_800;
 
+/// What goes on beside the good ones.
+#[derive(Clone, Copy)]
+enum Attack {
+    Flood(Kind, usize),
+    /// Connections that were held at the end count as answers.
+    Connections(fn(Duration) -> Sent),
+    Account(Greed),
+}
+
+impl Attack {
+    const OTHERS: [(&str, Self); 6] = [
+        ("connections", Self::Connections(connections::hoard_sip)),
+        ("api", Self::Connections(connections::hoard_api)),
+        ("guesses", Self::Connections(connections::guess)),
+        ("headers", Self::Account(Greed::Headers)),
+        ("ringing", Self::Account(Greed::Ringing)),
+        ("numbers", Self::Account(Greed::Numbers)),
+    ];
+
+    fn run(self, time: Duration) -> Sent {
+        match self {
+            Self::Flood(kind, sources) => Flood::new(kind, sources).run(setting("RATE", 60_000), time),
+            Self::Connections(run) => run(time),
+            Self::Account(greed) => Account::open().run(greed, time),
+        }
+    }
+}
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let kinds = Kind::ALL.into_iter().filter(|kind| wanted.is_empty() || wanted.iter().any(|word| word == kind.name()));
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| word == name);
+    let kinds = Kind::ALL.into_iter().filter(|kind| is_wanted(kind.name()));
     let sources = std::env::var("SOURCES").unwrap_or_else(|_| "1,1000,100000".to_owned());
     let sources: Vec<usize> = sources.split(',').filter_map(|text| text.trim().parse().ok()).collect();
     cpu::pin(0, process::GENERATOR_CPU);
     print("nothing", 0, &run(None));
     for kind in kinds {
         for &sources in &sources {
-            print(kind.name(), sources, &run(Some((kind, sources))));
+            print(kind.name(), sources, &run(Some(Attack::Flood(kind, sources))));
+        }
+    }
+    for (name, attack) in Attack::OTHERS {
+        if is_wanted(name) {
+            print(name, 1, &run(Some(attack)));
         }
     }
 }
@@ -88,13 +131,14 @@ fn good(seconds: usize) -> String {
 
 struct Outcome {
     run: Run,
-    sent: flood::Sent,
+    sent: Sent,
     resident: [u64; 3],
     busy: f64,
 }
 
-fn run(flood: Option<(Kind, usize)>) -> Outcome {
-    let server = Server::exposed(PHONES);
+fn run(attack: Option<Attack>) -> Outcome {
+    raise_open_files();
+    let server = Server::exposed(PHONES + 1);
     let seconds = setting("SECONDS", 60);
     phlem(&introduction(), &[]);
     let engine = server.engine();
@@ -104,9 +148,7 @@ fn run(flood: Option<(Kind, usize)>) -> Outcome {
         let flooding = scope.spawn(move || {
             // The phones have registered and the 200 calls are up by then.
             std::thread::sleep(Duration::from_secs(18));
-            let sent = flood.map(|(kind, sources)| {
-                Flood::new(kind, sources).run(setting("RATE", 60_000), Duration::from_secs(seconds as u64))
-            });
+            let sent = attack.map(|attack| attack.run(Duration::from_secs(seconds as u64)));
             (sent.unwrap_or_default(), resident_bytes(engine))
         });
         let run = phlem(&good(seconds + 12), &[]);
@@ -116,6 +158,13 @@ fn run(flood: Option<(Kind, usize)>) -> Outcome {
     let spent = Reading::take(0, &[]).since(&reading);
     let after = resident_bytes(engine);
     Outcome { run, sent, resident: [before, during, after], busy: spent.busy / spent.wall }
+}
+
+/// The attacker runs in this process.
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
 }
 
 fn print(kind: &str, sources: usize, outcome: &Outcome) {

@@ -20,7 +20,7 @@ use crate::recorded::Disk;
 
 const TIPRING: &str = env!("CARGO_BIN_EXE_tipring");
 pub const SERVER: &str = "127.40.0.1:5060";
-const HTTP: &str = "127.40.0.1:8080";
+pub const HTTP: &str = "127.40.0.1:8080";
 /// PHLEM is on loopback.
 const TRUSTED: &str = "\"127.0.0.0/8\"";
 pub const GENERATOR_CPU: usize = 1;
