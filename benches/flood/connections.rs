@@ -1,5 +1,7 @@
 //! Strangers with connections, which they open as fast as they are let and never let go; and strangers who guess.
 
+use std::io::ErrorKind;
+use std::io::Read;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -48,12 +50,12 @@ fn hoard(to: SocketAddr, addresses: u8, said: &[u8], time: Duration) -> Sent {
             Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
         if held.len() >= HELD_MAX {
-            held.retain(is_open);
+            held.retain_mut(is_open);
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(Duration::from_micros(500));
     }
-    held.retain(is_open);
+    held.retain_mut(is_open);
     sent.answers = held.len() as u64;
     sent
 }
@@ -65,10 +67,16 @@ fn connect(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// Nothing is read, so what waits there does not say that the connection goes on; its end does not wait behind it for long.
-fn is_open(stream: &TcpStream) -> bool {
-    let state = rustix::net::sockopt::socket_error(stream);
-    matches!(state, Ok(Ok(()))) && !matches!(stream.peek(&mut [0]), Ok(0))
+/// Nothing is read before: what waits there hides the end.
+fn is_open(stream: &mut TcpStream) -> bool {
+    let mut bytes = [0; 65_536];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        }
+    }
 }
 
 /// Passwords for one user of the good ones, from 300 addresses in turn. Answers are the challenges that came: each shows a guess that was

@@ -46,6 +46,22 @@ fn the_side_process_dies_during_a_call() {
     assert_eq!(server.metric("tipring_calls", ""), Some(0.0));
 }
 
+/// As `ps -o ni` has it, of every thread.
+fn niceness(pid: i32) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.filter_map(|stat| stat.rsplit(')').next()?.split_whitespace().nth(16)?.parse().ok()).collect()
+}
+
+#[test]
+fn calls_come_before_what_side_does() {
+    let server = Server::start(|_| {});
+    let of = |role: &str| niceness(server.pid_of(role).unwrap());
+    let own = niceness(std::process::id() as i32)[0];
+    assert!(of("engine").iter().all(|nice| *nice == own), "{:?}", of("engine"));
+    assert!(of("side").iter().all(|nice| *nice == 10.max(own)), "{:?}", of("side"));
+}
+
 #[test]
 fn records_come_once_each_after_both_processes_died() {
     let mut server = Server::start(|_| {});

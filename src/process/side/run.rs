@@ -68,6 +68,7 @@ fn serve(begun: Begun) -> Result<(), Failure> {
     let Begun { start, latest, handles, keeper } = begun;
     let settings = decode(&start.settings)?;
     child::keep_to_housekeeping(&start);
+    child::give_way_to_engine();
     let listeners = settings.http.iter().map(|address| node::bind(*address)).collect::<Result<Vec<_>, _>>()?;
     let latest = latest.as_deref().map(decode).transpose()?;
     let sight = sight::of(&start.data, latest.as_ref().unwrap_or(&settings));
