@@ -108,7 +108,8 @@ fn make(folder: PathBuf, wanted: &Wanted<'_>, keeper: u32) -> io::Result<(Groups
     let groups = Groups { folder };
     groups.enter(Role::Keeper, keeper)?;
     let there = std::fs::read_to_string(groups.folder.join("cgroup.controllers"))?;
-    let controllers: Vec<&str> = CONTROLLERS.into_iter().filter(|name| there.split_whitespace().any(|c| c == *name)).collect();
+    let controllers: Vec<&str> =
+        CONTROLLERS.into_iter().filter(|name| there.split_whitespace().any(|c| c == *name)).collect();
     let mut faults = Vec::new();
     for (file, value) in settings(&controllers, wanted) {
         if let Err(error) = std::fs::write(groups.folder.join(&file), &value) {
@@ -151,7 +152,8 @@ fn list(cpus: &[u16]) -> String {
     let mut text = String::new();
     let mut left = cpus;
     while let Some(first) = left.first() {
-        let run = (1..).zip(left.windows(2)).take_while(|(_, pair)| pair[0] + 1 == pair[1]).last().map_or(0, |(n, _)| n);
+        let run =
+            (1..).zip(left.windows(2)).take_while(|(_, pair)| pair[0] + 1 == pair[1]).last().map_or(0, |(n, _)| n);
         let comma = if text.is_empty() { "" } else { "," };
         let _ = match run {
             0 => write!(text, "{comma}{first}"),
