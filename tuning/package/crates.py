@@ -52,7 +52,7 @@ def in_binary():
 
 
 def write_list():
-    packages = [package for package in metadata()["packages"] if package["source"]]
+    packages = [package for package in metadata("--all-features")["packages"] if package["source"]]
     print("# name version licence; written by tuning/package/crates.py list")
     for package in sorted(packages, key=lambda package: (package["name"], package["version"])):
         print(package["name"], package["version"], licence(package))
