@@ -2,6 +2,8 @@
 
 mod ask;
 mod demo;
+#[cfg(test)]
+mod pages;
 mod phlem;
 mod tape;
 mod token;

@@ -14,6 +14,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -57,17 +58,19 @@ pub struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Without a line end.
-    pub fn format(&self, format: LogFormat) -> String {
+    /// Without a line end. The journal has a time of its own, and reads the priority from the beginning of a line.
+    pub fn format(&self, format: LogFormat, journal: bool) -> String {
+        let priority = if journal { format!("<{}>", priority(self.level)) } else { String::new() };
         match format {
-            LogFormat::Text => self.text(),
-            LogFormat::Json => self.json(),
+            LogFormat::Text if journal => priority + &self.text(),
+            LogFormat::Text => format!("{} {}", rfc3339(self.at), self.text()),
+            LogFormat::Json => priority + &self.json(),
         }
     }
 
     fn text(&self) -> String {
         let level = level_name(self.level).to_uppercase();
-        let mut text = format!("{} {level:5} {} {}: ", rfc3339(self.at), self.process, self.event);
+        let mut text = format!("{level:5} {} {}: ", self.process, self.event);
         push_printable(&mut text, self.message);
         for (name, value) in self.fields {
             let quoted = value.is_empty() || value.contains([' ', '"', '=']);
@@ -117,6 +120,26 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
+/// Of syslog(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// Whether what goes to stderr goes to journald: `$JOURNAL_STREAM` has the device and inode of its socket.
+pub fn is_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    rustix::fs::fstat(io::stderr()).is_ok_and(|stderr| is_stream(&stream, stderr.st_dev, stderr.st_ino))
+}
+
+fn is_stream(stream: &str, device: u64, inode: u64) -> bool {
+    stream.split_once(':').is_some_and(|(d, i)| d.parse() == Ok(device) && i.parse() == Ok(inode))
+}
+
 /// UTC with milliseconds.
 pub fn rfc3339(at: UnixTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -146,6 +169,8 @@ struct Logger {
     queue: SyncSender<Job>,
     level: AtomicU8,
     json: AtomicU8,
+    /// Whether lines go to the journal.
+    journal: AtomicBool,
     lost: AtomicU64,
     allowances: Mutex<Allowances>,
 }
@@ -172,6 +197,7 @@ pub fn start(settings: &Log, node: &str, process: &'static str) -> io::Result<()
         queue,
         level: AtomicU8::new(0),
         json: AtomicU8::new(0),
+        journal: AtomicBool::new(false),
         lost: AtomicU64::new(0),
         allowances: Mutex::default(),
     };
@@ -190,6 +216,7 @@ pub fn set(settings: &Log) {
     let Some(logger) = LOGGER.get() else { return };
     logger.level.store(settings.level as u8, Ordering::Relaxed);
     logger.json.store(u8::from(settings.format == LogFormat::Json), Ordering::Relaxed);
+    logger.journal.store(settings.file.is_none() && is_journal(), Ordering::Relaxed);
     if let Ok(mut stored) = logger.settings.lock() {
         *stored = settings.clone();
     }
@@ -268,7 +295,8 @@ impl Logger {
         let (node, process) = (&self.node, self.process);
         let line = Line { at: clock::unix(), level, event, message, node, process, fields };
         let json = self.json.load(Ordering::Relaxed) == 1;
-        let mut text = line.format(if json { LogFormat::Json } else { LogFormat::Text });
+        let format = if json { LogFormat::Json } else { LogFormat::Text };
+        let mut text = line.format(format, self.journal.load(Ordering::Relaxed));
         if text.len() >= LINE_BYTES_MAX && !json {
             let end = (0..LINE_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
             text.truncate(end);
@@ -391,10 +419,10 @@ mod tests {
         let fields = [("shard", "3".to_owned()), ("source", "192.0.2.1:5060".to_owned())];
         let line = line("wrong \"password\"", &fields);
         assert_eq!(
-            line.format(LogFormat::Text),
+            line.format(LogFormat::Text, false),
             "2023-11-14T22:13:20.123Z WARN  engine auth_failed: wrong \"password\" shard=3 source=192.0.2.1:5060"
         );
-        let json: serde_json::Value = serde_json::from_str(&line.format(LogFormat::Json)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&line.format(LogFormat::Json, false)).unwrap();
         assert_eq!(json["ts"], "2023-11-14T22:13:20.123Z");
         assert_eq!(json["level"], "warn");
         assert_eq!(json["message"], "wrong \"password\"");
@@ -403,10 +431,30 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_gets_a_priority_and_no_time() {
+        let line = line("wrong", &[]);
+        assert_eq!(line.format(LogFormat::Text, true), "<4>WARN  engine auth_failed: wrong");
+        assert!(line.format(LogFormat::Json, true).starts_with("<4>{\"ts\":"));
+        let mut last = 0;
+        for level in [Level::Error, Level::Warn, Level::Info, Level::Debug] {
+            assert!(priority(level) > last);
+            last = priority(level);
+        }
+    }
+
+    #[test]
+    fn the_journal_is_known_by_device_and_inode() {
+        assert!(is_stream("8:4711", 8, 4711));
+        for other in ["", "8", "8:4712", "9:4711", "8:4711:1", "x:y"] {
+            assert!(!is_stream(other, 8, 4711), "{other}");
+        }
+    }
+
+    #[test]
     fn a_stranger_makes_no_lines() {
         let fields = [("user", "a\nERROR b".to_owned()), ("ua", "\u{1b}[2J".to_owned())];
         for format in [LogFormat::Text, LogFormat::Json] {
-            let text = line("x\r\ny", &fields).format(format);
+            let text = line("x\r\ny", &fields).format(format, false);
             assert!(!text.chars().any(char::is_control), "{text:?}");
         }
     }

@@ -330,7 +330,7 @@ fn cpus(wanted: Option<&[u16]>, allowed: &[u16]) -> Result<(Vec<u16>, Option<u16
     Ok((shards, housekeeping.copied()))
 }
 
-fn allowed_cpus() -> Vec<u16> {
+pub fn allowed_cpus() -> Vec<u16> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
     (0..1024u16).filter(|&cpu| set.is_set(usize::from(cpu))).collect()
 }

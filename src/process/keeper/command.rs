@@ -21,11 +21,11 @@ impl Keeper {
         let readers = self.control.clients.iter_mut().filter(|client| client.state == State::Reading);
         let commands: Vec<_> = readers.filter_map(|client| client.read().map(|command| (client.id, command))).collect();
         for (id, command) in commands {
-            self.on_command(id, command);
+            self.on_command(id, command, now);
         }
     }
 
-    fn on_command(&mut self, id: u32, command: Command) {
+    fn on_command(&mut self, id: u32, command: Command, now: Instant) {
         let stopping = self.stop != Stop::No;
         match command {
             Command::Status => {
@@ -49,7 +49,7 @@ impl Keeper {
                 if let Some(client) = self.control.client(id) {
                     client.state = State::Reloading;
                 }
-                self.reload();
+                self.reload(now);
             }
             Command::Query(query) => self.ask_engine(id, query),
         }

@@ -11,6 +11,8 @@ use crate::shard::memory::HEARTBEAT_OFFSET;
 pub(super) struct Heartbeats {
     shards: Vec<Beat>,
     last_tick: Instant,
+    /// When a shard of any engine last beat, as far as we could tell.
+    beaten: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -25,12 +27,16 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 impl Heartbeats {
     pub(super) fn new(shards: usize, now: Instant) -> Self {
-        Self { shards: vec![Beat { word: 0, since: now }; shards], last_tick: now }
+        Self { shards: vec![Beat { word: 0, since: now }; shards], last_tick: now, beaten: now }
     }
 
     /// Nothing before `now` counts: another engine begins.
     pub(super) fn restart(&mut self, now: Instant) {
-        *self = Self::new(self.shards.len(), now);
+        *self = Self { beaten: self.beaten, ..Self::new(self.shards.len(), now) };
+    }
+
+    pub(super) fn beaten(&self) -> Instant {
+        self.beaten
     }
 
     pub(super) fn next_tick(&self) -> Instant {
@@ -55,6 +61,7 @@ impl Heartbeats {
         for (index, (beat, word)) in self.shards.iter_mut().zip(words).enumerate() {
             if late || word != beat.word {
                 *beat = Beat { word, since: now };
+                self.beaten = now;
             } else if now.since(beat.since) >= SILENCE_MAX {
                 hung = hung.or(Some(index));
             }
@@ -121,6 +128,19 @@ mod tests {
         assert_eq!(Scheduled::parse("1"), None);
         let own = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
         assert!(Scheduled::parse(&own).is_some(), "{own}");
+    }
+
+    #[test]
+    fn an_engine_that_is_started_again_has_not_beaten_yet() {
+        let at = Instant::from_millis;
+        let mut beats = Heartbeats::new(1, at(0));
+        beats.judge([1].into_iter(), at(500));
+        beats.restart(at(9_000));
+        assert_eq!(beats.beaten(), at(500));
+        beats.judge([0].into_iter(), at(9_500));
+        assert_eq!(beats.beaten(), at(500), "its word is as it was made");
+        beats.judge([5].into_iter(), at(10_000));
+        assert_eq!(beats.beaten(), at(10_000));
     }
 
     #[test]

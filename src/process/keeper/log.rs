@@ -12,12 +12,14 @@ use crate::process::clock;
 use crate::process::config::Level;
 use crate::process::config::Log as Settings;
 use crate::process::log::Line;
+use crate::process::log::is_journal;
 use crate::process::log::open;
 
 pub(super) struct Log {
     settings: Settings,
     node: String,
     file: Option<File>,
+    journal: bool,
 }
 
 /// Longer lines are cut: a pipe takes so much at once, whole or not at all (PIPE_BUF).
@@ -25,7 +27,7 @@ const LINE_BYTES_MAX: usize = 4096;
 
 impl Log {
     pub(super) fn new(settings: Settings, node: String) -> Self {
-        let mut log = Self { settings, node, file: None };
+        let mut log = Self { settings, node, file: None, journal: is_journal() };
         log.reopen();
         log
     }
@@ -70,7 +72,7 @@ impl Log {
             return;
         }
         let line = Line { at: clock::unix(), level, event, message, node: &self.node, process: "keeper", fields: &[] };
-        let mut text = line.format(self.settings.format);
+        let mut text = line.format(self.settings.format, self.journal && self.file.is_none());
         let mut end = text.len().min(LINE_BYTES_MAX - 1);
         while !text.is_char_boundary(end) {
             end -= 1;
@@ -84,6 +86,14 @@ impl Log {
             None => write_stderr(&text),
         }
     }
+}
+
+/// Why we end. The journal takes each line for an error.
+pub(super) fn complain(text: &str) {
+    if !is_journal() {
+        return write_stderr(text);
+    }
+    write_stderr(&text.lines().map(|line| format!("<3>{line}\n")).collect::<String>());
 }
 
 /// A reader that does not read makes us lose lines, never wait.

@@ -7,6 +7,7 @@
 
 mod command;
 mod control;
+mod groups;
 mod heartbeat;
 mod log;
 mod notify;
@@ -38,7 +39,8 @@ use crate::process::exit::Failure;
 use crate::process::keeper::control::Control;
 use crate::process::keeper::heartbeat::Heartbeats;
 use crate::process::keeper::log::Log;
-use crate::process::keeper::log::write_stderr;
+use crate::process::keeper::log::complain;
+use crate::process::keeper::notify::Manager;
 use crate::process::keeper::planning::Planning;
 use crate::process::keeper::process::Process;
 use crate::process::keeper::run::Keeper;
@@ -52,12 +54,11 @@ type Signals = SignalDelivery<UnixStream, SignalOnly>;
 pub fn serve(config: Option<&Path>) -> u8 {
     match prepare(config) {
         Ok(keeper) => keeper.run(),
-        Err(failure) if failure.code == exit::CONFIG => {
-            write_stderr(&format!("{failure}\n"));
-            failure.code
-        }
         Err(failure) => {
-            write_stderr(&format!("tipring: {failure}\n"));
+            Manager::of_environment().send(&format!("STATUS={}", failure.line.lines().next().unwrap_or_default()));
+            // Faults of a file begin with its name.
+            let name = if failure.code == exit::CONFIG { "" } else { "tipring: " };
+            complain(&format!("{name}{failure}\n"));
             failure.code
         }
     }
@@ -86,7 +87,8 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
         engine: Process::new(Role::Engine, now),
         side: Process::new(Role::Side, now),
         signals,
-        notify: std::env::var_os("NOTIFY_SOCKET"),
+        manager: Manager::of_environment(),
+        groups: None,
         boot: clock::unix().micros(),
         started,
         ready: false,
@@ -101,6 +103,7 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
     if let Some(note) = note {
         keeper.log.warn("user", &note);
     }
+    keeper.make_groups();
     Ok(keeper)
 }
 

@@ -93,6 +93,8 @@ impl Process {
             .arg0("tipring")
             .arg(self.role.name())
             .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
             .stdin(Stdio::from(theirs.into_socket()))
             // What is typed at the keeper's terminal is for the keeper alone.
             .process_group(0)

@@ -8,17 +8,21 @@ use crate::process::keeper::control::State;
 use crate::process::keeper::planning::Planning;
 use crate::process::keeper::run::Keeper;
 use crate::process::keeper::run::Settings;
+use crate::process::keeper::run::Stop;
 use crate::process::plan::Plan;
 use crate::wire::control::ToChild;
 
 impl Keeper {
-    pub(super) fn reload(&mut self) {
+    pub(super) fn reload(&mut self, now: Instant) {
         self.log.reopen();
         for process in [&mut self.engine, &mut self.side] {
             process.tell(&ToChild::ReopenLogs);
         }
         if self.planning.is_some() {
             return;
+        }
+        if self.is_serving() {
+            self.manager.reloading(now);
         }
         match Planning::start(self.config.as_deref()) {
             Ok(planning) => self.planning = Some(planning),
@@ -35,8 +39,20 @@ impl Keeper {
         }
     }
 
+    fn is_serving(&self) -> bool {
+        self.ready && self.stop == Stop::No
+    }
+
+    /// Before whoever asked for the reload hears of it: the service manager is to know first.
+    fn end_reload(&self) {
+        if self.is_serving() {
+            self.manager.send("READY=1");
+        }
+    }
+
     fn on_bad_plan(&mut self, failure: &Failure) {
         self.reload_success = false;
+        self.end_reload();
         for line in failure.line.lines() {
             self.log.error("reload_failed", line);
         }
@@ -54,6 +70,7 @@ impl Keeper {
             false => format!("these keys need a restart to change: {}", changed.join(", ")),
         };
         self.reload_success = true;
+        self.end_reload();
         self.plan.drain = plan.drain;
         self.plan.log = plan.log.clone();
         self.log.set(plan.log);

@@ -1,7 +1,6 @@
 //! The keeper's loop: wait until anything happens, then look at everything, each without waiting.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -23,11 +22,13 @@ use crate::process::exit::Failure;
 use crate::process::keeper::Signals;
 use crate::process::keeper::control::Control;
 use crate::process::keeper::control::State;
+use crate::process::keeper::groups::Groups;
 use crate::process::keeper::heartbeat::Heartbeats;
 use crate::process::keeper::heartbeat::Scheduled;
 use crate::process::keeper::log::Log;
-use crate::process::keeper::log::write_stderr;
-use crate::process::keeper::notify;
+use crate::process::keeper::log::complain;
+use crate::process::keeper::notify::Manager;
+use crate::process::keeper::notify::Phase;
 use crate::process::keeper::planning::Planning;
 use crate::process::keeper::process::Life;
 use crate::process::keeper::process::Process;
@@ -54,7 +55,8 @@ pub(super) struct Keeper {
     pub(super) side: Process,
     pub(super) heartbeats: Heartbeats,
     pub(super) signals: Signals,
-    pub(super) notify: Option<OsString>,
+    pub(super) manager: Manager,
+    pub(super) groups: Option<Groups>,
     pub(super) boot: u64,
     pub(super) started: Instant,
     /// Was said: from here on we never give up.
@@ -138,6 +140,7 @@ impl Keeper {
         }
         self.on_stop(now);
         self.tell_side();
+        self.tell_manager(now);
         self.flush(now);
         let over = |process: &Process| matches!(process.life, Life::Over);
         (over(&self.engine) && over(&self.side)).then_some(Ok(()))
@@ -158,7 +161,8 @@ impl Keeper {
                 0
             }
             Err(failure) => {
-                write_stderr(&format!("tipring: {failure}\n"));
+                self.manager.send(&format!("STATUS={failure}"));
+                complain(&format!("tipring: {failure}\n"));
                 failure.code
             }
         }
@@ -208,6 +212,7 @@ impl Keeper {
         if self.engine.is_ready() {
             deadline = deadline.min(self.heartbeats.next_tick());
         }
+        deadline = deadline.min(self.manager.next_deadline(self.phase()));
         deadline = deadline.min(self.planning.as_ref().map_or(Instant::NEVER, |planning| planning.deadline));
         deadline.min(match self.stop {
             Stop::No => Instant::NEVER,
@@ -262,11 +267,19 @@ impl Keeper {
                 self.sockets.reset_rtp();
             }
             self.heartbeats.restart(now);
-            self.engine.start(&self.sockets.handles, &frames, now)
+            self.engine.start(&self.sockets.handles, &frames, now)?;
         } else {
             self.told = None;
-            self.side.start(&self.sockets.readable, &frames, now)
+            self.side.start(&self.sockets.readable, &frames, now)?;
         }
+        // Nothing was sent yet: it makes no thread before it is where it belongs.
+        if let Some(pid) = self.process(role).running().map(|running| running.pid())
+            && let Some(groups) = &self.groups
+            && let Err(error) = groups.enter(role, pid)
+        {
+            self.log.warn("groups", &format!("{} has no control group of its own: {error}", role.name()));
+        }
+        Ok(())
     }
 
     fn process(&mut self, role: Role) -> &mut Process {
@@ -283,7 +296,7 @@ impl Keeper {
             match signal {
                 SIGTERM if self.stop == Stop::No && self.ready => self.drain_then_stop(now),
                 SIGTERM | SIGINT => self.stop_now(now),
-                SIGHUP => self.reload(),
+                SIGHUP => self.reload(now),
                 _ => self.log.warn("upgrade", "hot upgrade is not built yet"),
             }
         }
@@ -291,7 +304,7 @@ impl Keeper {
 
     fn drain_then_stop(&mut self, now: Instant) {
         self.log.info("draining", "draining: new calls get 503, stopping after the last one");
-        notify::send(self.notify.as_ref(), "STOPPING=1");
+        self.manager.send("STOPPING=1");
         self.stop = Stop::Drained { until: now + self.plan.drain };
         self.set_draining(true);
     }
@@ -301,7 +314,7 @@ impl Keeper {
             return;
         }
         self.log.info("stopping", "stopping");
-        notify::send(self.notify.as_ref(), "STOPPING=1");
+        self.manager.send("STOPPING=1");
         self.begin_stop(true, now);
     }
 
@@ -398,7 +411,7 @@ impl Keeper {
         self.ready = true;
         let line = self.ready_line();
         self.log.announce("ready", &line);
-        notify::send(self.notify.as_ref(), "READY=1");
+        self.manager.send("READY=1");
     }
 
     fn ready_line(&self) -> String {
@@ -521,6 +534,36 @@ impl Keeper {
         let before = *self.run_delays.get(&shard)?;
         let pid = self.engine.running()?.pid();
         Scheduled::of(pid, shard).map(|seen| seen.since(before))
+    }
+
+    fn phase(&self) -> Phase {
+        match self.stop {
+            _ if !self.ready => Phase::Starting,
+            Stop::No => Phase::Serving,
+            Stop::Drained { .. } => Phase::Draining,
+            Stop::Now { .. } => Phase::Stopping,
+        }
+    }
+
+    fn tell_manager(&mut self, now: Instant) {
+        let phase = self.phase();
+        let calls = self.calls_up.map(|calls| format!("; calls up: {calls}")).unwrap_or_default();
+        let mut status = match phase {
+            Phase::Starting => "starting".to_owned(),
+            Phase::Stopping => "stopping".to_owned(),
+            Phase::Draining => format!("stops after the last call{calls}"),
+            Phase::Serving if self.draining => format!("draining{calls}"),
+            Phase::Serving => format!("takes calls, {} RTP port pairs", self.sockets.ports.open),
+        };
+        if matches!(phase, Phase::Serving | Phase::Draining) {
+            if !self.engine.is_ready() {
+                status.push_str("; the engine is being started again");
+            }
+            if !self.side.is_ready() {
+                status.push_str("; side is being started again, calls go on");
+            }
+        }
+        self.manager.tell(phase, self.heartbeats.beaten(), status, now);
     }
 
     /// Side hears of every change but the number of calls, which it knows from the engine.
