@@ -50,6 +50,8 @@ pub struct Plan {
     pub node: String,
     pub data: PathBuf,
     pub run: PathBuf,
+    /// What runs, for node_exporter.
+    pub textfile: PathBuf,
     /// Who the keeper becomes where it is root.
     pub user: Option<User>,
     pub drain: Duration,
@@ -245,6 +247,7 @@ fn plan(config: &Config) -> Result<Plan, String> {
         node: config.node.name.clone(),
         data: absolute(&config.node.data),
         run: absolute(&config.node.run),
+        textfile: absolute(&config.node.textfile),
         user: None,
         drain: config.node.drain,
         log: config.log.clone(),

@@ -103,7 +103,8 @@ fn node(document: &mut Document, folder: &Path) -> Node {
     if roles.is_empty() {
         document.refuse("node.roles", "name at least one role");
     }
-    Node { name, data, run, user: text(document, "node.user"), drain: span(document, "node.drain"), roles }
+    let textfile = path(document, "node.textfile", folder).unwrap_or_else(|| run.join("tipring.prom"));
+    Node { name, data, run, textfile, user: text(document, "node.user"), drain: span(document, "node.drain"), roles }
 }
 
 fn host_name() -> String {

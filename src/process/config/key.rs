@@ -45,6 +45,14 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("node.run", Kind::Path, "\"\"", Restart, "The folder of the control socket. Empty: `run` under `data`."),
     key(
+        "node.textfile",
+        Kind::Path,
+        "\"\"",
+        Restart,
+        "A file that says every 15 s what runs, for node_exporter's textfile collector; it should not be on a disk. Empty: \
+         `tipring.prom` under `run`.",
+    ),
+    key(
         "node.user",
         Kind::Name,
         "\"\"",

@@ -68,6 +68,7 @@ pub struct Node {
     pub name: String,
     pub data: PathBuf,
     pub run: PathBuf,
+    pub textfile: PathBuf,
     /// Empty: who starts it.
     pub user: String,
     pub drain: Duration,

@@ -17,6 +17,7 @@ mod process;
 mod reload;
 mod run;
 mod sockets;
+mod textfile;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -46,6 +47,7 @@ use crate::process::keeper::process::Process;
 use crate::process::keeper::run::Keeper;
 use crate::process::keeper::run::Stop;
 use crate::process::keeper::sockets::Sockets;
+use crate::process::keeper::textfile::Textfile;
 use crate::wire::control::Role;
 
 type Signals = SignalDelivery<UnixStream, SignalOnly>;
@@ -75,6 +77,7 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
     let sockets = Sockets::open(&plan)?;
     let control = Control::open(&plan.run)?;
     let now = clock::instant();
+    let textfile = Textfile::new(plan.textfile.clone(), now);
     let mut keeper = Keeper {
         config: config.map(PathBuf::from),
         log: Log::new(plan.log.clone(), plan.node.clone()),
@@ -98,6 +101,7 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
         planning: None,
         reload_success: true,
         told: None,
+        textfile,
         run_delays: BTreeMap::new(),
     };
     if let Some(note) = note {
