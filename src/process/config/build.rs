@@ -75,6 +75,8 @@ pub(super) fn build(document: &mut Document, folder: &Path) -> Config {
         recordings: recordings(document, folder),
         pinned: document.pinned(),
         lines: document.lines(),
+        effective: document.effective(),
+        folder: folder.to_owned(),
     };
     check_listeners(document, &config.interfaces);
     check_media(document, &config.interfaces);
@@ -119,7 +121,8 @@ fn engine(document: &Document) -> Engine {
         other => unreachable_kind(&other),
     };
     let shards = u8::try_from(count(document, "engine.shards")).unwrap_or(SHARDS_MAX as u8);
-    Engine { cpus, shards }
+    let profile = document.profile_name();
+    Engine { cpus, shards, profile, housekeeping: document.housekeeping().to_vec() }
 }
 
 fn interfaces(document: &mut Document) -> Vec<Interface> {

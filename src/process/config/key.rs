@@ -77,6 +77,14 @@ pub(super) const KEYS: &[Key] = &[
         Restart,
         "0: one per CPU. May be more than there are CPUs; fixed while the keeper lives.",
     ),
+    key(
+        "engine.profile",
+        Kind::Path,
+        "\"\"",
+        Restart,
+        "The hardware profile: a name (`docs/tuning.md` lists them), \"auto\", or a file. It gives `cpus`, `shards` and more where this \
+         file says nothing; what the machine lacks is a warning, or ends the start with exit code 71. Empty: none.",
+    ),
     key("sip.udp", Kind::Sockets, "[\"127.0.0.1:5060\"]", Restart, "Addresses and ports for SIP over UDP."),
     key("sip.tcp", Kind::Sockets, "[\"127.0.0.1:5060\"]", Restart, "Addresses and ports for SIP over TCP."),
     later("sip.tls"),

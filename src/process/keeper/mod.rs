@@ -72,6 +72,9 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
     // What we and our children create is for our user alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let plan = Planning::start(config)?.finish()?;
+    if let Some(lacks) = plan.hardware.as_ref().and_then(|hardware| hardware.faults(true).next()) {
+        return Err(Failure::new(exit::FORBIDDEN, format!("the machine is not what its hardware profile demands: {lacks}")));
+    }
     let note = privileges::settle(&plan)?;
     let locks = [lock(&plan.data)?, lock(&plan.run)?];
     let sockets = Sockets::open(&plan)?;
@@ -108,6 +111,8 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
         keeper.log.warn("user", &note);
     }
     keeper.make_groups();
+    let hardware = keeper.plan.hardware.clone();
+    keeper.report_hardware(hardware.as_ref());
     Ok(keeper)
 }
 
