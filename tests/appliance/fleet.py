@@ -70,6 +70,13 @@ class Fleet:
             "tipring_directory": PHONES,
             "tipring_config": {"sip": {"trusted": ["10.213.0.0/16"]}, "node": {"drain": "20s"}},
         }
+        self.variables |= {
+            "tipring_monitoring_prometheus_host": "controller",
+            "tipring_monitoring_prometheus_folder": str(folder / "etc-prometheus"),
+            "tipring_monitoring_node_exporter": "127.0.0.1:9100",
+            "tipring_monitoring_grafana_folder": str(folder / "grafana"),
+        }
+        (folder / "grafana").mkdir()
         self.write()
 
     def write(self):
@@ -82,6 +89,7 @@ class Fleet:
                 "tipring_http": [f"{machine.address}:8080", "127.0.0.1:8080"],
             }
         inventory = {"tipring": {"hosts": hosts, "vars": self.variables}}
+        inventory["watching"] = {"hosts": {"controller": {"ansible_connection": "local"}}}
         (self.folder / "inventory.json").write_text(json.dumps(inventory, indent=1))
 
     def play(self, name, *arguments, limit=300, check=True, **extra):
