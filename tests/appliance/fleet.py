@@ -73,6 +73,7 @@ class Fleet:
         self.variables |= {
             "tipring_monitoring_prometheus_host": "controller",
             "tipring_monitoring_prometheus_folder": str(folder / "etc-prometheus"),
+            "tipring_monitoring_prometheus_service": "",
             "tipring_monitoring_node_exporter": "127.0.0.1:9100",
             "tipring_monitoring_grafana_folder": str(folder / "grafana"),
         }
