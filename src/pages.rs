@@ -36,7 +36,8 @@ fn made(folder: &str, make: impl Fn(&Path)) {
         }
     }
     let there = files_of(&folder);
-    let differ: Vec<_> = wanted.keys().chain(there.keys()).filter(|name| wanted.get(*name) != there.get(*name)).collect();
+    let differ: Vec<_> =
+        wanted.keys().chain(there.keys()).filter(|name| wanted.get(*name) != there.get(*name)).collect();
     let folder = folder.display();
     assert!(differ.is_empty(), "{folder}: {differ:?} are old; UPDATE_DOCS=1 cargo test --bin tipring pages");
 }

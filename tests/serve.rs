@@ -221,7 +221,9 @@ fn says_ready_and_stops_at_term() {
     let line = serving.wait_for("ready: node");
     assert!(line.contains(&site.sip()), "{line}");
     assert_eq!(serving.seen.matches("ready").count(), line.matches("ready").count(), "said once:\n{}", serving.seen);
-    assert_eq!(received(&socket), "READY=1");
+    told(&socket, "STATUS=starting");
+    told(&socket, "READY=1");
+    told(&socket, "STATUS=takes calls");
     for (role, name) in [("engine", "tipring engine"), ("side", "tipring side")] {
         let shown = fs::read(format!("/proc/{}/cmdline", site.pid(role))).unwrap();
         let shown = String::from_utf8(shown).unwrap().trim_end_matches('\0').replace('\0', " ");
@@ -231,7 +233,7 @@ fn says_ready_and_stops_at_term() {
     let status = site.status();
     assert_eq!((&status["rtp_port_pairs"]["open"], &status["reload_success"]), (&10.into(), &true.into()));
     serving.signal(Signal::TERM);
-    assert_eq!(received(&socket), "STOPPING=1");
+    told(&socket, "STOPPING=1");
     assert_eq!(serving.wait().code(), Some(0));
     assert!(!site.run().join("control.sock").exists());
 }
@@ -245,13 +247,53 @@ fn notifies_an_abstract_socket() {
     let mut command = site.command();
     command.env("NOTIFY_SOCKET", format!("@{name}"));
     let _serving = Serving::start(command);
-    assert_eq!(received(&socket), "READY=1");
+    told(&socket, "READY=1");
 }
 
-fn received(socket: &UnixDatagram) -> String {
-    let mut buffer = [0; 256];
-    let length = socket.recv(&mut buffer).unwrap();
-    String::from_utf8(buffer[..length].to_vec()).unwrap()
+#[test]
+fn a_reload_is_begun_and_ended_and_the_watchdog_is_fed() {
+    let site = Site::new("");
+    let socket = UnixDatagram::bind(site.folder.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = site.command();
+    command.env("NOTIFY_SOCKET", site.folder.path().join("notify")).env("WATCHDOG_USEC", "1000000");
+    let serving = Serving::start(command);
+    told(&socket, "READY=1");
+    for _ in 0..3 {
+        told(&socket, "WATCHDOG=1");
+    }
+    let before = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    serving.signal(Signal::HUP);
+    let begun = told(&socket, "RELOADING=1");
+    let micros: i64 = begun.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
+    assert!((0..5_000_000).contains(&(micros - before.tv_sec * 1_000_000 - before.tv_nsec / 1_000)), "{begun}");
+    told(&socket, "READY=1");
+}
+
+#[test]
+fn why_it_cannot_start_is_told_to_the_service_manager() {
+    let site = Site::new("");
+    let socket = UnixDatagram::bind(site.folder.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _holder = UdpSocket::bind(site.sip()).unwrap();
+    let mut command = site.command();
+    command.env("NOTIFY_SOCKET", site.folder.path().join("notify"));
+    let mut serving = Serving::start(command);
+    let status = told(&socket, "STATUS=");
+    assert!(status.contains(&format!("udp {}", site.sip())), "{status}");
+    assert_eq!(serving.wait().code(), Some(75));
+}
+
+/// The next word that begins like this, others passed over.
+fn told(socket: &UnixDatagram, wanted: &str) -> String {
+    loop {
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("no {wanted}: {error}"));
+        let word = String::from_utf8(buffer[..length].to_vec()).unwrap();
+        if word.starts_with(wanted) {
+            return word;
+        }
+    }
 }
 
 #[test]

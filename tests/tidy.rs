@@ -360,6 +360,29 @@ fn every_event_is_described() {
     }
 }
 
+/// Whose work the program contains is a list that people can read, and no crate comes in unread.
+#[test]
+fn every_crate_has_its_licence_listed() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let field = |block: &str, name: &str| {
+        let line = block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = \""));
+        line.map(|rest| rest.trim_end_matches('"').to_owned())
+    };
+    let locked = lock.split("[[package]]").filter(|block| block.contains("\nsource = "));
+    let locked: Vec<_> = locked.filter_map(|block| Some((field(block, "name")?, field(block, "version")?))).collect();
+    assert!(locked.len() > 100, "{locked:?}");
+    let list = fs::read_to_string(root().join("tuning/package/crates.txt")).unwrap();
+    let mut listed: Vec<_> = list.lines().filter(|line| !line.starts_with('#')).collect();
+    let update = "tuning/package/crates.py list >tuning/package/crates.txt";
+    for (name, version) in locked {
+        let start = format!("{name} {version} ");
+        let before = listed.len();
+        listed.retain(|line| !(line.starts_with(&start) && line.len() > start.len()));
+        assert!(listed.len() < before, "{name} {version} is not listed with its licence: {update}");
+    }
+    assert!(listed.is_empty(), "{listed:?} are not in Cargo.lock: {update}");
+}
+
 #[test]
 fn literals_and_comments_are_taken_out() {
     let code = blank("a // tokio::\nb \"glommio::\\\" x\" c r#\"un\"safe\"# 'x' '\\'' 'a: d /* e\nf */ g");

@@ -86,7 +86,10 @@ fn take(
     for passed in passed {
         let own: Vec<_> = descriptors.by_ref().take(passed.descriptors()).collect();
         if own.len() != passed.descriptors() {
-            return Err(Failure::new(exit::FORBIDDEN, "the limit of open files (LimitNOFILE) is too low"));
+            return Err(Failure::new(
+                exit::FORBIDDEN,
+                "the limit of open files is too low; remedy: LimitNOFILE=1048576 in a drop-in (systemctl edit tipring), or ulimit -n",
+            ));
         }
         handles.push((*passed, own));
     }

@@ -40,7 +40,7 @@ pub enum HostFault {
     #[error("the kernel has no io_uring; remedy: Linux 6.12 or later with CONFIG_IO_URING")]
     Absent,
     #[error(
-        "the limit of locked memory is {0} bytes, {MEMLOCK_MIN} are needed; remedy: LimitMEMLOCK=infinity in the unit, or ulimit -l"
+        "the limit of locked memory is {0} bytes, {MEMLOCK_MIN} are needed; remedy: LimitMEMLOCK=infinity in a drop-in (systemctl edit tipring), or ulimit -l"
     )]
     Memlock(u64),
     #[error("io_uring cannot be set up: {0}; remedy: more memory or a higher limit of open files")]

@@ -26,24 +26,20 @@ class Packages:
 
     def __init__(self, folder, files):
         self.folder = folder / "packages"
-        self.home = folder / "gnupg"
-        self.keyring = folder / "keyring.gpg"
+        self.signers = folder / "allowed_signers"
+        self.key = folder / "release-key"
         self.folder.mkdir()
-        self.home.mkdir(mode=0o700)
         for file in files:
             (self.folder / Path(file).name).write_bytes(Path(file).read_bytes())
-        self._gpg("--passphrase", "", "--quick-generate-key", "packages@tipring.test", "ed25519", "sign", "never")
-        self.keyring.write_bytes(b"")
-        self._gpg("--yes", "--output", self.keyring, "--export")
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
+        self.signers.write_text(f"releases@tipring {self.key.with_suffix('.pub').read_text()}")
         self.sign()
-
-    def _gpg(self, *arguments):
-        run("gpg", "--homedir", self.home, "--batch", "--pinentry-mode", "loopback", *arguments)
 
     def sign(self):
         names = sorted(path.name for path in self.folder.glob("*.deb"))
         (self.folder / "SHA256SUMS").write_text(run("sha256sum", *names, cwd=self.folder).stdout)
-        self._gpg("--yes", "--detach-sign", "--output", self.folder / "SHA256SUMS.sig", self.folder / "SHA256SUMS")
+        (self.folder / "SHA256SUMS.sig").unlink(missing_ok=True)
+        run("ssh-keygen", "-q", "-Y", "sign", "-f", self.key, "-n", "tipring-release", self.folder / "SHA256SUMS")
 
     def version(self):
         """The newest."""
@@ -64,7 +60,7 @@ class Fleet:
         self.variables = {
             "tipring_version": packages.version(),
             "tipring_package_folder": str(packages.folder),
-            "tipring_package_keyring": str(packages.keyring),
+            "tipring_package_signers": str(packages.signers),
             "tipring_require_time_sync": False,
             "tipring_http_insecure": True,
             "tipring_directory": PHONES,

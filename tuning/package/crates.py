@@ -99,7 +99,8 @@ def write_sbom(version):
         component = {"type": "library", "bom-ref": purl(package), "name": package["name"], "version": package["version"]}
         if digest := sums.get((package["name"], package["version"])):
             component["hashes"] = [{"alg": "SHA-256", "content": digest}]
-        component["licenses"] = [{"expression": licence(package)}] if package["license"] else []
+        named = {"expression": licence(package)} if package["license"] else {"license": {"name": licence(package)}}
+        component["licenses"] = [named]
         component["purl"] = purl(package)
         components.append(component)
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))

@@ -45,10 +45,16 @@ impl Keeper {
         if std::env::var_os("INVOCATION_ID").is_none() {
             return;
         }
-        let Some(folder) = own_group(system).filter(|folder| is_delegated(folder)) else {
-            let line = "the service has no control groups for its processes: its unit lacks Delegate=cpu cpuset memory";
-            self.log.info("groups", line);
-            return;
+        let folder = match own_group(system) {
+            Some(folder) if is_delegated(&folder) => folder,
+            Some(_) => {
+                let line = "no control group for each process: the unit lacks Delegate=cpu cpuset memory";
+                return self.log.info("groups", line);
+            }
+            None => {
+                let line = "no control group for each process: this system has no unified hierarchy (cgroup v2)";
+                return self.log.info("groups", line);
+            }
         };
         let allowed = crate::process::plan::allowed_cpus();
         let wanted = Wanted {
@@ -80,7 +86,8 @@ impl Groups {
 fn own_group(system: &Path) -> Option<PathBuf> {
     let text = std::fs::read_to_string(system.join("proc/self/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(system.join("sys/fs/cgroup").join(path))
+    let folder = system.join("sys/fs/cgroup").join(path);
+    folder.join("cgroup.controllers").exists().then_some(folder)
 }
 
 fn is_delegated(folder: &Path) -> bool {
@@ -108,7 +115,8 @@ fn make(folder: PathBuf, wanted: &Wanted<'_>, keeper: u32) -> io::Result<(Groups
     let groups = Groups { folder };
     groups.enter(Role::Keeper, keeper)?;
     let there = std::fs::read_to_string(groups.folder.join("cgroup.controllers"))?;
-    let controllers: Vec<&str> = CONTROLLERS.into_iter().filter(|name| there.split_whitespace().any(|c| c == *name)).collect();
+    let controllers: Vec<&str> =
+        CONTROLLERS.into_iter().filter(|name| there.split_whitespace().any(|c| c == *name)).collect();
     let mut faults = Vec::new();
     for (file, value) in settings(&controllers, wanted) {
         if let Err(error) = std::fs::write(groups.folder.join(&file), &value) {
@@ -151,7 +159,8 @@ fn list(cpus: &[u16]) -> String {
     let mut text = String::new();
     let mut left = cpus;
     while let Some(first) = left.first() {
-        let run = (1..).zip(left.windows(2)).take_while(|(_, pair)| pair[0] + 1 == pair[1]).last().map_or(0, |(n, _)| n);
+        let run =
+            (1..).zip(left.windows(2)).take_while(|(_, pair)| pair[0] + 1 == pair[1]).last().map_or(0, |(n, _)| n);
         let comma = if text.is_empty() { "" } else { "," };
         let _ = match run {
             0 => write!(text, "{comma}{first}"),

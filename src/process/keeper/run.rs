@@ -434,7 +434,7 @@ impl Keeper {
         let ports = self.sockets.ports;
         if ports.cut > 0 {
             let line = format!(
-                "{} RTP port pairs of {} are left out: the limit of open files does not allow them (raise LimitNOFILE)",
+                "{} RTP port pairs of {} are left out: the limit of open files does not allow them; remedy: LimitNOFILE=1048576 in a drop-in (systemctl edit tipring)",
                 ports.cut,
                 ports.open + ports.held + ports.cut
             );

@@ -268,7 +268,9 @@ fn open_rtp(plan: &Plan, limit: u64, handles: &mut Vec<Handle>) -> Result<PortCo
         return Err(Failure::new(exit::BUSY, "media.ports: every port is in use by another process"));
     }
     if counts.open == 0 {
-        let line = format!("the limit of {limit} open files leaves none for RTP: raise LimitNOFILE (ulimit -n)");
+        let line = format!(
+            "the limit of {limit} open files leaves none for RTP; remedy: LimitNOFILE=1048576 in a drop-in (systemctl edit tipring), or ulimit -n"
+        );
         return Err(Failure::new(exit::FORBIDDEN, line));
     }
     Ok(counts)
