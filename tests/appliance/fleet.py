@@ -9,6 +9,8 @@ from machines import Failure
 from machines import run
 
 ROOT = Path(__file__).resolve().parents[2]
+# The baresip of Debian 12 gives up at a challenge with SHA-256 in it.
+MD5_ALONE = 'digest = ["MD5"]\n'
 PHONES = """
 [[tenant]]
 name = "acme"
@@ -18,7 +20,7 @@ domain = "acme.test"
 tenant = "acme"
 user = "{user}"
 password = "secret-{user}"
-""" for user in range(1001, 1021))
+{MD5_ALONE if user in (1011, 1012) else ""}""" for user in range(1001, 1021))
 
 
 class Packages:

@@ -53,7 +53,8 @@ def phlem(tipring, folder, machine, limit=60, **load):
 
 def baresip(folder, machine):
     """A phone that plays 440 Hz calls one that plays 700 Hz: each has to hear the other's tone."""
-    phones = [("1011", 5071, 440, "1012"), ("1012", 5072, 700, None)]
+    # The port above each is its for TLS.
+    phones = [("1011", 5071, 440, "1012"), ("1012", 5081, 700, None)]
     started = []
     for user, port, hertz, dial in reversed(phones):
         home = folder / f"baresip-{user}"

@@ -43,7 +43,10 @@ class Textfile:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.end_headers()
-                self.wfile.write(text)
+                try:
+                    self.wfile.write(text)
+                except BrokenPipeError:
+                    pass
 
             def log_message(self, *_):
                 pass
