@@ -77,7 +77,12 @@ fn text(status: &Status) -> String {
         ("process_up", "gauge", "1 while this process serves.", each(|process| u32::from(serves(process)))),
         ("process_starts_total", "counter", "How often this process was started.", each(|process| process.generation)),
         ("draining", "gauge", "1 while new calls are refused.", one(status.draining)),
-        ("config_reload_success", "gauge", "0 if the last configuration that was read does not run.", one(status.reload_success)),
+        (
+            "config_reload_success",
+            "gauge",
+            "0 if the last configuration that was read does not run.",
+            one(status.reload_success),
+        ),
     ] {
         let _ = writeln!(text, "# HELP tipring_keeper_{name} {help}\n# TYPE tipring_keeper_{name} {kind}");
         for (labels, value) in samples {
