@@ -7,6 +7,7 @@ mod pages;
 mod phlem;
 mod tape;
 mod token;
+mod tune;
 
 use std::io::Write;
 use std::path::Path;
@@ -53,6 +54,9 @@ enum Command {
     Check {
         #[arg(long)]
         config: PathBuf,
+        /// Print each value that holds and where it comes from: the file, the hardware profile, or the default
+        #[arg(long)]
+        effective: bool,
     },
     /// Serve on embedded defaults in a new folder, with fifty emulated phones that call each other and an account for yours
     Demo {
@@ -98,6 +102,8 @@ enum Command {
     /// API tokens
     #[command(subcommand)]
     Token(token::TokenCli),
+    /// The machine against its hardware profile, and what would make it right
+    Tune(Box<tune::TuneCli>),
     /// What `serve` starts by itself.
     #[command(hide = true)]
     Plan {
@@ -125,14 +131,24 @@ struct Node {
 }
 
 fn main() -> ExitCode {
-    ExitCode::from(match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Of `tune`, 2 says that a check is fatal.
+        Err(error) if error.exit_code() != 0 && std::env::args_os().nth(1).is_some_and(|word| word == "tune") => {
+            let _ = error.print();
+            return ExitCode::from(tune::USAGE);
+        }
+        Err(error) => error.exit(),
+    };
+    ExitCode::from(match cli.command {
         Command::Serve { config, with_parent } => {
             if with_parent {
                 let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
             }
             keeper::serve(config.as_deref())
         }
-        Command::Check { config } => check(&config),
+        Command::Check { config, effective } => check(&config, effective),
+        Command::Tune(cli) => tune::run(*cli),
         Command::Demo { duration, listen, keep } => demo::run(duration, listen, keep),
         Command::Status(node) => ask::run(&node, &ControlCommand::Status),
         Command::Drain(node) => ask::run(&node, &ControlCommand::Drain),
@@ -150,9 +166,13 @@ fn main() -> ExitCode {
     })
 }
 
-fn check(config: &Path) -> u8 {
+fn check(config: &Path, effective: bool) -> u8 {
     let faults = plan::check(config);
     if faults.is_empty() {
+        if effective {
+            say(&plan::effective(config));
+            return 0;
+        }
         say(&format!("{}: no faults\n", config.display()));
         return 0;
     }

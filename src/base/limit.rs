@@ -162,6 +162,9 @@ pub const LIVE_RECORDINGS_MAX: usize = 100_000;
 pub const COMMANDS_UNSENT_MAX: usize = 4_096;
 /// Names of events whose log lines have a budget of their own.
 pub const LOG_EVENTS_MAX: usize = 512;
+/// Files and folders of a machine that `tipring tune` looks at, and bytes of one: 64 MiB at the very most, about 200 kB usually.
+pub const TUNE_ENTRIES_MAX: usize = 16_384;
+pub const TUNE_FILE_BYTES_MAX: u64 = 4_096;
 /// Acknowledgements on their way to the tape thread; each is said again, so more are dropped.
 pub const TAPE_COMMANDS_MAX: usize = 256;
 

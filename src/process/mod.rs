@@ -12,3 +12,4 @@ pub mod log;
 pub mod phlem;
 pub mod plan;
 pub mod side;
+pub mod tune;

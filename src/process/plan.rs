@@ -21,6 +21,8 @@ use crate::machine::settings::RecordingSettings;
 use crate::process::child;
 use crate::process::config::Config;
 use crate::process::config::Directory;
+use crate::process::config::Effective;
+use crate::process::config::Engine;
 use crate::process::config::Fault;
 use crate::process::config::Hep;
 use crate::process::config::Interface;
@@ -32,11 +34,14 @@ use crate::process::config::Secret;
 use crate::process::config::Tape;
 use crate::process::exit;
 use crate::process::side::directory;
+use crate::process::tune::checker::Needs;
+use crate::process::tune::engine::Hardware;
+use crate::process::tune::engine::look;
 use crate::shard::tape::ring;
 use crate::wire::tape::BLOCK_BYTES_MAX;
 
 /// Keeper and `tipring plan` are of one release; the number catches a binary that was replaced in between.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// A plan larger than this is refused by both ends.
 pub const PLAN_BYTES_MAX: usize = 128 * 1024;
 /// Addresses of this machine that media is kept from.
@@ -50,6 +55,8 @@ pub struct Plan {
     pub node: String,
     pub data: PathBuf,
     pub run: PathBuf,
+    /// What runs, for node_exporter.
+    pub textfile: PathBuf,
     /// Who the keeper becomes where it is root.
     pub user: Option<User>,
     pub drain: Duration,
@@ -66,6 +73,8 @@ pub struct Plan {
     pub ring_bytes: u64,
     /// Keys whose change needs a restart, each with a digest of its value.
     pub pinned: Vec<(String, u64)>,
+    /// Where the configuration names a hardware profile.
+    pub hardware: Option<Hardware>,
     /// [`EngineSettings`], which the keeper does not read.
     pub engine: Vec<u8>,
     /// [`SideSettings`], which the keeper does not read.
@@ -116,6 +125,7 @@ pub struct SideSettings {
     pub directory: Directory,
     pub log: Log,
     pub recordings: Recordings,
+    pub hardware: Option<Hardware>,
 }
 
 /// The body of `tipring plan`: returns its exit code.
@@ -166,6 +176,17 @@ pub fn check(file: &Path) -> Vec<String> {
     faults.iter().map(ToString::to_string).chain(directory.into_iter().flatten()).collect()
 }
 
+/// Every key with its value and where that comes from; nothing if the file has faults.
+pub fn effective(file: &Path) -> String {
+    let Ok(config) = Config::load(Some(file)) else { return String::new() };
+    let width = config.effective.iter().map(|value| value.key.len() + value.value.len() + 3).max().unwrap_or(0);
+    let line = |value: &Effective| {
+        let said = format!("{} = {}", value.key, value.value.replace('\n', " "));
+        format!("{said:<width$}  # {}\n", value.origin)
+    };
+    config.effective.iter().map(line).collect()
+}
+
 fn fault(config: &Config, file: Option<&Path>, key: &str, message: String) -> Fault {
     let file = file.unwrap_or_else(|| Path::new("(defaults)")).to_owned();
     Fault { file, line: config.line(key), key: key.to_owned(), message }
@@ -174,7 +195,7 @@ fn fault(config: &Config, file: Option<&Path>, key: &str, message: String) -> Fa
 /// What is wrong with it on this machine: CPUs that are not there, ports for no call.
 fn faults_here(config: &Config, file: Option<&Path>) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if let Err(message) = cpus(config.engine.cpus.as_deref(), &allowed_cpus()) {
+    if let Err(message) = cpus(&config.engine, &allowed_cpus()) {
         faults.push(fault(config, file, "engine.cpus", message));
     }
     if let Err(message) = user(&config.node.user) {
@@ -228,8 +249,10 @@ fn local_v6(table: &str) -> Vec<IpAddr> {
 }
 
 fn plan(config: &Config) -> Result<Plan, String> {
-    let (cpus, housekeeping) = cpus(config.engine.cpus.as_deref(), &allowed_cpus())?;
+    let (cpus, housekeeping) = cpus(&config.engine, &allowed_cpus())?;
     let shards = shards(config, &cpus);
+    let profile = Some(config.engine.profile.as_str()).filter(|name| !name.is_empty());
+    let hardware = profile.and_then(|name| look(name, &config.folder, &needs(config)));
     let listens = |of: fn(&Interface) -> &[SocketAddr]| {
         let listen =
             |(index, interface)| of(interface).iter().map(move |&address| Listen { interface: index, address });
@@ -245,6 +268,7 @@ fn plan(config: &Config) -> Result<Plan, String> {
         node: config.node.name.clone(),
         data: absolute(&config.node.data),
         run: absolute(&config.node.run),
+        textfile: absolute(&config.node.textfile),
         user: None,
         drain: config.node.drain,
         log: config.log.clone(),
@@ -256,6 +280,7 @@ fn plan(config: &Config) -> Result<Plan, String> {
         media: media.collect(),
         ring_bytes: ring_bytes(config, shards),
         pinned: config.pinned.clone(),
+        hardware: hardware.clone(),
         engine: encode(&EngineSettings {
             interfaces: config.interfaces.clone(),
             hep: config.hep,
@@ -273,8 +298,18 @@ fn plan(config: &Config) -> Result<Plan, String> {
             directory: config.directory.clone(),
             log: config.log.clone(),
             recordings: config.recordings.clone(),
+            hardware,
         }),
     })
+}
+
+/// What a node asks of its machine.
+pub fn needs(config: &Config) -> Needs {
+    let used = config.interfaces.iter().filter(|interface| !interface.media.is_empty());
+    let mut ports: Vec<(u16, u16)> = used.map(|interface| interface.ports).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    Needs { ports, data: std::path::absolute(&config.node.data).unwrap_or_else(|_| config.node.data.clone()) }
 }
 
 fn user(name: &str) -> Result<Option<User>, String> {
@@ -295,15 +330,17 @@ fn find_user(name: &str, users: &str) -> Option<User> {
     })
 }
 
-/// Room for what all of a shard's ports can bring while the disk stalls: 50 packets of G.711 a second each.
+/// What a pair of ports can bring to the tape: 50 packets of G.711 a second.
+pub const TAPE_BYTES_PER_SECOND: u64 = 50 * 208;
+
+/// Room for what all of a shard's ports can bring while the disk stalls.
 fn ring_bytes(config: &Config, shards: usize) -> u64 {
-    const BYTES_PER_SECOND: u64 = 50 * 208;
     let ports = |interface: &Interface| {
         u64::from(interface.ports.1.saturating_sub(interface.ports.0) + 1) * interface.media.len() as u64
     };
     let pairs = config.interfaces.iter().map(ports).sum::<u64>() / 2 / shards.max(1) as u64;
     let millis = u64::try_from(config.tape.stall.as_millis()).unwrap_or(u64::MAX);
-    let bytes = (pairs * BYTES_PER_SECOND).saturating_mul(millis) / 1_000;
+    let bytes = (pairs * TAPE_BYTES_PER_SECOND).saturating_mul(millis) / 1_000;
     let slots = bytes / BLOCK_BYTES_MAX as u64 + 1;
     ring::bytes_for(usize::try_from(slots).unwrap_or(usize::MAX).clamp(RING_SLOTS_MIN, RING_SLOTS_MAX))
 }
@@ -313,8 +350,8 @@ fn encode<T: Serialize>(settings: &T) -> Vec<u8> {
 }
 
 /// CPUs of the shards, and the one for everything else. Auto leaves the last one out; a single one is shared.
-fn cpus(wanted: Option<&[u16]>, allowed: &[u16]) -> Result<(Vec<u16>, Option<u16>), String> {
-    let shards: Vec<u16> = match wanted {
+fn cpus(engine: &Engine, allowed: &[u16]) -> Result<(Vec<u16>, Option<u16>), String> {
+    let shards: Vec<u16> = match engine.cpus.as_deref() {
         Some(wanted) => {
             if let Some(missing) = wanted.iter().find(|cpu| !allowed.contains(cpu)) {
                 return Err(format!("CPU {missing} is not one that this process may use"));
@@ -326,7 +363,9 @@ fn cpus(wanted: Option<&[u16]>, allowed: &[u16]) -> Result<(Vec<u16>, Option<u16
     if shards.is_empty() {
         return Err("no CPU may be used".to_owned());
     }
-    let housekeeping = allowed.iter().rev().find(|cpu| !shards.contains(cpu)).or_else(|| allowed.last());
+    let free = |cpu: &&u16| !shards.contains(cpu);
+    let named = engine.housekeeping.iter().filter(|cpu| allowed.contains(cpu)).find(free);
+    let housekeeping = named.or_else(|| allowed.iter().rev().find(free)).or_else(|| allowed.last());
     Ok((shards, housekeeping.copied()))
 }
 
@@ -351,8 +390,14 @@ mod tests {
 
     #[test]
     fn auto_leaves_the_last_cpu_out() {
+        let of = |cpus: Option<&[u16]>| Engine {
+            cpus: cpus.map(<[u16]>::to_vec),
+            shards: 0,
+            profile: String::new(),
+            housekeeping: Vec::new(),
+        };
         let check = |wanted: Option<&[u16]>, allowed: &[u16], expect: (&[u16], u16)| {
-            assert_eq!(cpus(wanted, allowed), Ok((expect.0.to_vec(), Some(expect.1))), "{wanted:?} of {allowed:?}");
+            assert_eq!(cpus(&of(wanted), allowed), Ok((expect.0.to_vec(), Some(expect.1))), "{wanted:?} of {allowed:?}");
         };
         check(None, &[0], (&[0], 0));
         check(None, &[0, 1], (&[0], 1));
@@ -360,8 +405,11 @@ mod tests {
         check(Some(&[0, 1]), &[0, 1], (&[0, 1], 1));
         check(Some(&[1]), &[0, 1, 2], (&[1], 2));
         check(Some(&[2]), &[0, 1, 2], (&[2], 1));
-        assert!(cpus(Some(&[5]), &[0, 1]).is_err());
-        assert!(cpus(None, &[]).is_err());
+        assert!(cpus(&of(Some(&[5])), &[0, 1]).is_err());
+        assert!(cpus(&of(None), &[]).is_err());
+        let profiled = Engine { housekeeping: vec![0, 4], ..of(Some(&[2, 3])) };
+        assert_eq!(cpus(&profiled, &[0, 1, 2, 3]), Ok((vec![2, 3], Some(0))));
+        assert_eq!(cpus(&profiled, &[1, 2, 3]), Ok((vec![2, 3], Some(1))), "what it may not use is not taken");
     }
 
     #[test]

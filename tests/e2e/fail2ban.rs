@@ -76,6 +76,14 @@ fn failures(format: &str) -> Vec<String> {
     lines
 }
 
+/// The role `tipring_monitoring` brings the filter of the page, and says where the journal has its lines.
+#[test]
+fn the_filter_that_is_shipped_is_that_of_the_page() {
+    let shipped = include_str!("../../ansible/roles/tipring_monitoring/files/fail2ban.conf");
+    let rest = shipped.split_once('\n').unwrap().1.strip_prefix(filter()).unwrap_or_else(|| panic!("{shipped}"));
+    assert_eq!(rest, "journalmatch = _SYSTEMD_UNIT=tipring.service\n");
+}
+
 #[test]
 fn the_filter_of_the_page_finds_every_failure() {
     let folder = tempfile::tempdir().unwrap();

@@ -67,6 +67,7 @@ const RESTART: [(&str, &str); 29] = [
     ("media.unheard", "\"9s\""),
     ("media.trunks", "[\"10.0.0.0/8\"]"),
     ("node.user", "\"nobody\""),
+    ("node.textfile", "\"other.prom\""),
     ("node.roles", ONE_VALUE),
     ("side.database", ONE_VALUE),
     ("recordings.store", ONE_VALUE),

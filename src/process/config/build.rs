@@ -75,6 +75,8 @@ pub(super) fn build(document: &mut Document, folder: &Path) -> Config {
         recordings: recordings(document, folder),
         pinned: document.pinned(),
         lines: document.lines(),
+        effective: document.effective(),
+        folder: folder.to_owned(),
     };
     check_listeners(document, &config.interfaces);
     check_media(document, &config.interfaces);
@@ -103,7 +105,8 @@ fn node(document: &mut Document, folder: &Path) -> Node {
     if roles.is_empty() {
         document.refuse("node.roles", "name at least one role");
     }
-    Node { name, data, run, user: text(document, "node.user"), drain: span(document, "node.drain"), roles }
+    let textfile = path(document, "node.textfile", folder).unwrap_or_else(|| run.join("tipring.prom"));
+    Node { name, data, run, textfile, user: text(document, "node.user"), drain: span(document, "node.drain"), roles }
 }
 
 fn host_name() -> String {
@@ -118,7 +121,8 @@ fn engine(document: &Document) -> Engine {
         other => unreachable_kind(&other),
     };
     let shards = u8::try_from(count(document, "engine.shards")).unwrap_or(SHARDS_MAX as u8);
-    Engine { cpus, shards }
+    let profile = document.profile_name();
+    Engine { cpus, shards, profile, housekeeping: document.housekeeping().to_vec() }
 }
 
 fn interfaces(document: &mut Document) -> Vec<Interface> {

@@ -12,13 +12,18 @@ use toml::Spanned;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
+use crate::process::config::Effective;
 use crate::process::config::Fault;
+use crate::process::config::Origin;
 use crate::process::config::key;
 use crate::process::config::key::Change;
 use crate::process::config::key::KEYS;
 use crate::process::config::key::TABLES;
 use crate::process::config::value;
+use crate::process::config::value::Kind;
 use crate::process::config::value::Value;
+use crate::process::tune::engine;
+use crate::process::tune::engine::Layer;
 
 pub(super) struct Document {
     file: PathBuf,
@@ -28,6 +33,13 @@ pub(super) struct Document {
     places: BTreeMap<String, usize>,
     interfaces: usize,
     faults: Vec<Fault>,
+    /// Where each value stands, until its text is kept.
+    spans: Vec<(String, Range<usize>)>,
+    /// Of each value of the file, as it stands there.
+    texts: BTreeMap<String, String>,
+    /// Values of the hardware profile, with their texts, under those of the file.
+    layer: BTreeMap<String, (Value, String)>,
+    profile: Layer,
 }
 
 impl Document {
@@ -40,6 +52,10 @@ impl Document {
             places: BTreeMap::new(),
             interfaces: 0,
             faults: Vec::new(),
+            spans: Vec::new(),
+            texts: BTreeMap::new(),
+            layer: BTreeMap::new(),
+            profile: Layer::default(),
         };
         let (root, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -49,8 +65,76 @@ impl Document {
         // What follows a syntax error would be blamed for things that it does not say.
         if errors.is_empty() {
             document.read_root(root.get_ref());
+            for (place, span) in std::mem::take(&mut document.spans) {
+                document.texts.insert(place, text.get(span).unwrap_or_default().to_owned());
+            }
         }
         document
+    }
+
+    /// As the file says it: a name, `auto`, or a file.
+    pub(super) fn profile_name(&self) -> String {
+        match self.value("engine.profile") {
+            Value::Path(path) => path.to_string_lossy().into_owned(),
+            _ => String::new(),
+        }
+    }
+
+    pub(super) fn housekeeping(&self) -> &[u16] {
+        &self.profile.housekeeping
+    }
+
+    /// Takes up what the hardware profile says, if the file names one.
+    pub(super) fn read_profile(&mut self, folder: &Path) {
+        let name = self.profile_name();
+        if name.is_empty() {
+            return;
+        }
+        match engine::layer(&name, folder) {
+            Ok(layer) => self.take_up(layer),
+            Err(error) => self.refuse("engine.profile", error.to_string()),
+        }
+    }
+
+    fn take_up(&mut self, layer: Layer) {
+        for (path, text) in &layer.keys {
+            let value = key::find(path).ok_or_else(|| "no such key".to_owned()).and_then(|key| {
+                let value = DeValue::parse(text).map_err(|error| error.message().to_owned())?;
+                value::parse(key.kind, &value).map_err(|(_, message)| message)
+            });
+            match value {
+                Ok(value) => {
+                    self.layer.insert(path.clone(), (value, text.clone()));
+                }
+                Err(message) => self.refuse("engine.profile", format!("{}: {path}: {message}", layer.profile)),
+            }
+        }
+        self.profile = layer;
+    }
+
+    /// Each value that holds, and where it comes from.
+    pub(super) fn effective(&self) -> Vec<Effective> {
+        let given = |place: &str, kind: Kind| {
+            let text = self.texts.get(place)?;
+            let is_secret = matches!(kind, Kind::Secret | Kind::Database) && text != "\"sqlite\"";
+            let value = if is_secret { "(secret)".to_owned() } else { text.clone() };
+            let line = self.places.get(place).copied().unwrap_or(0);
+            Some(Effective { key: place.to_owned(), value, origin: Origin::File(line) })
+        };
+        let of = |key: &key::Key| {
+            given(key.path, key.kind).unwrap_or_else(|| {
+                let (value, origin) = match self.layer.get(key.path) {
+                    Some((_, text)) => (text.clone(), Origin::Profile(self.profile.profile.clone())),
+                    None => (key.default.to_owned(), Origin::Default),
+                };
+                Effective { key: key.path.to_owned(), value, origin }
+            })
+        };
+        let mut all: Vec<Effective> = KEYS.iter().filter(|key| !key.default.is_empty()).map(of).collect();
+        // Of no kind that is secret.
+        let further = self.texts.keys().filter(|place| place.starts_with("interface["));
+        all.extend(further.filter_map(|place| given(place, Kind::Name)));
+        all
     }
 
     fn read_root(&mut self, root: &DeTable<'_>) {
@@ -91,8 +175,9 @@ impl Document {
             self.fault(&name, place, "is set twice".to_owned());
         }
         match value::parse(key.kind, value) {
-            Ok(value) => {
-                self.values.insert(place.to_owned(), value);
+            Ok(parsed) => {
+                self.spans.push((place.to_owned(), value.span()));
+                self.values.insert(place.to_owned(), parsed);
             }
             Err((span, message)) => self.fault(&span, place, message),
         }
@@ -145,9 +230,10 @@ impl Document {
         self.values.get(place)
     }
 
-    /// What the file says at `path`, or the default.
+    /// What the file says at `path`, else the hardware profile, else the default.
     pub(super) fn value(&self, path: &str) -> Value {
-        self.values.get(path).cloned().unwrap_or_else(|| default(path))
+        let said = self.values.get(path).or_else(|| self.layer.get(path).map(|(value, _)| value));
+        said.cloned().unwrap_or_else(|| default(path))
     }
 
     /// Adds a fault of the value at `place`.

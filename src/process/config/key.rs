@@ -45,6 +45,14 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("node.run", Kind::Path, "\"\"", Restart, "The folder of the control socket. Empty: `run` under `data`."),
     key(
+        "node.textfile",
+        Kind::Path,
+        "\"\"",
+        Restart,
+        "A file that says every 15 s what runs, for node_exporter's textfile collector; it should not be on a disk. Empty: \
+         `tipring.prom` under `run`.",
+    ),
+    key(
         "node.user",
         Kind::Name,
         "\"\"",
@@ -68,6 +76,14 @@ pub(super) const KEYS: &[Key] = &[
         "0",
         Restart,
         "0: one per CPU. May be more than there are CPUs; fixed while the keeper lives.",
+    ),
+    key(
+        "engine.profile",
+        Kind::Path,
+        "\"\"",
+        Restart,
+        "The hardware profile: a name (`docs/tuning.md` lists them), \"auto\", or a file. It gives `cpus`, `shards` and more where this \
+         file says nothing; what the machine lacks is a warning, or ends the start with exit code 71. Empty: none.",
     ),
     key("sip.udp", Kind::Sockets, "[\"127.0.0.1:5060\"]", Restart, "Addresses and ports for SIP over UDP."),
     key("sip.tcp", Kind::Sockets, "[\"127.0.0.1:5060\"]", Restart, "Addresses and ports for SIP over TCP."),

@@ -52,6 +52,10 @@ pub struct Config {
     pub pinned: Vec<(String, u64)>,
     /// The line of each key that the file has.
     pub lines: BTreeMap<String, usize>,
+    /// Every key that is built, and those of interfaces that the file sets.
+    pub effective: Vec<Effective>,
+    /// What relative paths are relative to.
+    pub folder: PathBuf,
 }
 
 /// Where media may go, whatever the interface.
@@ -68,6 +72,7 @@ pub struct Node {
     pub name: String,
     pub data: PathBuf,
     pub run: PathBuf,
+    pub textfile: PathBuf,
     /// Empty: who starts it.
     pub user: String,
     pub drain: Duration,
@@ -80,6 +85,37 @@ pub struct Engine {
     pub cpus: Option<Vec<u16>>,
     /// 0: one per CPU.
     pub shards: u8,
+    /// Empty: none.
+    pub profile: String,
+    /// CPUs for everything but shards, as the profile has them.
+    pub housekeeping: Vec<u16>,
+}
+
+/// A value and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    pub key: String,
+    /// As it would stand in the file; secrets are left out.
+    pub value: String,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    Profile(String),
+    /// The line of the file.
+    File(usize),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Profile(name) => write!(f, "profile {name}"),
+            Self::File(line) => write!(f, "file, line {line}"),
+        }
+    }
 }
 
 /// One network: where SIP is received, and where its media is.
@@ -245,6 +281,7 @@ impl Config {
 
     fn parse_all(text: &str, file: &Path, folder: &Path) -> (Self, Vec<Fault>) {
         let mut document = document::Document::read(text, file);
+        document.read_profile(folder);
         let config = build::build(&mut document, folder);
         (config, document.into_faults())
     }

@@ -17,6 +17,7 @@ mod process;
 mod reload;
 mod run;
 mod sockets;
+mod textfile;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -46,6 +47,7 @@ use crate::process::keeper::process::Process;
 use crate::process::keeper::run::Keeper;
 use crate::process::keeper::run::Stop;
 use crate::process::keeper::sockets::Sockets;
+use crate::process::keeper::textfile::Textfile;
 use crate::wire::control::Role;
 
 type Signals = SignalDelivery<UnixStream, SignalOnly>;
@@ -70,11 +72,15 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
     // What we and our children create is for our user alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let plan = Planning::start(config)?.finish()?;
+    if let Some(lacks) = plan.hardware.as_ref().and_then(|hardware| hardware.faults(true).next()) {
+        return Err(Failure::new(exit::FORBIDDEN, format!("the machine is not what its hardware profile demands: {lacks}")));
+    }
     let note = privileges::settle(&plan)?;
     let locks = [lock(&plan.data)?, lock(&plan.run)?];
     let sockets = Sockets::open(&plan)?;
     let control = Control::open(&plan.run)?;
     let now = clock::instant();
+    let textfile = Textfile::new(plan.textfile.clone(), now);
     let mut keeper = Keeper {
         config: config.map(PathBuf::from),
         log: Log::new(plan.log.clone(), plan.node.clone()),
@@ -98,12 +104,15 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
         planning: None,
         reload_success: true,
         told: None,
+        textfile,
         run_delays: BTreeMap::new(),
     };
     if let Some(note) = note {
         keeper.log.warn("user", &note);
     }
     keeper.make_groups();
+    let hardware = keeper.plan.hardware.clone();
+    keeper.report_hardware(hardware.as_ref());
     Ok(keeper)
 }
 

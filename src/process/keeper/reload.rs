@@ -10,6 +10,7 @@ use crate::process::keeper::run::Keeper;
 use crate::process::keeper::run::Settings;
 use crate::process::keeper::run::Stop;
 use crate::process::plan::Plan;
+use crate::process::tune::engine::Hardware;
 use crate::wire::control::ToChild;
 
 impl Keeper {
@@ -59,6 +60,13 @@ impl Keeper {
         self.control.fail_all(State::Reloading, failure);
     }
 
+    /// A line for each thing that the machine lacks. While calls are up that is no reason to stop, whatever its severity.
+    pub(super) fn report_hardware(&mut self, hardware: Option<&Hardware>) {
+        for line in hardware.into_iter().flat_map(|hardware| hardware.faults(false).chain(hardware.faults(true))) {
+            self.log.warn("hardware", line);
+        }
+    }
+
     fn on_plan(&mut self, plan: Plan) {
         let pinned = &self.plan.pinned;
         let differs = |(key, digest): &&(String, u64)| !pinned.iter().any(|(k, d)| k == key && d == digest);
@@ -78,6 +86,7 @@ impl Keeper {
         if !note.is_empty() {
             self.log.warn("restart_needed", &note);
         }
+        self.report_hardware(plan.hardware.as_ref());
         self.engine.tell(&ToChild::Settings(plan.engine.clone()));
         self.side.tell(&ToChild::Settings(plan.side.clone()));
         self.latest = Some(Settings { engine: plan.engine, side: plan.side });

@@ -34,6 +34,7 @@ use crate::process::keeper::process::Life;
 use crate::process::keeper::process::Process;
 use crate::process::keeper::process::describe;
 use crate::process::keeper::sockets::Sockets;
+use crate::process::keeper::textfile::Textfile;
 use crate::process::plan::Plan;
 use crate::wire::control::FromChild;
 use crate::wire::control::Role;
@@ -69,6 +70,7 @@ pub(super) struct Keeper {
     pub(super) reload_success: bool,
     /// What side was last told.
     pub(super) told: Option<Status>,
+    pub(super) textfile: Textfile,
     /// Of shards that are silent, as it was when they fell silent.
     pub(super) run_delays: BTreeMap<usize, Scheduled>,
 }
@@ -141,6 +143,9 @@ impl Keeper {
         self.on_stop(now);
         self.tell_side();
         self.tell_manager(now);
+        if self.textfile.is_due(now) {
+            self.textfile.write(&self.status(), &mut self.log, now);
+        }
         self.flush(now);
         let over = |process: &Process| matches!(process.life, Life::Over);
         (over(&self.engine) && over(&self.side)).then_some(Ok(()))
@@ -155,6 +160,7 @@ impl Keeper {
         }
         let _ = std::fs::remove_file(self.plan.run.join("control.sock"));
         let _ = std::fs::remove_file(self.plan.run.join("link.sock"));
+        self.textfile.remove();
         match outcome {
             Ok(()) => {
                 self.log.info("stopped", "stopped");
@@ -212,7 +218,7 @@ impl Keeper {
         if self.engine.is_ready() {
             deadline = deadline.min(self.heartbeats.next_tick());
         }
-        deadline = deadline.min(self.manager.next_deadline(self.phase()));
+        deadline = deadline.min(self.manager.next_deadline(self.phase())).min(self.textfile.next_deadline());
         deadline = deadline.min(self.planning.as_ref().map_or(Instant::NEVER, |planning| planning.deadline));
         deadline.min(match self.stop {
             Stop::No => Instant::NEVER,

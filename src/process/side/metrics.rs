@@ -34,6 +34,7 @@ use crate::shard::memory::Counter;
 use crate::shard::memory::Figures;
 use crate::shard::memory::Gauge;
 use crate::shard::memory::Histogram;
+use crate::process::tune::engine::Hardware;
 use crate::wire::control::ProcessState;
 use crate::wire::control::ProcessStatus;
 use crate::wire::control::Role;
@@ -48,6 +49,8 @@ pub(crate) struct Metrics {
     /// Those of the shards that have begun.
     figures: Mutex<Vec<Option<Figures>>>,
     status: Mutex<Option<Status>>,
+    /// As the machine was when the configuration was last read.
+    hardware: Mutex<Option<Hardware>>,
     /// By the first digit of the status.
     responses: [AtomicU64; 5],
     refusals: AtomicU64,
@@ -82,6 +85,7 @@ impl Metrics {
             figures: Mutex::new(memory.iter().map(|_| None).collect()),
             memory,
             status: Mutex::new(None),
+            hardware: Mutex::new(None),
             responses: std::array::from_fn(|_| zero()),
             refusals: zero(),
             events: zero(),
@@ -134,6 +138,12 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn on_hardware(&self, hardware: Option<Hardware>) {
+        if let Ok(mut known) = self.hardware.lock() {
+            *known = hardware;
+        }
+    }
+
     pub(crate) fn on_database_down(&self) {
         self.database_down.store(1, Relaxed);
     }
@@ -160,6 +170,7 @@ impl Metrics {
         text.sample("start_timestamp_seconds", "", self.started_at.secs());
         self.render_node(&mut text, mirror);
         self.render_keeper(&mut text);
+        self.render_hardware(&mut text);
         self.render_processes(&mut text);
         self.render_own(&mut text);
         self.render_calls(&mut text);
@@ -201,6 +212,23 @@ impl Metrics {
         );
         for (reason, count) in [("held", status.rtp.held), ("cut", status.rtp.cut)] {
             text.sample("rtp_ports_left_out", &format!("reason=\"{reason}\""), count);
+        }
+    }
+
+    /// Nothing without a profile: a machine that nobody described lacks nothing.
+    fn render_hardware(&self, text: &mut Text) {
+        let Ok(hardware) = self.hardware.lock() else { return };
+        let Some(hardware) = hardware.as_ref() else { return };
+        text.gauge("hw_profile_info", "The hardware profile that this node runs by.");
+        text.sample("hw_profile_info", &format!("name=\"{}\"", hardware.profile), 1);
+        text.gauge(
+            "hw_check_failed",
+            "1 if the machine was not what its profile demands when the configuration was last read.",
+        );
+        for check in &hardware.checks {
+            let severity = if check.is_fatal { "fatal" } else { "warning" };
+            let labels = format!("check=\"{}\",severity=\"{severity}\"", check.name);
+            text.sample("hw_check_failed", &labels, u64::from(!check.faults.is_empty()));
         }
     }
 

@@ -85,7 +85,7 @@ fn serve(begun: Begun) -> Result<(), Failure> {
         let files = handles.iter().filter(is_state).filter_map(|(_, descriptors)| descriptors.first());
         files.map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>().map_err(lost)
     };
-    let (figures, waiting) = (state()?, Waiting::new(&start.data, &listeners, state()?)?);
+    let (figures, waiting) = (state()?, Waiting::new(&start.data, &listeners, state()?, settings.hardware.clone())?);
     let own = Settings {
         node: start.node,
         data: start.data,
@@ -110,6 +110,7 @@ fn serve(begun: Begun) -> Result<(), Failure> {
         let node = match started {
             Ok(node) => {
                 drop(waiting);
+                node.metrics.on_hardware(settings.hardware.clone());
                 node
             }
             Err(Unopened::Failed(failure)) => return Err(failure),
@@ -204,6 +205,7 @@ async fn on_frame(node: &Node, frame: ToChild) {
         ToChild::Settings(settings) => match decode(&settings) {
             Ok(settings) => {
                 log::set(&settings.log);
+                node.metrics.on_hardware(settings.hardware);
                 node.reload(settings.retain, settings.directory.import.as_deref()).await;
             }
             Err(failure) => tracing::error!(event = "reload.failed", "{failure}"),

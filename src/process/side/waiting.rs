@@ -19,6 +19,7 @@ use crate::process::side::http;
 use crate::process::side::metrics::Metrics;
 use crate::process::side::opening;
 use crate::process::side::run;
+use crate::process::tune::engine::Hardware;
 use crate::wire::control::ToChild;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -31,11 +32,17 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// For the case that it is needed.
-    pub(super) fn new(data: &Path, listeners: &[TcpListener], figures: Vec<OwnedFd>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        data: &Path,
+        listeners: &[TcpListener],
+        figures: Vec<OwnedFd>,
+        hardware: Option<Hardware>,
+    ) -> Result<Self, Failure> {
         let listeners = listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
         let listeners = listeners.map_err(|error| Failure::from_io("the HTTP API", &error))?;
         let metrics = Metrics::new(figures);
         metrics.on_database_down();
+        metrics.on_hardware(hardware);
         Ok(Self { data: data.to_owned(), listeners, metrics: Arc::new(metrics) })
     }
 
@@ -86,6 +93,7 @@ fn on_frame(metrics: &Metrics, frame: ToChild) {
         ToChild::Settings(settings) => {
             if let Ok(settings) = run::decode(&settings) {
                 log::set(&settings.log);
+                metrics.on_hardware(settings.hardware);
             }
         }
         _ => {}
