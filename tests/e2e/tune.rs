@@ -31,14 +31,18 @@ fn exit_codes_are_as_documented() {
     assert!(code == 1 && text.contains("cpu.governor"), "{code} {text}");
     let (code, text, _) = tune(&["--check", "--json"]);
     let list: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert!(code == 1 && list.as_array().unwrap().iter().any(|item| item["ok"] == false && item["severity"] == "warning"));
+    assert!(
+        code == 1 && list.as_array().unwrap().iter().any(|item| item["ok"] == false && item["severity"] == "warning")
+    );
     fs::write(tree.path().join("proc/sys/kernel/io_uring_disabled"), "2\n").unwrap();
     assert_eq!(tune(&["--check"]).0, 2);
     let (code, _, error) = tune(&["--check", "--profile", "xeon-dual-socket"]);
     assert!(code == 3 && error.contains("not this machine's"), "{code} {error}");
     let (code, _, error) = tune(&["--profile", "xenon"]);
     assert!(code == 64 && error.contains("generic-8") && error.lines().count() == 1, "{code} {error}");
-    for words in [&["--check", "--apply"][..], &["--frobnicate"], &["--output", "x"], &["disk"], &["disk", "/", "--mib", "0"]] {
+    for words in
+        [&["--check", "--apply"][..], &["--frobnicate"], &["--output", "x"], &["disk"], &["disk", "/", "--mib", "0"]]
+    {
         assert_eq!(tune_alone(words), 64, "{words:?}");
     }
     assert_eq!(tipring(&["tune", "--help"]).0, 0);
@@ -98,9 +102,10 @@ fn only(checks: &[&str], more: &str, folder: &Path) -> PathBuf {
     let page = include_str!("../../docs/tuning.md");
     let names = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | ")).collect::<Vec<_>>();
     let names = names.iter().filter(|(_, rest)| ["warning", "fatal"].iter().any(|word| rest.starts_with(word)));
-    let off: String = names.map(|(name, _)| name).filter(|name| !checks.contains(name)).fold(String::new(), |all, name| {
-        all + &format!("{name:?} = \"off\"\n")
-    });
+    let off: String = names
+        .map(|(name, _)| name)
+        .filter(|name| !checks.contains(name))
+        .fold(String::new(), |all, name| all + &format!("{name:?} = \"off\"\n"));
     assert!(off.lines().count() > 15, "{off}");
     let text = format!(
         "schema = 1\nname = \"trial\"\n[cpu]\nengine = \"0\"\nirq = \"1-\"\nhousekeeping = \"1-\"\nsmt = \"all\"\n{more}\n[severity]\n{off}"
@@ -120,8 +125,10 @@ fn inside(script: &str) -> (i32, String, String) {
 #[test]
 fn queues_sysctls_and_rules_of_a_namespace_are_set_for_real() {
     let folder = tempfile::tempdir().unwrap();
-    let checks = ["net.rps", "net.xps", "sysctl.net.core.somaxconn", "sysctl.net.ipv4.ip_local_reserved_ports", "net.notrack"];
-    let net = "[net]\ninterfaces = [\"card0\"]\nrps = \"engine\"\nxps = \"engine\"\n[sysctl]\n\"net.core.somaxconn\" = 8000";
+    let checks =
+        ["net.rps", "net.xps", "sysctl.net.core.somaxconn", "sysctl.net.ipv4.ip_local_reserved_ports", "net.notrack"];
+    let net =
+        "[net]\ninterfaces = [\"card0\"]\nrps = \"engine\"\nxps = \"engine\"\n[sysctl]\n\"net.core.somaxconn\" = 8000";
     let profile = only(&checks, net, folder.path());
     let tune = format!("{} tune --profile {}", env!("CARGO_BIN_EXE_tipring"), profile.display());
     let (code, text, error) = inside(&format!(
@@ -140,7 +147,10 @@ fn queues_sysctls_and_rules_of_a_namespace_are_set_for_real() {
     let after = text.split_once("after\n").unwrap().1;
     assert!(after.contains("0 warnings, 0 fatal"), "{text}");
     assert!(after.contains("8000\n") && after.contains("16384-32767\n"), "{text}");
-    assert!(after.contains("udp dport 16384-32767 notrack") && after.contains("udp sport 16384-32767 notrack"), "{text}");
+    assert!(
+        after.contains("udp dport 16384-32767 notrack") && after.contains("udp sport 16384-32767 notrack"),
+        "{text}"
+    );
     assert!(text.trim_end().ends_with("0 done, 0 failed, 0 left to you"), "{text}");
 }
 
@@ -171,12 +181,8 @@ fn the_scheduler_of_a_loop_disk_is_set_for_real() {
     let data = folder.path().join("disk/data");
     fs::write(&config, format!("[node]\ndata = {:?}\n", data.to_str().unwrap())).unwrap();
     let place = folder.path().display();
-    let tune = format!(
-        "{} tune --profile {} --config {}",
-        env!("CARGO_BIN_EXE_tipring"),
-        profile.display(),
-        config.display()
-    );
+    let tune =
+        format!("{} tune --profile {} --config {}", env!("CARGO_BIN_EXE_tipring"), profile.display(), config.display());
     let (code, text, error) = inside(&format!(
         "truncate -s 32M {place}/image; mkfs.ext4 -q {place}/image; mkdir {place}/disk
          loop=$(losetup --find --show {place}/image); trap 'umount {place}/disk; losetup -d '$loop EXIT
@@ -206,10 +212,17 @@ fn what_is_fatal_ends_the_start_and_another_machine_is_a_fault() {
     let (_folder, mut serve) = with_tree(tree.path(), "[engine]\nprofile = \"vm-2core\"\n");
     fs::write(tree.path().join("proc/sys/kernel/io_uring_disabled"), "2\n").unwrap();
     let (code, _, error) = told(serve.args(["serve", "--config", "tipring.toml"]).output().unwrap());
-    assert!(code == 71 && error.contains("sysctl.kernel.io_uring_disabled") && error.lines().count() == 1, "{code} {error}");
-    let (_folder, mut serve) = with_tree(tree.path(), "[node]\nname = \"a\"\n[engine]\nprofile = \"xeon-dual-socket\"\n");
+    assert!(
+        code == 71 && error.contains("sysctl.kernel.io_uring_disabled") && error.lines().count() == 1,
+        "{code} {error}"
+    );
+    let (_folder, mut serve) =
+        with_tree(tree.path(), "[node]\nname = \"a\"\n[engine]\nprofile = \"xeon-dual-socket\"\n");
     let (code, _, error) = told(serve.args(["serve", "--config", "tipring.toml"]).output().unwrap());
-    assert!(code == 78 && error.contains("tipring.toml:4: engine.profile: ") && error.contains("Xeon"), "{code} {error}");
+    assert!(
+        code == 78 && error.contains("tipring.toml:4: engine.profile: ") && error.contains("Xeon"),
+        "{code} {error}"
+    );
     let (_folder, mut check) = with_tree(tree.path(), "[engine]\nprofile = \"xenon\"\n");
     let (code, _, error) = told(check.args(["check", "--config", "tipring.toml"]).output().unwrap());
     assert!(code == 78 && error.contains("vm-2core"), "{code} {error}");
@@ -243,7 +256,8 @@ fn a_node_shows_what_its_machine_lacks() {
     let profile = only(&["sysctl.net.core.somaxconn", "sysctl.vm.swappiness"], more, folder.path());
     let server = Server::start(|setup| setup.profile = profile.to_str().unwrap().to_owned());
     assert_eq!(server.metric("tipring_hw_profile_info", "name=\"trial\""), Some(1.0));
-    let failed = |check: &str| server.metric("tipring_hw_check_failed", &format!("check=\"{check}\",severity=\"warning\""));
+    let failed =
+        |check: &str| server.metric("tipring_hw_check_failed", &format!("check=\"{check}\",severity=\"warning\""));
     assert_eq!(failed("sysctl.net.core.somaxconn"), Some(1.0));
     assert_eq!(failed("sysctl.vm.swappiness"), Some(0.0));
     assert!(server.log().contains("sysctl.net.core.somaxconn: wanted at least 2147483647"), "{}", server.log());

@@ -149,7 +149,8 @@ fn what_is_wrong_is_found_put_right_and_left_alone_then() {
             })
         };
         for (result, outcome) in run() {
-            let by_program = result.finding.actions.iter().any(|action| matches!(action, super::checker::Action::Run(_)));
+            let by_program =
+                result.finding.actions.iter().any(|action| matches!(action, super::checker::Action::Run(_)));
             match outcome {
                 Outcome::Right | Outcome::Done => assert!(result.ok),
                 Outcome::Failed(why) => assert!(by_program && why.contains("are not run"), "{}: {why}", result.line()),
@@ -206,12 +207,14 @@ fn what_cannot_be_written_is_said_and_the_rest_goes_on() {
     ];
     let before = tree.check(&epyc);
     for (how, said) in cases {
-        let outcomes =
-            tree.with(&epyc, |context| apply::apply(&check::checkers(&epyc), context, &mut Broken { how }));
-        let failed: Vec<&String> = outcomes.iter().filter_map(|(_, outcome)| match outcome {
-            Outcome::Failed(why) => Some(why),
-            _ => None,
-        }).collect();
+        let outcomes = tree.with(&epyc, |context| apply::apply(&check::checkers(&epyc), context, &mut Broken { how }));
+        let failed: Vec<&String> = outcomes
+            .iter()
+            .filter_map(|(_, outcome)| match outcome {
+                Outcome::Failed(why) => Some(why),
+                _ => None,
+            })
+            .collect();
         assert_eq!(failed.len(), wrong(&before).len(), "each is tried");
         assert!(failed.iter().any(|why| why.contains(said)), "{said}: {failed:?}");
         assert_eq!(tree.check(&epyc), before);
@@ -311,7 +314,10 @@ fn a_faulty_profile_is_named_by_file_line_and_key() {
     check(&format!("{good}isolation = \"jail\"\n"), "p.toml:7: isolation: unknown variant");
     check(&format!("{good}speed = 1\n"), "p.toml:7: speed: unknown field");
     check(&format!("{good}[severity]\n\"cpu.speed\" = \"fatal\"\n"), "p.toml:8: severity.cpu.speed: no such check");
-    check(&format!("{good}[sysctl]\n\"net.core.rmem_max\" = \"many\"\n"), "p.toml:8: sysctl.net.core.rmem_max: expected a number");
+    check(
+        &format!("{good}[sysctl]\n\"net.core.rmem_max\" = \"many\"\n"),
+        "p.toml:8: sysctl.net.core.rmem_max: expected a number",
+    );
     check(&format!("{good}[capacity]\nrelayed_calls = 9\nevidence = \"\"\n"), "p.toml:9: capacity.evidence: must name");
     check(&format!("{good}[engine.settings]\n\"sip.udp\" = 1\n"), "p.toml:8: engine.settings");
     check("schema = [", "p.toml:1:");
@@ -328,7 +334,10 @@ fn a_profile_decides_what_a_check_means() {
     assert!(!wrong(&results).contains(&"cpu.sleep".to_owned()));
     let json: serde_json::Value = serde_json::from_str(&check::json(&results)).unwrap();
     let first = &json[0];
-    assert_eq!((&first["check"], &first["severity"], &first["ok"]), (&"cpu.governor".into(), &"fatal".into(), &false.into()));
+    assert_eq!(
+        (&first["check"], &first["severity"], &first["ok"]),
+        (&"cpu.governor".into(), &"fatal".into(), &false.into())
+    );
     assert_eq!(first["wanted"], "performance");
     assert!(["found", "reason", "subject", "cost"].iter().all(|key| first[*key].is_string()), "{first}");
 }
@@ -367,11 +376,7 @@ fn the_engine_takes_its_cpus_from_the_profile() {
     xeon.engine.ports = Some("20000-39999".to_owned());
     let layer = engine::of(&xeon, &Sets::of(&xeon, &tree.topology).unwrap());
     let keys: Vec<(&str, &str)> = layer.keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    assert_eq!(keys, [
-        ("engine.cpus", "\"2-31,33-63\""),
-        ("engine.shards", "61"),
-        ("media.ports", "\"20000-39999\""),
-    ]);
+    assert_eq!(keys, [("engine.cpus", "\"2-31,33-63\""), ("engine.shards", "61"), ("media.ports", "\"20000-39999\""),]);
     assert_eq!(layer.housekeeping, [0, 64]);
 }
 
