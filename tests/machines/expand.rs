@@ -51,7 +51,7 @@ fn place(root: &Path, line: &str) {
         make(link.parent().unwrap());
         let up = "../".repeat(Path::new(path).components().count() - 1);
         std::os::unix::fs::symlink(up + target, link).unwrap();
-    } else if let Some(path) = line.strip_suffix('/') {
+    } else if let Some(path) = line.strip_suffix('/').filter(|path| !path.contains(" =")) {
         make(&root.join(path));
     } else {
         let (path, text) = line.split_once(" =").unwrap_or_else(|| panic!("no line of a tree: {line}"));
