@@ -208,7 +208,8 @@ fn write_record(
         None => None,
     };
     record::look(machine, own.as_ref(), needs);
-    let files = record::write(machine, folder).map_err(|error| (exit::OTHER, format!("{}: {error}", folder.display())))?;
+    let files =
+        record::write(machine, folder).map_err(|error| (exit::OTHER, format!("{}: {error}", folder.display())))?;
     crate::say(&format!("{}: {files} files\n", folder.display()));
     Ok(0)
 }
@@ -216,7 +217,10 @@ fn write_record(
 fn apply(context: &Context<'_>, json: bool) -> Result<u8, Failed> {
     let is_here = context.machine.is_here();
     if is_here && !rustix::process::geteuid().is_root() {
-        return Err((exit::FORBIDDEN, "tune --apply needs root; --render-script writes what root would run".to_owned()));
+        return Err((
+            exit::FORBIDDEN,
+            "tune --apply needs root; --render-script writes what root would run".to_owned(),
+        ));
     }
     let checkers = check::checkers(context.profile);
     let outcomes = apply::apply(&checkers, context, &mut RealHands { is_here });

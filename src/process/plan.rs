@@ -397,7 +397,11 @@ mod tests {
             housekeeping: Vec::new(),
         };
         let check = |wanted: Option<&[u16]>, allowed: &[u16], expect: (&[u16], u16)| {
-            assert_eq!(cpus(&of(wanted), allowed), Ok((expect.0.to_vec(), Some(expect.1))), "{wanted:?} of {allowed:?}");
+            assert_eq!(
+                cpus(&of(wanted), allowed),
+                Ok((expect.0.to_vec(), Some(expect.1))),
+                "{wanted:?} of {allowed:?}"
+            );
         };
         check(None, &[0], (&[0], 0));
         check(None, &[0, 1], (&[0], 1));

@@ -46,4 +46,5 @@ mod survival;
 mod tone;
 mod torture;
 mod transport;
+mod tune;
 mod verdicts;

@@ -40,7 +40,7 @@ fn documented(hup: &str) -> BTreeSet<String> {
 }
 
 /// Another value of each key that needs a restart. Those of which a build without features has but one value stand apart.
-const RESTART: [(&str, &str); 29] = [
+const RESTART: [(&str, &str); 30] = [
     ("node.name", "\"other\""),
     ("node.data", "\"other-data\""),
     ("node.run", "\"other-run\""),
@@ -68,6 +68,8 @@ const RESTART: [(&str, &str); 29] = [
     ("media.trunks", "[\"10.0.0.0/8\"]"),
     ("node.user", "\"nobody\""),
     ("node.textfile", "\"other.prom\""),
+    // Which profiles there are depends on the machine: `tune.rs` has it.
+    ("engine.profile", ONE_VALUE),
     ("node.roles", ONE_VALUE),
     ("side.database", ONE_VALUE),
     ("recordings.store", ONE_VALUE),

@@ -27,6 +27,8 @@ use crate::phone::Phone;
 pub struct Setup {
     pub shards: u8,
     pub cpus: &'static str,
+    /// A hardware profile's name or file; default: none.
+    pub profile: String,
     pub digest: &'static str,
     /// Prefixes; the default limits everybody.
     pub trusted: &'static str,
@@ -54,6 +56,7 @@ impl Default for Setup {
         Self {
             shards: 1,
             cpus: "auto",
+            profile: String::new(),
             digest: "[\"SHA-256\", \"MD5\"]",
             trusted: "[]",
             media_ports: "20000-20199",
@@ -131,7 +134,7 @@ impl Server {
         let media = if setup.ipv6 { format!("[\"{ip}\", \"::1\"]") } else { format!("\"{ip}\"") };
         format!(
             "[node]\nname = \"e2e\"\ndata = \"data\"\ndrain = \"5s\"\n\
-             [engine]\nshards = {}\ncpus = \"{}\"\n\
+             [engine]\nshards = {}\ncpus = \"{}\"\nprofile = \"{}\"\n\
              [sip]\nudp = [\"{ip}:5060\"{v6}]\ntcp = [\"{ip}:5060\"{v6}]\ndigest = {}\ntrusted = {}\n\
              [media]\naddress = {media}\nports = \"{}\"\n\
              [side]\nhttp = \"{}\"\n\
@@ -139,6 +142,7 @@ impl Server {
              [log]\nlevel = \"debug\"\n{}",
             setup.shards,
             setup.cpus,
+            setup.profile,
             setup.digest,
             setup.trusted,
             setup.media_ports,

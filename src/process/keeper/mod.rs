@@ -73,7 +73,10 @@ fn prepare(config: Option<&Path>) -> Result<Keeper, Failure> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let plan = Planning::start(config)?.finish()?;
     if let Some(lacks) = plan.hardware.as_ref().and_then(|hardware| hardware.faults(true).next()) {
-        return Err(Failure::new(exit::FORBIDDEN, format!("the machine is not what its hardware profile demands: {lacks}")));
+        return Err(Failure::new(
+            exit::FORBIDDEN,
+            format!("the machine is not what its hardware profile demands: {lacks}"),
+        ));
     }
     let note = privileges::settle(&plan)?;
     let locks = [lock(&plan.data)?, lock(&plan.run)?];

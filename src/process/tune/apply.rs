@@ -4,16 +4,15 @@ use std::fs::OpenOptions;
 use std::io;
 use std::io::Write;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 
+use crate::process::tune::check::Checked;
 use crate::process::tune::checker::Action;
 use crate::process::tune::checker::Checker;
 use crate::process::tune::checker::Context;
 use crate::process::tune::checker::Finding;
 use crate::process::tune::checker::State;
-use crate::process::tune::check::Checked;
 
 /// Programs are looked for here, whoever started us.
 pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -116,7 +115,7 @@ fn settle(checker: &Checker, finding: Finding, context: &Context<'_>, hands: &mu
     (now, outcome)
 }
 
-fn write(file: &PathBuf, value: &str, hands: &mut dyn Hands) -> Result<(), String> {
+fn write(file: &Path, value: &str, hands: &mut dyn Hands) -> Result<(), String> {
     let line = format!("{value}\n");
     let place = file.display();
     match hands.write(file, line.as_bytes()) {

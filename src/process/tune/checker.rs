@@ -82,8 +82,7 @@ impl Context<'_> {
             return self.topology.nics.clone();
         }
         let found = |name: &String| self.topology.nics.iter().find(|nic| nic.name == *name).cloned();
-        let bare =
-            |name: &String| Nic { name: name.clone(), driver: String::new(), node: None, device: String::new() };
+        let bare = |name: &String| Nic { name: name.clone(), driver: String::new(), node: None, device: String::new() };
         named.iter().map(|name| found(name).unwrap_or_else(|| bare(name))).collect()
     }
 }

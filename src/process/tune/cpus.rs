@@ -52,7 +52,8 @@ impl CpuSet {
 
     pub fn mask(&self) -> String {
         let words = self.0.last().map_or(1, |last| last / 32 + 1);
-        let word = |index: u16| (0..32).filter(|bit| self.0.contains(&(index * 32 + bit))).fold(0u32, |w, b| w | 1 << b);
+        let word =
+            |index: u16| (0..32).filter(|bit| self.0.contains(&(index * 32 + bit))).fold(0u32, |w, b| w | 1 << b);
         let texts = (0..words).rev().enumerate().map(|(place, index)| match place {
             0 => format!("{:x}", word(index)),
             _ => format!("{:08x}", word(index)),

@@ -62,7 +62,8 @@ fn settings() -> Vec<(&'static str, String, &'static str)> {
 }
 
 fn sysctls() -> String {
-    let mut text = format!("# {MADE}\n# For RTP on ports {}-{}: others belong into the last lines.\n", PORTS.0, PORTS.1);
+    let mut text =
+        format!("# {MADE}\n# For RTP on ports {}-{}: others belong into the last lines.\n", PORTS.0, PORTS.1);
     for (name, value, reason) in settings() {
         let _ = write!(text, "\n# {reason}\n{name} = {value}\n");
     }

@@ -269,7 +269,7 @@ impl Profile {
         }
         for name in self.engine.settings.keys() {
             if !["limits.", "tape."].iter().any(|table| name.starts_with(table)) {
-                return fault(&format!("settings / {name}"), "expected a key of [limits] or [tape]".to_owned());
+                return fault(&format!("engine.settings / {name}"), "expected a key of [limits] or [tape]".to_owned());
             }
         }
         match &self.capacity {

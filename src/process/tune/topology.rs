@@ -40,7 +40,8 @@ impl Topology {
         let arm = || Some(format!("{} {}", field("CPU implementer")?, field("CPU part")?));
         let flags = field("flags").unwrap_or_default();
         let vendor = machine.read("sys/class/dmi/id/sys_vendor").unwrap_or_default();
-        let guest = ["Amazon EC2", "Google", "QEMU", "Microsoft Corporation", "VMware, Inc."].contains(&vendor.as_str());
+        let guest =
+            ["Amazon EC2", "Google", "QEMU", "Microsoft Corporation", "VMware, Inc."].contains(&vendor.as_str());
         let metal = machine.read("sys/class/dmi/id/product_name").is_some_and(|name| name.contains("metal"));
         Self {
             arch: machine.read("proc/sys/kernel/arch").unwrap_or_default(),

@@ -24,7 +24,7 @@ use crate::wire::tape::BLOCK_BYTES_MAX;
 const ALIGN: usize = 4_096;
 /// What the second writer hands the kernel at once, and after how much it syncs: like a copy of a log.
 const LOAD_BYTES: usize = 1 << 20;
-const LOAD_SYNC_EVERY: usize = 8;
+const LOAD_SYNC_EVERY: u64 = 8;
 /// Room that must stay beside what is written.
 const SPARE_BYTES: u64 = 256 << 20;
 
@@ -168,11 +168,11 @@ fn press(file: &File, file_bytes: u64, is_over: &AtomicBool) -> io::Result<()> {
         if is_over.load(Ordering::Relaxed) {
             break;
         }
-        if number % chunks == 0 {
+        if number.is_multiple_of(chunks) {
             file.rewind()?;
         }
         file.write_all(&chunk)?;
-        if number % LOAD_SYNC_EVERY as u64 == 0 {
+        if number.is_multiple_of(LOAD_SYNC_EVERY) {
             file.sync_data()?;
         }
     }

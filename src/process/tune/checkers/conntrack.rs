@@ -51,9 +51,9 @@ fn ranges(ports: &[(u16, u16)]) -> String {
 /// A table of our own, which replaces the one before it and touches nobody else's.
 pub fn rules(ports: &[(u16, u16)]) -> String {
     let chain = |name: &str, hook: &str, first: &str, second: &str| {
-        let lines = ports.iter().flat_map(|range| {
-            [first, second].map(|word| format!("        udp {word} {} notrack\n", one(*range)))
-        });
+        let lines = ports
+            .iter()
+            .flat_map(|range| [first, second].map(|word| format!("        udp {word} {} notrack\n", one(*range))));
         let lines: String = lines.collect();
         format!("    chain {name} {{\n        type filter hook {hook} priority raw; policy accept;\n{lines}    }}\n")
     };

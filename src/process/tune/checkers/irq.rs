@@ -41,8 +41,12 @@ fn balance(_: &Checker, context: &Context<'_>) -> Vec<Finding> {
     // `is-active` fails where it does not run, so that it says nothing.
     let show = ["systemctl", "show", "irqbalance.service", "--property=ActiveState", "--value"];
     let finding = match context.machine.output(&show).as_deref() {
-        Some("active") => Finding::new(false, wanted, "active")
-            .act([Action::run(&["systemctl", "disable", "--now", "irqbalance.service"])]),
+        Some("active") => Finding::new(false, wanted, "active").act([Action::run(&[
+            "systemctl",
+            "disable",
+            "--now",
+            "irqbalance.service",
+        ])]),
         Some(state) => Finding::new(true, wanted, if state.is_empty() { "not there" } else { state }),
         None => Finding::unknown(wanted, "systemd does not answer"),
     };

@@ -53,9 +53,7 @@ fn compare(found: Option<Option<u64>>, needed: u64, key: &str) -> Vec<Finding> {
     let advice = format!("a drop-in for tipring.service: [Service] {key}={needed} or more");
     vec![match found {
         Some(None) => Finding::new(true, wanted, "no limit"),
-        Some(Some(found)) => {
-            Finding::new(found >= needed, wanted, found.to_string()).act([Action::ByHand(advice)])
-        }
+        Some(Some(found)) => Finding::new(found >= needed, wanted, found.to_string()).act([Action::ByHand(advice)]),
         None => Finding::unknown(wanted, "the limits cannot be read"),
     }]
 }

@@ -132,13 +132,10 @@ fn masks(context: &Context<'_>, nic: &Nic, prefix: &str, file: &str, of: impl Fn
         let found = CpuSet::parse_mask(&context.machine.read(&file)?)?;
         let wanted = of(place, count);
         let text = |set: &CpuSet| if set.is_empty() { "no CPU".to_owned() } else { set.list() };
-        Some((text(&wanted), Value {
-            name: queue,
-            file,
-            found: text(&found),
-            is_right: found == wanted,
-            wanted: wanted.mask(),
-        }))
+        Some((
+            text(&wanted),
+            Value { name: queue, file, found: text(&found), is_right: found == wanted, wanted: wanted.mask() },
+        ))
     };
     let (wanted, found): (Vec<String>, Vec<Value>) = queues.into_iter().enumerate().filter_map(value).unzip();
     let is_one = wanted.windows(2).all(|pair| pair[0] == pair[1]);

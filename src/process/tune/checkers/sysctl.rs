@@ -128,13 +128,16 @@ pub fn checkers(profile: &Profile) -> Vec<Checker> {
 
 /// Whether a profile may say this.
 pub fn check_setting(name: &str, setting: &Setting) -> Result<(), String> {
-    let is_name = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    let is_name =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     if !name.contains('.') || !name.split('.').all(is_name) {
         return Err("is no name of a sysctl".to_owned());
     }
     let want = TABLE.iter().find(|entry| entry.name == name).map(|entry| entry.want);
     match (want, setting) {
-        (Some(Want::Ports | Want::Reserved), _) => Err("follows from [media] ports and is not set by a profile".to_owned()),
+        (Some(Want::Ports | Want::Reserved), _) => {
+            Err("follows from [media] ports and is not set by a profile".to_owned())
+        }
         (Some(_), Setting::Text(_)) => Err("expected a number".to_owned()),
         (_, Setting::Text(text)) if text.contains('\n') => Err("must be one line".to_owned()),
         _ => Ok(()),
@@ -225,7 +228,8 @@ fn reserved(context: &Context<'_>, found: &str, file: String) -> Finding {
     list.extend(&lacking);
     // What others reserved stays.
     let text = |list: &[(u16, u16)]| {
-        let one = |(first, last): &(u16, u16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+        let one =
+            |(first, last): &(u16, u16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
         list.iter().map(one).collect::<Vec<_>>().join(",")
     };
     let wanted = format!("{} among them", text(&context.needs.ports));
