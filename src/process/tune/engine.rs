@@ -107,9 +107,9 @@ pub fn look(name: &str, folder: &Path, needs: &Needs) -> Option<Hardware> {
             continue;
         };
         let line = result.line();
-        check
-            .faults
-            .push(line.char_indices().nth(FAULT_BYTES_MAX).map_or(line.clone(), |(at, _)| line[..at].to_owned()));
+        check.faults.push(
+            line.char_indices().nth(FAULT_BYTES_MAX).map_or_else(|| line.clone(), |(at, _)| line[..at].to_owned()),
+        );
     }
     Some(Hardware { profile: profile.name, checks })
 }

@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
-use std::time::Instant;
 
 use crate::base::limit::TUNE_ENTRIES_MAX;
 use crate::base::limit::TUNE_FILE_BYTES_MAX;
+use crate::process::clock;
 
 /// A program that says nothing for so long is taken for missing.
 const PROGRAM_TIME_MAX: Duration = Duration::from_secs(5);
@@ -153,11 +153,11 @@ fn run(words: &[&str]) -> Option<String> {
         let _ = output.by_ref().take(TUNE_FILE_BYTES_MAX).read_to_end(&mut bytes);
         bytes
     });
-    let until = Instant::now() + PROGRAM_TIME_MAX;
+    let until = clock::instant() + PROGRAM_TIME_MAX;
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) if clock::instant() < until => std::thread::sleep(Duration::from_millis(5)),
             _ => {
                 let _ = child.kill();
                 let _ = child.wait();

@@ -179,9 +179,11 @@ fn interrupts_stay_on_the_socket_of_their_card() {
     assert_eq!(check::exit_code(&results), 2, "the profile calls it fatal");
 }
 
+type Wrote = fn() -> io::Result<usize>;
+
 /// Fails as a machine can.
 struct Broken {
-    how: fn() -> io::Result<usize>,
+    how: Wrote,
 }
 
 impl Hands for Broken {
@@ -198,7 +200,7 @@ impl Hands for Broken {
 fn what_cannot_be_written_is_said_and_the_rest_goes_on() {
     let tree = Tree::new("epyc-7443p");
     let epyc = profile("epyc-single-socket");
-    let cases: [(fn() -> io::Result<usize>, &str); 4] = [
+    let cases: [(Wrote, &str); 4] = [
         (|| Ok(3), "half-written, 3 of"),
         (|| Err(io::Error::from_raw_os_error(libc::EROFS)), "read-only here"),
         (|| Err(io::Error::from_raw_os_error(libc::EINVAL)), "the kernel does not take"),

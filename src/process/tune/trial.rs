@@ -13,12 +13,13 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use rustix::fs::FallocateFlags;
 use rustix::fs::fallocate;
 use serde::Serialize;
 
+use crate::base::time::Instant;
+use crate::process::clock;
 use crate::wire::tape::BLOCK_BYTES_MAX;
 
 const ALIGN: usize = 4_096;
@@ -128,6 +129,10 @@ fn noise(bytes: &mut [u8]) {
     }
 }
 
+fn since(start: Instant) -> Duration {
+    clock::instant().since(start)
+}
+
 fn write(file: &File, bounds: Bounds) -> io::Result<Run> {
     let mut memory = vec![0; BLOCK_BYTES_MAX + ALIGN];
     let skip = memory.as_ptr().align_offset(ALIGN);
@@ -135,15 +140,15 @@ fn write(file: &File, bounds: Bounds) -> io::Result<Run> {
     noise(block);
     let places = (bounds.file_bytes / BLOCK_BYTES_MAX as u64).max(1);
     let mut times = Vec::new();
-    let began = Instant::now();
-    while began.elapsed() < bounds.time || times.is_empty() {
+    let began = clock::instant();
+    while since(began) < bounds.time || times.is_empty() {
         let at = times.len() as u64 % places * BLOCK_BYTES_MAX as u64;
-        let start = Instant::now();
+        let start = clock::instant();
         file.write_all_at(block, at)?;
         file.sync_data()?;
-        times.push(start.elapsed());
+        times.push(since(start));
     }
-    let seconds = began.elapsed().as_secs_f64();
+    let seconds = since(began).as_secs_f64();
     times.sort_unstable();
     let at = |share: f64| {
         let index = ((times.len() - 1) as f64 * share).round() as usize;
