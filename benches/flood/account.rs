@@ -85,7 +85,8 @@ impl Account {
         let own = format!("sip:u{STOLEN}@bench.test");
         let to = if method == "REGISTER" { &own } else { uri };
         let credentials = self.credentials(method, uri);
-        let call_id = if headers.contains("Call-ID:") { String::new() } else { format!("Call-ID: {number:x}@thief\r\n") };
+        let call_id =
+            if headers.contains("Call-ID:") { String::new() } else { format!("Call-ID: {number:x}@thief\r\n") };
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         let text = format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {ADDRESS}:5060;branch=z9hG4bKt{number:x};rport\r\nMax-Forwards: 70\r\n\

@@ -11,11 +11,11 @@
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 #![allow(clippy::print_stdout, reason = "it prints its figures")]
 
+mod account;
+mod connections;
 #[path = "../sip/cpu.rs"]
 #[allow(dead_code, reason = "shared with the bench of SIP, which needs more of it")]
 mod cpu;
-mod account;
-mod connections;
 mod flood;
 #[path = "../phlem/process.rs"]
 #[allow(dead_code, reason = "shared with the bench of PHLEM, which needs more of it")]

@@ -40,7 +40,7 @@ fn documented(hup: &str) -> BTreeSet<String> {
 }
 
 /// Another value of each key that needs a restart. Those of which a build without features has but one value stand apart.
-const RESTART: [(&str, &str); 30] = [
+const RESTART: [(&str, &str); 31] = [
     ("node.name", "\"other\""),
     ("node.data", "\"other-data\""),
     ("node.run", "\"other-run\""),

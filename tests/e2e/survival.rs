@@ -48,8 +48,8 @@ fn the_side_process_dies_during_a_call() {
 
 /// As `ps -o ni` has it, of every thread.
 fn niceness(pid: i32) -> Vec<i32> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
     stats.filter_map(|stat| stat.rsplit(')').next()?.split_whitespace().nth(16)?.parse().ok()).collect()
 }
 
