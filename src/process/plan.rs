@@ -34,6 +34,7 @@ use crate::process::config::Secret;
 use crate::process::config::Tape;
 use crate::process::exit;
 use crate::process::side::directory;
+use crate::process::side::opening::DATABASE;
 use crate::process::tune::checker::Needs;
 use crate::process::tune::engine::Hardware;
 use crate::process::tune::engine::look;
@@ -172,7 +173,9 @@ pub fn check(file: &Path) -> Vec<String> {
     };
     faults.extend(faults_here(&config, Some(file)));
     faults.sort_by_key(|fault| fault.line);
-    let directory = config.directory.import.as_deref().map(|file| directory::check(file).err().unwrap_or_default());
+    let database = config.node.data.join(DATABASE);
+    let named = config.directory.import.as_deref();
+    let directory = named.map(|file| directory::check(file, &database).err().unwrap_or_default());
     faults.iter().map(ToString::to_string).chain(directory.into_iter().flatten()).collect()
 }
 

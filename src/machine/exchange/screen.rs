@@ -3,6 +3,7 @@
 use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 use crate::wire::sip::Method;
+use crate::wire::sip::SipUri;
 use crate::wire::sip::Status;
 use crate::wire::sip::Uri;
 
@@ -42,7 +43,10 @@ pub(super) fn check(message: &Message<'_>) -> Result<(), Refusal> {
         return Err(Refusal::status(Status::TOO_MANY_HOPS));
     }
     // RFC 3261 §8.2.2.1: "If the Request-URI uses a scheme not supported by the UAS, it SHOULD reject the request with a 416".
-    if matches!(message.request_uri(), Ok(Uri::Other(_))) {
+    // RFC 3261 §26.2.2 has a SIPS URI reached over TLS alone, which we do not speak: nothing is carried on in the clear instead.
+    let in_the_clear =
+        |uri: Uri<'_>| method != Method::Register && matches!(uri, Uri::Sip(SipUri { secure: true, .. }));
+    if message.request_uri().is_ok_and(|uri| matches!(uri, Uri::Other(_)) || in_the_clear(uri)) {
         return Err(Refusal::status(Status::UNSUPPORTED_URI_SCHEME));
     }
     check_extensions(message)

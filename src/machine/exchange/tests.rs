@@ -405,6 +405,28 @@ impl Early {
     }
 }
 
+/// RFC 3261 §26.2.2: what asks for TLS on its way is not carried on without.
+#[test]
+fn a_sips_uri_is_not_reached_in_the_clear() {
+    let mut world = World::new();
+    let flow = Caller::new("1001", "198.51.100.1:5060").flow;
+    for (method, uri, expected) in [
+        ("INVITE", "sips:1002@acme.test", 416),
+        ("INVITE", "sip:1002@acme.test", 401),
+        ("OPTIONS", "sips:1002@acme.test", 416),
+        ("REGISTER", "sips:acme.test", 401),
+    ] {
+        let text = format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.1:5060;branch=z9hG4bK{method}{expected};rport\r\nMax-Forwards: 70\r\n\
+             From: <sip:1001@acme.test>;tag=1\r\nTo: <{uri}>\r\nCall-ID: {method}{expected}\r\nCSeq: 1 {method}\r\n\
+             Contact: <sip:1001@198.51.100.1>\r\nContent-Length: 0\r\n\r\n"
+        );
+        let text = text.replacen("To: <sips:acme.test>", "To: <sip:1001@acme.test>", 1);
+        let sent = world.receive(flow, &text);
+        assert_eq!(status(&sent.into_iter().next().map(|(_, text)| text)), expected, "{method} {uri}");
+    }
+}
+
 #[test]
 fn what_would_go_on_within_a_dialog_without_a_hop_left_is_refused() {
     let mut early = early();

@@ -11,7 +11,7 @@ mod link;
 mod metrics;
 mod mirror;
 mod node;
-mod opening;
+pub(crate) mod opening;
 mod procfs;
 mod record;
 mod recording;

@@ -2,6 +2,7 @@
 //!
 //! Writes are durable when they are acknowledged (WAL, synchronous=FULL): the engine removes events from the tape on our word.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -82,6 +83,22 @@ impl StoreError {
             Self::Schema(_) | Self::Seal(_) | Self::Object(_) | Self::Row(_) => false,
         }
     }
+}
+
+/// Names of the tenants in a database that is asked and not changed, whoever has it open: none if there is no database, `None` if it
+/// cannot be read.
+pub(crate) fn tenants_of(path: &Path) -> Option<BTreeSet<String>> {
+    if !path.exists() {
+        return Some(BTreeSet::new());
+    }
+    let ask = async {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_MAX);
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        sqlx::query_scalar("SELECT name FROM tenants").fetch_all(&mut connection).await
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let names: Result<Vec<String>, sqlx::Error> = runtime.block_on(ask);
+    Some(names.ok()?.into_iter().collect())
 }
 
 impl Store {

@@ -253,7 +253,7 @@ async fn write_phones(
     let realms: BTreeMap<_, _> = tenants.into_iter().collect();
     for phone in phones {
         let Some(realm) = realms.get(&phone.tenant) else {
-            faults.push(fault(phone.line, "phone.tenant", format!("there is no tenant {}", phone.tenant)));
+            faults.push(no_tenant(phone));
             continue;
         };
         write_phone(tx, key, phone, realm).await?;
@@ -308,6 +308,10 @@ async fn write_phone(tx: &mut Tx, key: &NodeKey, phone: &PhoneEntry, realm: &str
         .execute(&mut **tx)
         .await?;
     Ok(())
+}
+
+pub(super) fn no_tenant(phone: &PhoneEntry) -> Fault {
+    fault(phone.line, "phone.tenant", format!("there is no tenant {}", phone.tenant))
 }
 
 /// What must hold over the file and everything the database already had.
