@@ -154,6 +154,8 @@ pub const HTTP_REQUESTS_PER_TOKEN_MAX: usize = 64;
 pub const EVENT_STREAMS_PER_TOKEN_MAX: usize = 32;
 /// Live event streams among them.
 pub const EVENT_STREAMS_MAX: usize = 128;
+/// Sources whose wrong tokens are counted, 48 bytes each.
+pub const HTTP_GUESSERS_MAX: usize = 16_384;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Stores of calls that wait to become recordings; others wait on the disk.

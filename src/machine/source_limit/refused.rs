@@ -65,7 +65,9 @@ mod tests {
         let mut refused = Refused::default();
         let mut now = START;
         assert!(!refused.comes_again(7, now));
-        for (waited, is_again) in [(500, true), (1_000, true), (2_000, true), (4_000, true), (4_000, true), (8_000, false)] {
+        for (waited, is_again) in
+            [(500, true), (1_000, true), (2_000, true), (4_000, true), (4_000, true), (8_000, false)]
+        {
             now = now + Duration::from_millis(waited);
             assert_eq!(refused.comes_again(7, now), is_again, "{waited}");
         }
@@ -87,9 +89,11 @@ mod tests {
         for request in &mine {
             refused.comes_again(*request, START);
         }
-        let taken = (0..30_000).filter(|_| refused.comes_again(random.next_u64(), START + Duration::from_millis(250))).count();
+        let taken =
+            (0..30_000).filter(|_| refused.comes_again(random.next_u64(), START + Duration::from_millis(250))).count();
         assert!(taken <= 3, "{taken} of the flood were taken for others");
-        let again = mine.iter().filter(|request| refused.comes_again(**request, START + Duration::from_millis(500))).count();
+        let again =
+            mine.iter().filter(|request| refused.comes_again(**request, START + Duration::from_millis(500))).count();
         assert!(again > 550, "{again} of a thousand");
     }
 }
