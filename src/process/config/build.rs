@@ -207,11 +207,14 @@ fn side(document: &mut Document) -> Side {
         Value::Flag(flag) => flag,
         other => unreachable_kind(&other),
     };
-    if let Some(open) = http.iter().find(|address| !address.ip().is_loopback())
-        && !insecure
-    {
-        let message = format!("{open} is not loopback: it needs [side.tls] (not built yet) or insecure = true");
-        document.refuse("side.http", message);
+    let probes = sockets(document, "side.probes");
+    for (key, addresses) in [("side.http", &http), ("side.probes", &probes)] {
+        if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
+            && !insecure
+        {
+            let message = format!("{open} is not loopback: it needs [side.tls] (not built yet) or insecure = true");
+            document.refuse(key, message);
+        }
     }
     let database = match document.value("side.database") {
         Value::Secret(secret) => secret,
@@ -224,7 +227,7 @@ fn side(document: &mut Document) -> Side {
         };
         document.refuse("side.database", if postgres { "PostgreSQL is not built yet" } else { "expected \"sqlite\"" });
     }
-    Side { http, insecure, database }
+    Side { http, probes, insecure, database }
 }
 
 fn tape(document: &mut Document) -> Tape {

@@ -16,7 +16,9 @@ use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
 use crate::process::side::http;
+use crate::process::side::http::probes;
 use crate::process::side::metrics::Metrics;
+use crate::process::side::node::Listeners;
 use crate::process::side::opening;
 use crate::process::side::run;
 use crate::process::tune::engine::Hardware;
@@ -26,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) struct Waiting {
     data: PathBuf,
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
     metrics: Arc<Metrics>,
 }
 
@@ -34,12 +36,15 @@ impl Waiting {
     /// For the case that it is needed.
     pub(super) fn new(
         data: &Path,
-        listeners: &[TcpListener],
+        listeners: &Listeners,
         figures: Vec<OwnedFd>,
         hardware: Option<Hardware>,
     ) -> Result<Self, Failure> {
-        let listeners = listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
-        let listeners = listeners.map_err(|error| Failure::from_io("the HTTP API", &error))?;
+        let copies = |of: &[TcpListener]| {
+            let copies = of.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
+            copies.map_err(|error| Failure::from_io("the HTTP API", &error))
+        };
+        let listeners = Listeners { http: copies(&listeners.http)?, probes: copies(&listeners.probes)? };
         let metrics = Metrics::new(figures);
         metrics.on_database_down();
         metrics.on_hardware(hardware);
@@ -59,7 +64,8 @@ impl Waiting {
         let router = http::without_database::router(Arc::clone(&self.metrics), why.line.clone());
         let places = http::serve::places(&self.metrics.http);
         let mut tasks = JoinSet::new();
-        for listener in self.listeners {
+        let _probes = probes::start(self.listeners.probes, router.clone(), &self.metrics.http)?;
+        for listener in self.listeners.http {
             let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
             let listening = listening.map_err(|error| Failure::from_io("the HTTP API", &error))?;
             tasks.spawn(http::serve::serve(listening, router.clone(), Arc::clone(&places)));
