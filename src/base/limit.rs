@@ -80,8 +80,6 @@ pub const LINGERING_BYTES_PER_PHONE_MAX: u64 = 2 << 20;
 pub const SOURCES_PER_SHARD_MAX: usize = 65_536;
 /// UDP sources (addresses, ports, phones) whose answers a shard counts, 16 bytes each; the fullest of a few is forgotten for a new one.
 pub const ANSWERED_PER_SHARD_MAX: usize = 65_536;
-/// Requests that got no answer lately, so that their retransmissions are known: 17 bytes each, of twice as many places.
-pub const REFUSED_PER_SHARD_MAX: usize = 65_536;
 /// Phones that a shard knows the address of, of all shards: about 80 bytes each. The oldest is forgotten for a new one.
 pub const KNOWN_PHONES_PER_SHARD_MAX: usize = 262_144;
 /// Of these, those that the other shards have not been told of yet; the others are told within the hour.
@@ -154,8 +152,6 @@ pub const HTTP_REQUESTS_PER_TOKEN_MAX: usize = 64;
 pub const EVENT_STREAMS_PER_TOKEN_MAX: usize = 32;
 /// Live event streams among them.
 pub const EVENT_STREAMS_MAX: usize = 128;
-/// Sources whose wrong tokens are counted, 48 bytes each.
-pub const HTTP_GUESSERS_MAX: usize = 16_384;
 /// Request line and headers of one HTTP request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Stores of calls that wait to become recordings; others wait on the disk.

@@ -121,7 +121,6 @@ pub struct EngineSettings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SideSettings {
     pub http: Vec<SocketAddr>,
-    pub probes: Vec<SocketAddr>,
     pub database: Secret,
     pub retain: Retain,
     pub directory: Directory,
@@ -297,7 +296,6 @@ fn plan(config: &Config) -> Result<Plan, String> {
         }),
         side: encode(&SideSettings {
             http: config.side.http.clone(),
-            probes: config.side.probes.clone(),
             database: config.side.database.clone(),
             retain: config.retain,
             directory: config.directory.clone(),

@@ -155,7 +155,7 @@ fn who_never_speaks_or_reads_keeps_nobody_out_of_the_api() {
                 socket2::SockRef::from(&stream).set_recv_buffer_size(4_096).unwrap();
                 stream.set_nonblocking(true).unwrap();
                 let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", server.http());
-                let _ = stream.write(request.repeat(if index % 8 == 0 { 100 } else { 20 }).as_bytes());
+                let _ = stream.write(request.repeat(100).as_bytes());
             }
             held.push(stream);
         }
@@ -165,70 +165,6 @@ fn who_never_speaks_or_reads_keeps_nobody_out_of_the_api() {
     let closed = server.metric("tipring_http_connections_closed_total", "").unwrap();
     assert!(closed > 700.0, "{closed}");
     assert_eq!(server.metric("tipring_http_connections_refused_total", ""), Some(0.0));
-}
-
-#[test]
-fn probes_answer_whatever_the_api_is_asked() {
-    raise_open_files();
-    let mut server = Server::start(|_| {});
-    let (api, probes) = (server.http(), server.probes());
-    let sources: Vec<_> = (0..4).map(|_| server.fresh_ip()).collect();
-    let mut held = Vec::new();
-    for source in sources.into_iter().chain([server.ip()]) {
-        for _ in 0..200 {
-            let stream = connect(source, api).unwrap();
-            let mut reader = stream.try_clone().unwrap();
-            stream.set_nonblocking(true).unwrap();
-            held.push((stream, source));
-            if held.len() % 20 == 0 {
-                std::thread::spawn(move || while reader.read(&mut [0; 65_536]).is_ok_and(|len| len > 0) {});
-            }
-        }
-    }
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {api}\r\n\r\n").repeat(50);
-    let begun = Instant::now();
-    let mut slowest = Duration::ZERO;
-    while begun.elapsed() < Duration::from_secs(3) {
-        for (stream, _) in &mut held {
-            let _ = stream.write(request.as_bytes());
-        }
-        for path in ["/healthz", "/readyz", "/metrics"] {
-            let asked = Instant::now();
-            let answer = http::request(probes, "GET", path, None).unwrap();
-            assert_eq!(answer.status, 200, "{path}: {}", answer.body);
-            slowest = slowest.max(asked.elapsed());
-        }
-    }
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-    // Nothing else is there, and who holds its places keeps nobody out.
-    assert_eq!(http::request(probes, "GET", "/v1/calls", Some(&server.token())).unwrap().status, 404);
-    let _hoard: Vec<_> = (0..200).map(|_| connect(server.ip(), probes).unwrap()).collect();
-    assert_eq!(http::request(probes, "GET", "/healthz", None).unwrap().status, 200);
-}
-
-#[test]
-fn wrong_tokens_are_looked_up_boundedly_and_the_right_one_passes() {
-    let server = Server::start(|_| {});
-    let ask = |token: &str| http::request(server.http(), "GET", "/v1/calls", Some(token)).unwrap().status;
-    let (mut refused, mut held_back) = (0, 0);
-    for number in 0..300 {
-        match ask(&format!("tip_wrong{number}")) {
-            401 => refused += 1,
-            429 => held_back += 1,
-            status => panic!("{status}"),
-        }
-    }
-    assert!(refused >= 50 && held_back > 0, "{refused} and {held_back}");
-    assert_eq!(ask(&server.token()), 200, "the right one passes from there");
-    // One that is made meanwhile, a second later.
-    let (code, new) = server.command(&["token", "add", "new", "--role", "read"]);
-    assert_eq!(code, 0, "{new}");
-    let new = new.split_whitespace().find(|word| word.starts_with("tip_")).expect("a token").to_owned();
-    let passes = eventually(Duration::from_secs(5), || {
-        (0..60).for_each(|number| assert_ne!(ask(&format!("tip_wrong{number}")), 200));
-        (ask(&new) == 200).then_some(())
-    });
-    assert!(passes.is_some());
 }
 
 #[test]

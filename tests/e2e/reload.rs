@@ -40,7 +40,7 @@ fn documented(hup: &str) -> BTreeSet<String> {
 }
 
 /// Another value of each key that needs a restart. Those of which a build without features has but one value stand apart.
-const RESTART: [(&str, &str); 32] = [
+const RESTART: [(&str, &str); 31] = [
     ("node.name", "\"other\""),
     ("node.data", "\"other-data\""),
     ("node.run", "\"other-run\""),
@@ -52,7 +52,6 @@ const RESTART: [(&str, &str); 32] = [
     ("media.advertise", "\"192.0.2.9\""),
     ("media.ports", "\"30000-30099\""),
     ("side.http", "\"127.0.0.1:8999\""),
-    ("side.probes", "\"127.0.0.1:8998\""),
     ("side.insecure", "true"),
     ("tape.stall", "\"3s\""),
     ("tape.media_mib", "1000"),

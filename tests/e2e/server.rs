@@ -137,7 +137,7 @@ impl Server {
              [engine]\nshards = {}\ncpus = \"{}\"\nprofile = \"{}\"\n\
              [sip]\nudp = [\"{ip}:5060\"{v6}]\ntcp = [\"{ip}:5060\"{v6}]\ndigest = {}\ntrusted = {}\n\
              [media]\naddress = {media}\nports = \"{}\"\n\
-             [side]\nhttp = \"{}\"\nprobes = \"{}\"\n\
+             [side]\nhttp = \"{}\"\n\
              [directory]\nimport = \"directory.toml\"\n\
              [log]\nlevel = \"debug\"\n{}",
             setup.shards,
@@ -147,7 +147,6 @@ impl Server {
             setup.trusted,
             setup.media_ports,
             self.http(),
-            self.probes(),
             setup.more
         )
     }
@@ -197,11 +196,6 @@ impl Server {
     pub fn http(&self) -> SocketAddr {
         let [a, b, c] = self.network;
         (Ipv4Addr::new(a, b, c, 1), 8080).into()
-    }
-
-    /// Health and figures alone.
-    pub fn probes(&self) -> SocketAddr {
-        SocketAddr::new(self.http().ip(), 8081)
     }
 
     pub fn sip(&self) -> SocketAddr {

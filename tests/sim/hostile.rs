@@ -11,10 +11,9 @@ use tipring::base::random::Random;
 
 use crate::text;
 use crate::text::Text;
-use crate::thief::Account;
 
-/// In the branch of everything that it says and that can be read, and so in the answers.
-const MARK: &[u8] = b"z9hG4bKhostile";
+/// In the Call-ID of everything that it says and that can be read.
+const MARK: &[u8] = b"@hostile";
 /// Of a guesser behind a phone's address.
 const PORT_BEHIND: u16 = 40_404;
 /// Addresses of its own; they are strangers'.
@@ -33,8 +32,6 @@ pub struct Hostile {
     asked: BTreeMap<String, usize>,
     pub bytes_out: usize,
     pub bytes_back: usize,
-    /// Who is no stranger.
-    pub account: Option<Account>,
 }
 
 #[derive(Debug)]
@@ -59,7 +56,10 @@ impl Hostile {
     /// One datagram, and where it says that it comes from.
     pub fn next(&mut self, random: &mut Random) -> (SocketAddr, Vec<u8>) {
         let (from, bytes) = if random.chance(1, 3) { self.guess(random) } else { self.forge(random) };
-        self.sends(&bytes);
+        self.bytes_out += bytes.len();
+        if let Some(text) = Text::parse(&bytes) {
+            self.asked.insert(text.branch(), bytes.len());
+        }
         (from, bytes)
     }
 
@@ -67,24 +67,12 @@ impl Hostile {
     pub fn got(&mut self, to: SocketAddr, bytes: &[u8]) {
         self.bytes_back += bytes.len();
         let text = Text::parse(bytes).unwrap();
-        if let Some(account) = self.account.as_mut().filter(|account| account.at == to) {
-            account.hears(text);
-            return;
-        }
         let asked = self.asked.get(&text.branch()).copied().unwrap_or(0);
         assert!(bytes.len() <= 3 * asked, "{} bytes for {asked} to {to}", bytes.len());
         if let Some(guesser) = self.guessers.iter_mut().find(|guesser| guesser.at == to)
             && text.status() == 401
         {
             guesser.challenge = Some(text);
-        }
-    }
-
-    /// Somebody else sends this, who is known by the same mark.
-    pub fn sends(&mut self, bytes: &[u8]) {
-        self.bytes_out += bytes.len();
-        if let Some(text) = Text::parse(bytes) {
-            self.asked.insert(text.branch(), bytes.len());
         }
     }
 
@@ -139,8 +127,9 @@ fn request(method: &str, uri: &str, from: SocketAddr, user: &str, more: &str, ra
     };
     format!(
         "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bKhostile{number:x};rport\r\nMax-Forwards: 70\r\n\
-         From: <sip:{user}@acme.test>;tag={number:x}\r\nTo: <sip:{user}@acme.test>{tag}\r\nCall-ID: {number:x}@hostile\r\n\
-         CSeq: 1 {method}\r\nContact: <sip:{user}@{from}>\r\n{more}Content-Length: 0\r\n\r\n"
+         From: <sip:{user}@acme.test>;tag={number:x}\r\nTo: <sip:{user}@acme.test>{tag}\r\nCall-ID: {number:x}{}\r\n\
+         CSeq: 1 {method}\r\nContact: <sip:{user}@{from}>\r\n{more}Content-Length: 0\r\n\r\n",
+        String::from_utf8_lossy(MARK)
     )
     .into_bytes()
 }

@@ -19,7 +19,6 @@ mod phone;
 mod stranger;
 mod stream;
 mod text;
-mod thief;
 mod watch;
 mod world;
 
@@ -280,56 +279,6 @@ fn attacked_world(seed: u64) {
     assert!(world.hostile.bytes_back <= world.hostile.bytes_out, "it gains by us");
     check::set_up_quickly(&world, picks_up);
     world.run(Duration::from_secs(60));
-    check::settled(&world);
-}
-
-#[test]
-fn calls_go_on_beside_a_thief_who_knows_their_tags() {
-    for seed in seeds_of(6, 200) {
-        check::with_seed(seed, "calls_go_on_beside_a_thief", || robbed_world(seed));
-    }
-}
-
-/// Phones call and talk. Somebody has the account of one, takes with it what he can get, has read all that the others said, and speaks
-/// in their dialogs.
-fn robbed_world(seed: u64) {
-    let mut random = Random::new(seed ^ 0x7e1f);
-    let picks_up = Duration::from_millis(800);
-    let shards = 1 + (seed % 4) as u8;
-    let mut world = World::new(seed, shards, Faults { restored: random.below(2) * random.below(40), ..Faults::NONE });
-    let answers = Manner::Answers { after: picks_up };
-    world.populate(&[answers, answers, answers, answers, answers, Manner::Ignores]);
-    (world.phones[0].tcp, world.phones[3].tcp) = (random.chance(1, 3), random.chance(1, 3));
-    for phone in 0..6 {
-        world.plan(Duration::from_millis(10), phone, Act::Register { expires: 600 });
-    }
-    world.run(Duration::from_secs(1));
-    world.plan_theft(Duration::ZERO, 4, Duration::from_secs(40));
-    for round in 0..4 {
-        for phone in [0, 2] {
-            world.plan(Duration::ZERO, phone, Act::Call { user: format!("{}", 1002 + phone) });
-            world.plan(Duration::from_secs(9), phone + round % 2, Act::HangUp);
-        }
-        world.run(Duration::from_secs(8));
-        assert!(world.phones[..4].iter().all(phone::Phone::is_up), "round {round}");
-        for shard in &world.shards {
-            assert!(shard.calls_len() < 40 && shard.ports_in_use() < 160, "round {round}");
-        }
-        world.run(Duration::from_secs(2));
-        assert!(!world.phones.iter().any(phone::Phone::is_up), "round {round}");
-    }
-    for phone in &world.phones[..4] {
-        assert!(phone.frames_received > 100, "{} heard {} frames", phone.user, phone.frames_received);
-    }
-    assert!(world.thefts > 100, "{} thefts", world.thefts);
-    assert_eq!(world.victim_got, 0, "media went where he aimed it");
-    let challenged: u64 = world.shards.iter().map(|shard| shard.counts().elsewhere).sum();
-    assert!(challenged > 50, "{challenged} were told from the phones' own");
-    let account = world.hostile.account.as_ref().unwrap();
-    assert!(account.accepted > 10 && account.refused > 100, "{} and {}", account.accepted, account.refused);
-    check::set_up_quickly(&world, picks_up);
-    // Longer than anybody rings.
-    world.run(Duration::from_secs(240));
     check::settled(&world);
 }
 

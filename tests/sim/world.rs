@@ -39,7 +39,6 @@ use crate::phone::Act;
 use crate::phone::Manner;
 use crate::phone::Phone;
 use crate::stream::Stream;
-use crate::thief::Account;
 use crate::watch::Watch;
 use crate::world::settings::NODE;
 use crate::world::settings::both;
@@ -95,11 +94,6 @@ enum Happening {
     Stranger,
     /// Somebody who means harm sends many datagrams, and so many times more.
     Attack(u32),
-    /// This phone's owner speaks in a dialog of others, and so many times more.
-    Theft {
-        phone: usize,
-        left: u32,
-    },
     /// A stranger behind a phone's address sends a packet to all media ports, and so many more.
     Spray {
         phone: usize,
@@ -152,9 +146,6 @@ pub struct World {
     /// Who sends is heard, all the time.
     hearing: Option<Hearing>,
     pub hostile: Hostile,
-    /// Requests of a thief, and packets that his victim got.
-    pub thefts: u32,
-    pub victim_got: u32,
 }
 
 impl World {
@@ -193,8 +184,6 @@ impl World {
             repeats_mesh: false,
             hearing: None,
             hostile: Hostile::default(),
-            thefts: 0,
-            victim_got: 0,
         }
     }
 
@@ -232,14 +221,6 @@ impl World {
         self.hostile = Hostile::new(victims);
         let times = (length.as_nanos() / network::ATTACK_EVERY.as_nanos()) as u32;
         self.push(self.now + after, Happening::Attack(times));
-    }
-
-    /// Somebody has the phone's account and has read what all said, begins to speak in their dialogs, and does for so long.
-    pub fn plan_theft(&mut self, after: Duration, phone: usize, length: Duration) {
-        let left = (length.as_nanos() / network::THEFT_EVERY.as_nanos()) as u32;
-        let own = &self.phones[phone];
-        self.hostile.account = Some(Account::new(own.sip, &own.user, &own.password));
-        self.push(self.now + after, Happening::Theft { phone, left });
     }
 
     /// Somebody behind the phone's address begins to send to all media ports, and does for so long.
@@ -325,7 +306,6 @@ impl World {
             Happening::Broken(stream) => self.on_broken(stream),
             Happening::Stranger => self.on_stranger(),
             Happening::Attack(left) => self.on_attack(left),
-            Happening::Theft { phone, left } => self.on_theft(phone, left),
             Happening::Spray { phone, number, left } => self.on_spray(phone, number, left),
             Happening::Restart => self.restart(),
             Happening::Act(phone, Act::Disconnect) => self.disconnect(phone),

@@ -1,8 +1,7 @@
 //! How many answers go to UDP sources that have proved nothing: anybody may have written their address there.
 //!
-//! A budget of the shard, within it one of each address, and within that shares of ports, of phones that were there, and of users
-//! whose requests come again ([`refused`](super::refused)). Each [`Rank`] leaves a part of what there is to those above it. A bucket is
-//! one instant: when it is full again. So what refills with time costs nothing, and a full one need not be kept.
+//! A budget of the shard, within it one of each address, and within that a share of each port. A bucket is one instant: when it
+//! is full again. So what refills with time costs nothing, and a full one need not be kept.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +11,6 @@ use serde::Serialize;
 
 use crate::base::limit::ANSWERED_PER_SHARD_MAX;
 use crate::base::time::Instant;
-use crate::machine::source_limit::refused::Refused;
 
 /// Thousandths of an answer.
 type Millis = u64;
@@ -22,14 +20,12 @@ const ONE: Millis = 1_000;
 const ADDRESS_MIN: Millis = 10 * ONE;
 const PER_PHONE: Millis = 2 * ONE;
 /// No shard's part of it is less.
-const ADDRESS_BURST_OF_SHARD_MIN: Millis = 3 * ONE;
+const ADDRESS_BURST_OF_SHARD_MIN: Millis = 2 * ONE;
 const ADDRESS_RATE_OF_SHARD_MIN: Millis = ONE;
 /// What a port may always have of that, where there is any.
 const PORT: Bounds = Bounds { burst: 2 * ONE, rate: ONE / 2 };
-/// What a phone may have of it that comes back to where it was.
+/// What a phone may have that comes back to where it was.
 const PHONE: Bounds = Bounds { burst: 4 * ONE, rate: 2 * ONE };
-/// What a user may have of it whose request was refused and comes again.
-const USER: Bounds = Bounds { burst: ONE, rate: ONE / 4 };
 /// All of a node: 5,000 in any one second.
 const NODE: Bounds = Bounds { burst: 1_000 * ONE, rate: 4_000 * ONE };
 /// Entries looked at when one has to go.
@@ -42,25 +38,11 @@ struct Bounds {
     rate: Millis,
 }
 
-/// Who is answered while there is more than a part of what there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rank {
-    /// It cannot be read, or its port has had its share.
-    Noise,
-    /// Its port has not had its share.
-    Newcomer,
-    /// It says that it is a phone that was there.
-    Phone,
-    /// Its request was refused and comes again.
-    Again,
-}
-
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Answers {
     /// When each bucket is full again.
     buckets: BTreeMap<u64, Instant>,
     node: Instant,
-    refused: Refused,
     /// Buckets that were not full when they were thrown out of a full table.
     pub(super) evicted: u64,
 }
@@ -89,49 +71,31 @@ impl Answers {
 
     /// Takes one answer, if there is one for this asker. `shards`: those of the node, among which its askers are dealt.
     pub(super) fn take(&mut self, asker: Asker, shards: u8, now: Instant) -> bool {
-        let whole = Whole::new(asker, shards);
-        let is_given = asker.phone.is_some_and(|phone| self.share(&whole, Rank::Phone, phone, PHONE, now))
-            || asker.is_readable && self.share(&whole, Rank::Newcomer, asker.port, PORT, now)
-            // Whoever has had its share takes what the others leave, as noise does.
-            || self.has_room(&whole, Rank::Noise, now);
-        if is_given {
-            self.charge(&whole, now);
-        }
-        is_given
-    }
-
-    /// The same for who was refused: once in a while, if this request was refused before. Keys are keyed hashes.
-    pub(super) fn take_again(&mut self, asker: Asker, request: u64, user: u64, shards: u8, now: Instant) -> bool {
-        if !self.refused.comes_again(request, now) {
+        let shards = Millis::from(shards.max(1));
+        let node = Bounds { burst: NODE.burst / shards, rate: NODE.rate / shards };
+        if !holds(self.node, node, ONE, now) {
             return false;
         }
-        let whole = Whole::new(asker, shards);
-        let is_given = self.share(&whole, Rank::Again, user, USER, now);
-        if is_given {
-            self.charge(&whole, now);
+        let is_phone = asker.phone.is_some_and(|phone| self.spend(phone, PHONE, ONE, now));
+        // Half of what the node has at once is kept for phones that come back.
+        let is_taken =
+            is_phone || holds(self.node, node, node.burst / 2 + ONE, now) && self.take_of_address(asker, shards, now);
+        if is_taken {
+            self.node = spent(self.node, node, now);
         }
-        is_given
+        is_taken
     }
 
-    /// Takes one of a share, if there is room for one of its rank.
-    fn share(&mut self, whole: &Whole, rank: Rank, key: u64, bounds: Bounds, now: Instant) -> bool {
-        self.has_room(whole, rank, now) && self.spend(key, bounds, now)
-    }
-
-    fn has_room(&self, whole: &Whole, rank: Rank, now: Instant) -> bool {
-        let until = self.buckets.get(&whole.key).copied().unwrap_or(Instant::ZERO);
-        let left = match rank {
-            Rank::Noise | Rank::Newcomer => whole.node.burst / 2,
-            Rank::Again => whole.node.burst / 4,
-            Rank::Phone => 0,
-        };
-        holds(self.node, whole.node, left + ONE, now) && holds(until, whole.address, whole.left_by(rank) + ONE, now)
-    }
-
-    /// There was room.
-    fn charge(&mut self, whole: &Whole, now: Instant) {
-        self.node = spent(self.node, whole.node, now);
-        self.put(whole.key, whole.address, now);
+    fn take_of_address(&mut self, asker: Asker, shards: Millis, now: Instant) -> bool {
+        let address = of_address(asker.phones, shards);
+        let until = self.buckets.get(&asker.address).copied().unwrap_or(Instant::ZERO);
+        if !holds(until, address, ONE, now) {
+            return false;
+        }
+        // Whoever has had its share takes what the others leave, as noise does.
+        let is_plenty = holds(until, address, address.burst / 2 + ONE, now);
+        let has_share = asker.is_readable && self.spend(asker.port, PORT, ONE, now);
+        (has_share || is_plenty) && self.spend(asker.address, address, ONE, now)
     }
 
     /// A nonce came back from an address: it did hear us, and its answer is given back, with room for one more.
@@ -141,7 +105,7 @@ impl Answers {
         let earlier =
             |until: Instant, by: Duration| Instant::from_nanos(until.nanos().saturating_sub(by.as_nanos() as u64));
         if *until > now {
-            self.node = earlier(self.node, cost(of_node(shards)));
+            self.node = earlier(self.node, cost(Bounds { burst: NODE.burst / shards, rate: NODE.rate / shards }));
         }
         *until = earlier(*until, 2 * cost(of_address(phones, shards)));
         if *until <= now {
@@ -149,21 +113,17 @@ impl Answers {
         }
     }
 
-    fn spend(&mut self, key: u64, bounds: Bounds, now: Instant) -> bool {
+    /// Takes one, where there is `floor` at least.
+    fn spend(&mut self, key: u64, bounds: Bounds, floor: Millis, now: Instant) -> bool {
         let until = self.buckets.get(&key).copied();
-        let has_one = holds(until.unwrap_or(Instant::ZERO), bounds, ONE, now);
-        if has_one {
-            self.put(key, bounds, now);
+        if !holds(until.unwrap_or(Instant::ZERO), bounds, floor, now) {
+            return false;
         }
-        has_one
-    }
-
-    fn put(&mut self, key: u64, bounds: Bounds, now: Instant) {
-        let until = self.buckets.get(&key).copied();
         if until.is_none() && self.buckets.len() >= ANSWERED_PER_SHARD_MAX {
             self.evict(key, now);
         }
         self.buckets.insert(key, spent(until.unwrap_or(Instant::ZERO), bounds, now));
+        true
     }
 
     /// Keys are keyed hashes: the neighbours of a new one are a fair sample that nobody can choose.
@@ -175,44 +135,6 @@ impl Answers {
             self.evicted += u64::from(until > now);
         }
     }
-}
-
-/// What is there for an asker, its own shares aside.
-#[derive(Debug)]
-struct Whole {
-    key: u64,
-    node: Bounds,
-    address: Bounds,
-    /// What strangers leave of it to phones that were there.
-    of_phones: Millis,
-}
-
-impl Whole {
-    fn new(asker: Asker, shards: u8) -> Self {
-        let shards = Millis::from(shards.max(1));
-        Self {
-            key: asker.address,
-            node: of_node(shards),
-            address: of_address(asker.phones, shards),
-            of_phones: Millis::from(asker.phones) * PER_PHONE * 3 / 4 / shards,
-        }
-    }
-
-    /// Of what the address may have at once.
-    fn left_by(&self, rank: Rank) -> Millis {
-        let all = self.address.burst;
-        let by_newcomers = self.of_phones.max(all / 4);
-        match rank {
-            Rank::Noise => (by_newcomers + all / 8).max(all / 2),
-            Rank::Newcomer => by_newcomers,
-            Rank::Phone => all / 8,
-            Rank::Again => 0,
-        }
-    }
-}
-
-fn of_node(shards: Millis) -> Bounds {
-    Bounds { burst: NODE.burst / shards, rate: NODE.rate / shards }
 }
 
 /// A shard's part of what an address may have.
@@ -293,90 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn strangers_leave_their_part_to_phones_that_come_back() {
-        let phones = 100;
+    fn a_phone_that_comes_back_needs_nothing_of_its_address() {
         let mut answers = Answers::default();
-        let unknown = |n| Asker { phones, ..stranger(1, n) };
-        let flooded = (0..10_000).filter(|n| answers.take(unknown(*n), 1, START)).count();
-        assert!((1..=50).contains(&flooded), "{flooded}");
-        let phone = |n| Asker { phone: Some(n), ..unknown(10_000 + n) };
-        assert!((0..u64::from(phones)).all(|n| answers.take(phone(n), 1, START)));
-        let again = (0..100).filter(|_| answers.take(phone(1), 1, START)).count();
+        let flooded = (0..10_000).filter(|n| answers.take(stranger(1, *n), 4, START)).count();
+        assert!(flooded <= 10, "{flooded}");
+        let phone = |n| Asker { phone: Some(n), ..stranger(1, n) };
+        assert!((0..100).all(|n| answers.take(phone(n), 4, START)));
+        let again = (0..100).filter(|_| answers.take(phone(1), 4, START)).count();
         assert_eq!(again, 3);
-    }
-
-    #[test]
-    fn phones_that_somebody_forges_get_no_more_than_their_address() {
-        for (phones, max) in [(1, 10), (40, 80)] {
-            let asker = |n: u64| Asker { phones, phone: Some(n % u64::from(phones)), ..stranger(1, n) };
-            let seconds = flood(&mut Answers::default(), 1, 5, asker);
-            assert!(seconds.iter().skip(1).all(|answers| *answers <= max), "{phones}: {seconds:?}");
-            assert!(seconds[0] <= 2 * max && seconds[4] >= max * 9 / 10, "{phones}: {seconds:?}");
-        }
-        // Very many addresses at which they are.
-        for shards in [1, 4] {
-            let asker = |n: u64| Asker { phones: 1, phone: Some(n), ..stranger(n, n) };
-            let seconds = flood(&mut Answers::default(), shards, 3, asker);
-            let max = 5_000 / u64::from(shards);
-            assert!(seconds.iter().all(|sum| *sum <= max), "{seconds:?}");
-        }
-    }
-
-    /// Somebody forges an address with a new port each 500 µs. How many newcomers of twenty, who come again as phones do, get an
-    /// answer within so long.
-    fn newcomers(shards: u8, within: Duration, forged: impl Fn(u64) -> (u64, u64)) -> usize {
-        let mut answers = Answers::default();
-        let ask = |answers: &mut Answers, port, request, user, now| {
-            let asker = stranger(1, port);
-            answers.take(asker, shards, now) || answers.take_again(asker, request, user, shards, now)
-        };
-        let mut random = crate::base::random::Random::new(u64::from(shards));
-        let mut count = 0;
-        let mut forge = |answers: &mut Answers, from: Instant, length: Duration| {
-            for n in 0..length.as_micros() as u64 / 500 {
-                count += 1;
-                let (request, user) = forged(count);
-                ask(answers, count, request, user, from + Duration::from_micros(500 * n));
-            }
-        };
-        let mut now = START;
-        forge(&mut answers, now, Duration::from_secs(2));
-        now = now + Duration::from_secs(2);
-        let mut answered = 0;
-        for newcomer in 0..20 {
-            let (port, request, user) = (1 << 31 | newcomer, random.next_u64(), random.next_u64());
-            let (mut waits, start) = (Duration::from_millis(500), now);
-            let mut is_answered = ask(&mut answers, port, request, user, now);
-            while !is_answered && now.since(start) + waits <= within {
-                forge(&mut answers, now, waits);
-                now = now + waits;
-                waits = (2 * waits).min(Duration::from_secs(4));
-                is_answered = ask(&mut answers, port, request, user, now);
-            }
-            answered += usize::from(is_answered);
-            forge(&mut answers, now, Duration::from_secs(2));
-            now = now + Duration::from_secs(2);
-        }
-        answered
-    }
-
-    fn spread(n: u64) -> u64 {
-        crate::base::random::Random::new(n).next_u64()
-    }
-
-    #[test]
-    fn a_newcomer_gets_in_beside_who_forges_ever_new_ports_of_its_address() {
-        for shards in [1, 4, 16] {
-            let soon = newcomers(shards, Duration::from_millis(1_500), |n| (spread(n), n));
-            assert!(soon >= 19, "{shards}: {soon} of 20");
-        }
-    }
-
-    #[test]
-    fn a_newcomer_gets_in_beside_who_forges_and_repeats_in_the_name_of_another() {
-        // Each of a thousand requests comes twice a second.
-        let soon = newcomers(1, Duration::from_millis(3_500), |n| (spread(n % 1_000), 7));
-        assert!(soon >= 19, "{soon} of 20");
     }
 
     #[test]
@@ -389,8 +235,7 @@ mod tests {
             assert!(seconds[2] >= max * 7 / 10, "{seconds:?}");
             // Phones that come back find the other half.
             let now = START + Duration::from_secs(3);
-            let phone = |n| Asker { phone: Some(n), phones: 200, ..stranger(1, n) };
-            assert!((0..50).all(|n| answers.take(phone(n), shards, now)));
+            assert!((0..50).all(|n| answers.take(Asker { phone: Some(n), ..stranger(1, n) }, shards, now)));
         }
     }
 
@@ -405,7 +250,7 @@ mod tests {
         }
         answers.give_back(7 << 32, 0, 1, now);
         let saved = (0..100).filter(|n| answers.take(stranger(1, 1_000 + n), 1, now)).count();
-        assert_eq!(saved, 7, "no room is saved up, and what is kept for others is none of it");
+        assert_eq!(saved, 10, "no room is saved up");
     }
 
     #[test]
@@ -436,15 +281,14 @@ mod tests {
             for _ in 0..2_000 {
                 now = now + Duration::from_micros(random.below(3_000));
                 let address = random.below(3);
-                let phone = random.chance(1, 3).then(|| random.below(5) << 8);
+                let phone = random.chance(1, 10).then(|| random.below(5) << 8);
                 let is_readable = random.chance(2, 3);
                 let asker = Asker { phone, phones, is_readable, ..stranger(address, random.below(4)) };
                 if random.chance(1, 500) {
                     let bytes = postcard::to_allocvec(&answers).unwrap();
                     answers = postcard::from_bytes(&bytes).unwrap();
                 }
-                let again = (random.below(50) << 32 | random.below(50) << 48, random.below(20));
-                if answers.take(asker, shards, now) || answers.take_again(asker, again.0, again.1, shards, now) {
+                if answers.take(asker, shards, now) && phone.is_none() {
                     taken.push((address, now));
                 }
             }

@@ -21,8 +21,6 @@ use crate::machine::source_limit::source_bits;
 const KEPT: u32 = 7 * 24 * 60;
 /// In minutes: what is known is renewed, and told again, no more often.
 const RENEWED: u32 = 60;
-/// In minutes: a flow is its phone's for so long. A binding lasts two hours at most, and is renewed here within the hour.
-const FLOW_KEPT: u32 = 3 * 60;
 /// What is told waits so long for company.
 const GATHERED: Duration = Duration::from_millis(250);
 /// Sightings in one message.
@@ -73,13 +71,6 @@ pub(super) enum Familiar {
     No,
 }
 
-impl Seen {
-    /// A datagram with source port 0 comes over no flow: that stands for a connection.
-    fn is_flow(self, port: u16, now: Instant) -> bool {
-        self.port == port && port != 0 && minute(now).saturating_sub(self.minute) <= FLOW_KEPT
-    }
-}
-
 impl Sighting {
     /// `port` is 0 for a connection, which proves itself.
     pub(super) fn new(secret: &HashKey, source: SocketAddr, is_reliable: bool, phone: u64) -> Self {
@@ -105,7 +96,7 @@ impl Known {
     pub(super) fn look(&self, secret: &HashKey, source: SocketAddr, phone: u64, now: Instant) -> Familiar {
         match self.phones.get(place(secret, source, phone)) {
             Some(seen) if minute(now).saturating_sub(seen.minute) > KEPT => Familiar::No,
-            Some(seen) if seen.is_flow(source.port(), now) => Familiar::Flow,
+            Some(seen) if seen.port == source.port() => Familiar::Flow,
             Some(_) => Familiar::Address,
             None => Familiar::No,
         }
@@ -238,11 +229,8 @@ mod tests {
         assert_eq!(look(&known, source(1, 5061), 7, START), Familiar::Address);
         assert_eq!(look(&known, source(2, 5060), 7, START), Familiar::No);
         assert_eq!(look(&known, source(1, 5060), 8, START), Familiar::No);
-        let flow = START + MINUTE * FLOW_KEPT;
-        assert_eq!(look(&known, source(1, 5060), 7, flow), Familiar::Flow);
-        assert_eq!(look(&known, source(1, 5060), 7, flow + MINUTE), Familiar::Address);
         let week = START + MINUTE * KEPT;
-        assert_eq!(look(&known, source(1, 5060), 7, week), Familiar::Address);
+        assert_eq!(look(&known, source(1, 5060), 7, week), Familiar::Flow);
         assert_eq!(look(&known, source(1, 5060), 7, week + MINUTE), Familiar::No);
         assert_eq!(known.phones_at(of_source(&SECRET, source(1, 1))), 1);
         // The next one sweeps it away.
@@ -301,8 +289,6 @@ mod tests {
     fn a_connection_is_no_flow_that_a_datagram_could_name() {
         let mut known = Known::default();
         known.learn(Sighting::new(&SECRET, source(1, 5060), true, 7), false, START);
-        for port in [0, 5060] {
-            assert_eq!(known.look(&SECRET, source(1, port), 7, START), Familiar::Address, "{port}");
-        }
+        assert_eq!(known.look(&SECRET, source(1, 5060), 7, START), Familiar::Address);
     }
 }

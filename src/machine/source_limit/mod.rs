@@ -1,8 +1,8 @@
 //! How much a source may fail before we answer it nothing.
 //!
 //! What comes over UDP may have a forged source until it shows a nonce that we gave to that source. So it costs nobody anything
-//! but answers over UDP to sources that prove nothing: a budget of [`answers`], of which a part is kept for phones that come back to
-//! where they were ([`known`]), and for requests that come again ([`refused`]).
+//! but answers over UDP to sources that prove nothing: a budget of [`answers`], of which phones that come back to where they were
+//! ([`known`]) have their own.
 //!
 //! What cannot be forged is counted as failure, each with a budget that refills with time: over connections, challenges that no
 //! valid nonce followed, and garbage (counted where a message is read); wrong credentials (counted where the phone lives, per
@@ -12,7 +12,6 @@
 
 mod answers;
 mod known;
-mod refused;
 #[cfg(test)]
 mod tests;
 
@@ -38,7 +37,6 @@ use crate::machine::source_limit::known::Known;
 pub use crate::machine::source_limit::known::Sighting;
 use crate::machine::source_limit::known::of_phone;
 use crate::machine::source_limit::known::of_source;
-use crate::wire::sip::HeaderId;
 use crate::wire::sip::Message;
 
 /// A budget: what may be spent at once, and how fast it comes back.
@@ -176,8 +174,6 @@ enum Kind {
     Arrivals = 12,
     Port = 13,
     Phone = 14,
-    Again = 15,
-    UserAgain = 16,
 }
 
 impl SourceLimit {
@@ -269,15 +265,8 @@ impl SourceLimit {
             phones: self.known.phones_at(of_source),
             is_readable: ask != Ask::Garbage,
         };
-        let shards = shared.settings.shards;
-        if self.answers.take(asker, shards, now) {
+        if self.answers.take(asker, shared.settings.shards, now) {
             return Verdict::Pass;
-        }
-        if asker.is_readable {
-            let (again, user) = (again_key(secret, flow.peer, request), user_again_key(secret, flow.peer, request));
-            if self.answers.take_again(asker, again, user, shards, now) {
-                return Verdict::Pass;
-            }
         }
         self.counters.unanswered += 1;
         Verdict::Slow
@@ -515,18 +504,6 @@ fn port_key(secret: &HashKey, source: SocketAddr) -> u64 {
         IpAddr::V6(address) => address.octets(),
     };
     key_of(secret, Kind::Port, source, &[&address, &source.port().to_be_bytes()])
-}
-
-/// A request and its retransmissions: from the same port, with the same topmost Via.
-fn again_key(secret: &HashKey, source: SocketAddr, request: &Message<'_>) -> u64 {
-    let via = request.values(HeaderId::Via).next().unwrap_or_default();
-    key_of(secret, Kind::Again, source, &[&port_key(secret, source).to_be_bytes(), via])
-}
-
-/// Who a request says it is from, whether there is somebody of that name or not.
-fn user_again_key(secret: &HashKey, source: SocketAddr, request: &Message<'_>) -> u64 {
-    let uri = request.sender_uri().ok().and_then(|uri| uri.sip());
-    key_of(secret, Kind::UserAgain, source, &[uri.and_then(|uri| uri.user).unwrap_or_default()])
 }
 
 /// Of a phone, wherever its requests come from.

@@ -207,14 +207,11 @@ fn side(document: &mut Document) -> Side {
         Value::Flag(flag) => flag,
         other => unreachable_kind(&other),
     };
-    let probes = sockets(document, "side.probes");
-    for (key, addresses) in [("side.http", &http), ("side.probes", &probes)] {
-        if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback())
-            && !insecure
-        {
-            let message = format!("{open} is not loopback: it needs [side.tls] (not built yet) or insecure = true");
-            document.refuse(key, message);
-        }
+    if let Some(open) = http.iter().find(|address| !address.ip().is_loopback())
+        && !insecure
+    {
+        let message = format!("{open} is not loopback: it needs [side.tls] (not built yet) or insecure = true");
+        document.refuse("side.http", message);
     }
     let database = match document.value("side.database") {
         Value::Secret(secret) => secret,
@@ -227,7 +224,7 @@ fn side(document: &mut Document) -> Side {
         };
         document.refuse("side.database", if postgres { "PostgreSQL is not built yet" } else { "expected \"sqlite\"" });
     }
-    Side { http, probes, insecure, database }
+    Side { http, insecure, database }
 }
 
 fn tape(document: &mut Document) -> Tape {

@@ -177,14 +177,7 @@ pub(super) const KEYS: &[Key] = &[
         Restart,
         "Where the HTTP API listens: a string or a list. Anything but loopback needs `[side.tls]`, or `insecure = true`.",
     ),
-    key(
-        "side.probes",
-        Kind::HttpSockets,
-        "[]",
-        Restart,
-        "Where `/healthz`, `/readyz` and `/metrics` are answered apart from the API, so that they answer whatever is asked of it: such as \"127.0.0.1:8081\".",
-    ),
-    key("side.insecure", Kind::Flag, "false", Restart, "Lets `http` and `probes` leave this machine without TLS."),
+    key("side.insecure", Kind::Flag, "false", Restart, "Lets `http` leave this machine without TLS."),
     later("side.tls"),
     key(
         "side.database",

@@ -139,7 +139,6 @@ pub struct Interface {
 #[derive(Clone, Debug)]
 pub struct Side {
     pub http: Vec<SocketAddr>,
-    pub probes: Vec<SocketAddr>,
     pub insecure: bool,
     pub database: Secret,
 }

@@ -27,8 +27,6 @@ use crate::process::side::directory::snapshot;
 use crate::process::side::http;
 use crate::process::side::http::Api;
 use crate::process::side::http::Recordings;
-use crate::process::side::http::probes;
-use crate::process::side::http::probes::Probes;
 use crate::process::side::link::Link;
 use crate::process::side::link::LinkHandle;
 use crate::process::side::metrics::Metrics;
@@ -69,12 +67,6 @@ pub(crate) struct Settings {
     pub(crate) objects: Option<Arc<dyn Objects>>,
 }
 
-/// Of the API, and of health and figures alone.
-pub(crate) struct Listeners {
-    pub(crate) http: Vec<TcpListener>,
-    pub(crate) probes: Vec<TcpListener>,
-}
-
 /// What runs until it is dropped.
 pub(crate) struct Node {
     pub(crate) mirror: Arc<Mirror>,
@@ -84,14 +76,13 @@ pub(crate) struct Node {
     link: LinkHandle,
     retain: watch::Sender<Retain>,
     tasks: JoinSet<()>,
-    probes: Option<Probes>,
     _tapes: [Following; 2],
 }
 
 impl Node {
     pub(crate) async fn start(
         settings: Settings,
-        listeners: Listeners,
+        listeners: Vec<TcpListener>,
         figures: Vec<OwnedFd>,
     ) -> Result<Self, Unopened> {
         let Settings { node, data, link: socket, retain: kept, import, first_start, objects } = settings;
@@ -144,7 +135,6 @@ impl Node {
             link: handle,
             retain,
             tasks: JoinSet::new(),
-            probes: None,
             _tapes: [events, media],
         };
         match running.import(import.as_deref()).await {
@@ -156,8 +146,7 @@ impl Node {
         running.tasks.spawn(async move { desk.note_alive().await });
         running.keep_recordings(&store, shelf, &api, goes_up);
         running.tasks.spawn(retain::run(store, retained));
-        running.listen(listeners.http, &api)?;
-        running.probes = Some(probes::start(listeners.probes, http::probe_router(api), &running.metrics.http)?);
+        running.listen(listeners, &api)?;
         Ok(running)
     }
 

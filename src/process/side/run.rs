@@ -1,7 +1,6 @@
 //! The side process from its first step to its last: it does what the keeper says.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,6 @@ use crate::process::log;
 use crate::process::plan::SideSettings;
 use crate::process::side::mirror::Readiness;
 use crate::process::side::node;
-use crate::process::side::node::Listeners;
 use crate::process::side::node::Node;
 use crate::process::side::node::Settings;
 use crate::process::side::opening::Unopened;
@@ -71,9 +69,7 @@ fn serve(begun: Begun) -> Result<(), Failure> {
     let settings = decode(&start.settings)?;
     child::keep_to_housekeeping(&start);
     child::give_way_to_engine();
-    let bind =
-        |addresses: &[SocketAddr]| addresses.iter().map(|address| node::bind(*address)).collect::<Result<Vec<_>, _>>();
-    let listeners = Listeners { http: bind(&settings.http)?, probes: bind(&settings.probes)? };
+    let listeners = settings.http.iter().map(|address| node::bind(*address)).collect::<Result<Vec<_>, _>>()?;
     let latest = latest.as_deref().map(decode).transpose()?;
     let sight = sight::of(&start.data, latest.as_ref().unwrap_or(&settings));
     // Rights and sight belong to threads: before there is a second one.

@@ -2,7 +2,6 @@
 //!
 //! A token is 256 random bits, so that a plain SHA-256 of it is as good as any slow hash.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use base64::Engine;
@@ -191,18 +190,9 @@ pub(crate) async fn revoke(store: &Store, name: &str, actor: &str) -> Result<boo
     Ok(found)
 }
 
-pub(crate) fn hash(presented: &str) -> [u8; 32] {
-    Sha256::digest(presented.as_bytes()).into()
-}
-
-/// Of all tokens.
-pub(crate) async fn hashes(store: &Store) -> Result<HashSet<Vec<u8>>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT hash FROM tokens").fetch_all(&store.pool).await?.into_iter().collect())
-}
-
 /// What the presented text allows; `None` if it is no token, or one that has expired.
 pub(crate) async fn check(store: &Store, presented: &str) -> Result<Option<Access>, StoreError> {
-    check_hash(store, &hash(presented)).await
+    check_hash(store, &Sha256::digest(presented.as_bytes())).await
 }
 
 /// The same token, looked at again: it may have been revoked since.
@@ -229,7 +219,7 @@ async fn insert(
     token: &str,
     new: &NewToken,
 ) -> Result<(), TokenError> {
-    let hash = hash(token);
+    let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
     let tenants = new.tenants.as_ref().map(|tenants| serde_json::json!(tenants).to_string());
     let done = sqlx::query(
         "INSERT INTO tokens (hash, name, role, tenants, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)

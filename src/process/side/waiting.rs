@@ -16,9 +16,7 @@ use crate::process::exit;
 use crate::process::exit::Failure;
 use crate::process::log;
 use crate::process::side::http;
-use crate::process::side::http::probes;
 use crate::process::side::metrics::Metrics;
-use crate::process::side::node::Listeners;
 use crate::process::side::opening;
 use crate::process::side::run;
 use crate::process::tune::engine::Hardware;
@@ -28,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) struct Waiting {
     data: PathBuf,
-    listeners: Listeners,
+    listeners: Vec<TcpListener>,
     metrics: Arc<Metrics>,
 }
 
@@ -36,15 +34,12 @@ impl Waiting {
     /// For the case that it is needed.
     pub(super) fn new(
         data: &Path,
-        listeners: &Listeners,
+        listeners: &[TcpListener],
         figures: Vec<OwnedFd>,
         hardware: Option<Hardware>,
     ) -> Result<Self, Failure> {
-        let copies = |of: &[TcpListener]| {
-            let copies = of.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
-            copies.map_err(|error| Failure::from_io("the HTTP API", &error))
-        };
-        let listeners = Listeners { http: copies(&listeners.http)?, probes: copies(&listeners.probes)? };
+        let listeners = listeners.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
+        let listeners = listeners.map_err(|error| Failure::from_io("the HTTP API", &error))?;
         let metrics = Metrics::new(figures);
         metrics.on_database_down();
         metrics.on_hardware(hardware);
@@ -64,8 +59,7 @@ impl Waiting {
         let router = http::without_database::router(Arc::clone(&self.metrics), why.line.clone());
         let places = http::serve::places(&self.metrics.http);
         let mut tasks = JoinSet::new();
-        let _probes = probes::start(self.listeners.probes, router.clone(), &self.metrics.http)?;
-        for listener in self.listeners.http {
+        for listener in self.listeners {
             let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
             let listening = listening.map_err(|error| Failure::from_io("the HTTP API", &error))?;
             tasks.spawn(http::serve::serve(listening, router.clone(), Arc::clone(&places)));

@@ -11,7 +11,6 @@ use crate::hostile;
 use crate::phone::Phone;
 use crate::phone::Sent;
 use crate::stranger;
-use crate::thief;
 use crate::world::Happening;
 use crate::world::World;
 
@@ -19,11 +18,6 @@ use crate::world::World;
 pub(super) const SPRAYER_PORT: u16 = 50_000;
 pub(super) const SPRAY_EVERY: Duration = Duration::from_millis(20);
 pub(super) const ATTACK_EVERY: Duration = Duration::from_millis(20);
-pub(super) const THEFT_EVERY: Duration = Duration::from_millis(50);
-/// 100 a second, with right credentials.
-const TAKEN_AT_ONCE: usize = 5;
-/// What was said lately is of calls that are there.
-const READ_BACK: usize = 12;
 /// 500 a second.
 const ATTACKS_AT_ONCE: usize = 10;
 
@@ -50,7 +44,6 @@ impl World {
 
     pub(super) fn reach_phone(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let now = self.now;
-        self.victim_got += u32::from(to.ip() == thief::VICTIM);
         let at = |phone: &Phone| (phone.sip == to || phone.hears_at(to, now)) && !phone.is_off;
         let Some(index) = self.phones.iter().position(at) else { return };
         if self.phones[index].sip != to {
@@ -104,30 +97,6 @@ impl World {
         }
         if left > 0 {
             self.push(self.now + ATTACK_EVERY, Happening::Attack(left - 1));
-        }
-    }
-
-    pub(super) fn on_theft(&mut self, phone: usize, left: u32) {
-        let own = self.phones[phone].sip;
-        let back = 1 + self.random.below(READ_BACK as u64) as usize;
-        let seen = self.ladder.len().checked_sub(back).map(|index| self.ladder[index].clone());
-        if let Some((_, from, to, bytes)) = seen.filter(|(_, from, to, _)| *from != own && *to != own)
-            && let Some((at, bytes)) = thief::steal(&bytes, to == Self::server(), own, &mut self.random)
-        {
-            assert!(from != at, "he says it from elsewhere");
-            self.thefts += 1;
-            self.hostile.sends(&bytes);
-            self.push(self.now, Happening::Datagram { from: at, to: Self::server(), bytes });
-        }
-        let rings = self.phones.last().map(|phone| phone.user.clone()).unwrap_or_default();
-        for _ in 0..TAKEN_AT_ONCE {
-            let Some(account) = &mut self.hostile.account else { break };
-            let (from, bytes) = (account.at, account.next(&rings, &mut self.random));
-            self.hostile.sends(&bytes);
-            self.push(self.now, Happening::Datagram { from, to: Self::server(), bytes });
-        }
-        if left > 0 {
-            self.push(self.now + THEFT_EVERY, Happening::Theft { phone, left: left - 1 });
         }
     }
 

@@ -22,11 +22,9 @@ use crate::process::side::http::Api;
 use crate::process::side::http::places::Holding;
 use crate::process::side::http::places::Seat;
 use crate::process::side::http::problem::Problem;
-use crate::process::side::store::StoreError;
 use crate::process::side::token;
 use crate::process::side::token::Access;
 use crate::process::side::token::Role;
-use tokio::time::Instant;
 
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longer ones are not ours.
@@ -77,15 +75,7 @@ pub(super) async fn bound(State(api): State<Api>, request: Request, next: Next) 
 
 pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let access = match presented(&request) {
-        Some(presented) => match may_try(&api, source(&request), presented).await {
-            Ok(true) => token::check(&api.store, presented).await,
-            Ok(false) => {
-                refuse(&api, "", &request_line(&request), source(&request)).await;
-                let line = "too many wrong tokens came from this address";
-                return Problem::new(StatusCode::TOO_MANY_REQUESTS, line).into_response();
-            }
-            Err(error) => Err(error),
-        },
+        Some(presented) => token::check(&api.store, presented).await,
         None => Ok(None),
     };
     match access {
@@ -109,21 +99,10 @@ pub(super) async fn authenticate(State(api): State<Api>, mut request: Request, n
             response.map(|body| Body::new(Holding::new(body, (held, kept))))
         }
         Ok(None) => {
-            if let (Some(source), Some(_)) = (source(&request), presented(&request)) {
-                api.guesses.on_wrong(source.0, Instant::now());
-            }
             refuse(&api, "", &request_line(&request), source(&request)).await;
             Problem::unauthorized().into_response()
         }
         Err(error) => Problem::from(error).into_response(),
-    }
-}
-
-/// Whether a token may be looked up: one of a source that showed many wrong ones only if it is right.
-async fn may_try(api: &Api, source: Option<Source>, presented: &str) -> Result<bool, StoreError> {
-    match source {
-        Some(source) => api.guesses.may_try(&api.store, source.0, presented, Instant::now()).await,
-        None => Ok(true),
     }
 }
 

@@ -5,7 +5,6 @@ mod calls;
 mod cdrs;
 mod events;
 mod guard;
-mod guesses;
 mod health;
 mod home;
 mod media;
@@ -13,7 +12,6 @@ mod openapi;
 mod page;
 mod patience;
 pub(crate) mod places;
-pub(crate) mod probes;
 mod problem;
 mod recordings;
 mod registrations;
@@ -29,7 +27,6 @@ use axum::routing::get;
 use tokio::sync::watch;
 
 use crate::process::side::audit::RefusalBudget;
-use crate::process::side::http::guesses::Guesses;
 use crate::process::side::http::tokens::Tokens;
 use crate::process::side::link::LinkHandle;
 use crate::process::side::metrics::Metrics;
@@ -58,7 +55,6 @@ pub(crate) struct Shared {
     pub(crate) transcoder: Arc<Transcoder>,
     refusals: RefusalBudget,
     tokens: Tokens,
-    guesses: Guesses,
 }
 
 impl std::ops::Deref for Api {
@@ -101,21 +97,8 @@ impl Api {
             transcoder,
             refusals: RefusalBudget::default(),
             tokens: Tokens::default(),
-            guesses: Guesses::default(),
         }))
     }
-}
-
-/// Health and figures alone, of listeners for these.
-pub(crate) fn probe_router(api: Api) -> Router {
-    Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .fallback(problem::no_such_path)
-        .method_not_allowed_fallback(problem::no_such_method)
-        .layer(middleware::from_fn_with_state(api.clone(), guard::bound))
-        .with_state(api)
 }
 
 pub(crate) fn router(api: Api) -> Router {

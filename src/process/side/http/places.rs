@@ -19,7 +19,6 @@ use axum::body::Body;
 use axum::body::Bytes;
 use hyper::body::Frame;
 use hyper::body::SizeHint;
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::base::limit::HTTP_CONNECTIONS_MAX;
@@ -42,11 +41,7 @@ pub(crate) struct Places {
     per_source_max: usize,
     held: Mutex<Held>,
     pub(crate) counts: Arc<Counts>,
-    turns: Arc<Semaphore>,
 }
-
-/// Requests at once of connections that send one after the other without a token.
-const TURNS: usize = 4;
 
 #[derive(Default)]
 struct Held {
@@ -69,8 +64,6 @@ struct Connection {
     /// Requests in work, and those of them whose token is valid.
     requests: usize,
     kept: usize,
-    /// A valid token was shown on it.
-    is_known: bool,
     /// Of the moment, while no request is in work, since when that is so.
     idle_since: u64,
     task: Option<AbortHandle>,
@@ -85,7 +78,6 @@ impl Places {
             per_source_max: HTTP_CONNECTIONS_PER_SOURCE_MAX.min(max / 2),
             held: Mutex::default(),
             counts,
-            turns: Arc::new(Semaphore::new(TURNS)),
         })
     }
 
@@ -110,8 +102,7 @@ impl Places {
             counter.fetch_add(1, Relaxed);
         }
         let id = held.tick();
-        held.connections
-            .insert(id, Connection { source, requests: 0, kept: 0, is_known: false, idle_since: id, task: None });
+        held.connections.insert(id, Connection { source, requests: 0, kept: 0, idle_since: id, task: None });
         held.by_source.entry(source).or_default().connections += 1;
         Some(Place { places: Arc::clone(self), id })
     }
@@ -198,14 +189,6 @@ impl Seat {
         Busy(self.clone())
     }
 
-    pub(crate) fn is_known(&self) -> bool {
-        self.places.held().connections.get(&self.id).is_some_and(|connection| connection.is_known)
-    }
-
-    pub(crate) fn turns(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.places.turns)
-    }
-
     /// Its token is valid. `None`: too many connections are kept.
     pub(crate) fn keep(&self) -> Option<Kept> {
         let mut guard = self.places.held();
@@ -220,7 +203,6 @@ impl Seat {
             share.kept += 1;
         }
         connection.kept += 1;
-        connection.is_known = true;
         Some(Kept(self.clone()))
     }
 }

@@ -129,9 +129,7 @@ fn described(code: u16) -> utoipa::openapi::Response {
         406 => "The audio cannot be had in this form",
         409 => "The state of the thing does not allow it now",
         410 => "It was deleted",
-        429 => {
-            "Too many requests or event streams of this token are open, or too many wrong tokens came from this address: ask again later"
-        }
+        429 => "Too many requests or event streams of this token are open: end some, or ask again",
         500 => "A fault of ours: the log says which",
         _ => "The engine or the database does not answer in time: ask again",
     };

@@ -1,6 +1,5 @@
 //! Accepts connections and serves the router on them: bounded in number, in time and in the size of a request's head.
 
-use std::cell::Cell;
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,14 +26,11 @@ use crate::process::side::http::places::Counts;
 use crate::process::side::http::places::Holding;
 use crate::process::side::http::places::Place;
 use crate::process::side::http::places::Places;
-use tokio::time::Instant;
 
 /// Also how long a connection may be idle between requests.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a peer may take nothing of what is sent to it: a player that is paused does so for a while.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(20);
-/// Requests of a connection that follow each other sooner take turns with those of others.
-const QUICK: Duration = Duration::from_millis(500);
 /// After a failed accept, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -67,19 +63,11 @@ async fn serve_connection(stream: TcpStream, source: SocketAddr, router: Router,
     let seat = place.seat();
     let router = router.layer(Extension(Source(source.ip()))).layer(Extension(seat.clone()));
     let router = TowerToHyperService::new(router);
-    let last = Cell::new(None);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let busy = seat.begin();
-        let now = Instant::now();
-        let is_quick = last.replace(Some(now)).is_some_and(|last: Instant| now.duration_since(last) < QUICK);
-        let turn = (is_quick && !seat.is_known()).then(|| seat.turns());
         let answered = router.call(request);
         async move {
-            // Who sends many requests at once waits for others who do, so that whoever sends one waits for a few of them alone.
-            let _turn = match turn {
-                Some(turns) => turns.acquire_owned().await.ok(),
-                None => None,
-            };
+            // Who sends many requests at once waits for the others between them.
             tokio::task::yield_now().await;
             answered.await.map(|response: Response| response.map(|body| Holding::new(body, busy)))
         }

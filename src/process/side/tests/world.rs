@@ -19,7 +19,6 @@ use crate::base::id::ShardId;
 use crate::base::time::UnixTime;
 use crate::process::config::Retain;
 use crate::process::side::node;
-use crate::process::side::node::Listeners;
 use crate::process::side::node::Node;
 use crate::process::side::node::Settings;
 use crate::process::side::opening::DATABASE;
@@ -120,9 +119,7 @@ impl World {
         let listener = node::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         self.address = listener.local_addr().unwrap();
         let memory = vec![self.memory.try_clone().unwrap()];
-        self.node = Some(
-            Node::start(self.settings(), Listeners { http: vec![listener], probes: Vec::new() }, memory).await.unwrap(),
-        );
+        self.node = Some(Node::start(self.settings(), vec![listener], memory).await.unwrap());
     }
 
     /// As after a kill: what is not committed is lost.
