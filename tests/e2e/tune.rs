@@ -197,6 +197,7 @@ fn the_scheduler_of_a_loop_disk_is_set_for_real() {
     assert!(code == 0 && text.contains("[mq-deadline]"), "{code} {text}{error}");
 }
 
+#[cfg(debug_assertions)]
 fn with_tree(tree: &Path, config: &str) -> (tempfile::TempDir, Command) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("tipring.toml"), config).unwrap();

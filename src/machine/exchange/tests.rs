@@ -409,7 +409,7 @@ impl Early {
 /// RFC 3261 §26.2.2: what asks for TLS on its way is not carried on without.
 #[test]
 fn a_sips_uri_is_not_reached_in_the_clear() {
-    let mut world = World::new();
+    let mut world = world();
     let flow = Caller::new("1001", "198.51.100.1:5060").flow;
     for (method, uri, expected) in [
         ("INVITE", "sips:1002@acme.test", 416),

@@ -64,6 +64,9 @@ _tipring() {
             tipring,trace)
                 cmd="tipring__subcmd__trace"
                 ;;
+            tipring,tune)
+                cmd="tipring__subcmd__tune"
+                ;;
             tipring,undrain)
                 cmd="tipring__subcmd__undrain"
                 ;;
@@ -115,6 +118,9 @@ _tipring() {
             tipring__subcmd__help,trace)
                 cmd="tipring__subcmd__help__subcmd__trace"
                 ;;
+            tipring__subcmd__help,tune)
+                cmd="tipring__subcmd__help__subcmd__tune"
+                ;;
             tipring__subcmd__help,undrain)
                 cmd="tipring__subcmd__help__subcmd__undrain"
                 ;;
@@ -150,6 +156,9 @@ _tipring() {
                 ;;
             tipring__subcmd__help__subcmd__token,revoke)
                 cmd="tipring__subcmd__help__subcmd__token__subcmd__revoke"
+                ;;
+            tipring__subcmd__help__subcmd__tune,disk)
+                cmd="tipring__subcmd__help__subcmd__tune__subcmd__disk"
                 ;;
             tipring__subcmd__phlem,agent)
                 cmd="tipring__subcmd__phlem__subcmd__agent"
@@ -235,6 +244,18 @@ _tipring() {
             tipring__subcmd__token__subcmd__help,revoke)
                 cmd="tipring__subcmd__token__subcmd__help__subcmd__revoke"
                 ;;
+            tipring__subcmd__tune,disk)
+                cmd="tipring__subcmd__tune__subcmd__disk"
+                ;;
+            tipring__subcmd__tune,help)
+                cmd="tipring__subcmd__tune__subcmd__help"
+                ;;
+            tipring__subcmd__tune__subcmd__help,disk)
+                cmd="tipring__subcmd__tune__subcmd__help__subcmd__disk"
+                ;;
+            tipring__subcmd__tune__subcmd__help,help)
+                cmd="tipring__subcmd__tune__subcmd__help__subcmd__help"
+                ;;
             *)
                 ;;
         esac
@@ -242,7 +263,7 @@ _tipring() {
 
     case "${cmd}" in
         tipring)
-            opts="-h -V --help --version serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help"
+            opts="-h -V --help --version serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -278,7 +299,7 @@ _tipring() {
             return 0
             ;;
         tipring__subcmd__check)
-            opts="-h --config --help"
+            opts="-h --config --effective --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -376,7 +397,7 @@ _tipring() {
             return 0
             ;;
         tipring__subcmd__help)
-            opts="serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help"
+            opts="serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -756,6 +777,34 @@ _tipring() {
         tipring__subcmd__help__subcmd__trace)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tipring__subcmd__help__subcmd__tune)
+            opts="disk"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tipring__subcmd__help__subcmd__tune__subcmd__disk)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1456,6 +1505,108 @@ _tipring() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tipring__subcmd__tune)
+            opts="-h --check --dry-run --render-script --apply --detect --record --profile --config --json --output --root --help disk help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --record)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tipring__subcmd__tune__subcmd__disk)
+            opts="-h --for --mib --config --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mib)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tipring__subcmd__tune__subcmd__help)
+            opts="disk help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tipring__subcmd__tune__subcmd__help__subcmd__disk)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        tipring__subcmd__tune__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

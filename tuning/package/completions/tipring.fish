@@ -39,6 +39,7 @@ complete -c tipring -n "__fish_tipring_needs_command" -f -a "trace" -d 'Why this
 complete -c tipring -n "__fish_tipring_needs_command" -f -a "phlem" -d 'The phone emulator: from one phone to thousands, against any SIP server'
 complete -c tipring -n "__fish_tipring_needs_command" -f -a "tape" -d 'What the engine wrote down of calls, read without the side process'
 complete -c tipring -n "__fish_tipring_needs_command" -f -a "token" -d 'API tokens'
+complete -c tipring -n "__fish_tipring_needs_command" -f -a "tune" -d 'The machine against its hardware profile, and what would make it right'
 complete -c tipring -n "__fish_tipring_needs_command" -f -a "plan" -d 'What `serve` starts by itself'
 complete -c tipring -n "__fish_tipring_needs_command" -f -a "engine"
 complete -c tipring -n "__fish_tipring_needs_command" -f -a "side"
@@ -47,6 +48,7 @@ complete -c tipring -n "__fish_tipring_using_subcommand serve" -l config -d 'Wit
 complete -c tipring -n "__fish_tipring_using_subcommand serve" -l with-parent -d 'Die with the process that started it'
 complete -c tipring -n "__fish_tipring_using_subcommand serve" -s h -l help -d 'Print help'
 complete -c tipring -n "__fish_tipring_using_subcommand check" -l config -r -F
+complete -c tipring -n "__fish_tipring_using_subcommand check" -l effective -d 'Print each value that holds and where it comes from: the file, the hardware profile, or the default'
 complete -c tipring -n "__fish_tipring_using_subcommand check" -s h -l help -d 'Print help'
 complete -c tipring -n "__fish_tipring_using_subcommand demo" -l for -d 'End after this time, such as "30s"' -r
 complete -c tipring -n "__fish_tipring_using_subcommand demo" -l listen -d 'The address that SIP, media and the API listen on' -r
@@ -160,27 +162,49 @@ complete -c tipring -n "__fish_tipring_using_subcommand token; and __fish_seen_s
 complete -c tipring -n "__fish_tipring_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "list" -d 'All tokens, without what they are'
 complete -c tipring -n "__fish_tipring_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "revoke" -d 'Make a token worthless'
 complete -c tipring -n "__fish_tipring_using_subcommand token; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l record -d 'Copy what the checks read of this machine into a new folder' -r -F
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l profile -d 'A shipped profile by name, "auto", or a file; default: that of the configuration, else "auto"' -r
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l config -d 'The node\'s configuration file: its RTP ports and its data folder' -r -F
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l output -d 'With --detect: write into this file, unless it is there' -r -F
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l root -d 'A tree that --record wrote stands for the machine' -r -F
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l check -d 'Say what is right and what is not (the default)'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l dry-run -d 'Say what --apply would do'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l render-script -d 'Print a shell script that does the same, to be read before it is run'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l apply -d 'Set what is not right and look again; needs root'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l detect -d 'Print a profile of this machine'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -l json -d 'JSON for programs (with --check and --apply)'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -s h -l help -d 'Print help'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -f -a "disk" -d 'Try a folder\'s disk the way the tape writes; exit 1 if it is too slow'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and not __fish_seen_subcommand_from disk help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and __fish_seen_subcommand_from disk" -l for -d 'How long, at most; half of it beside another writer' -r
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and __fish_seen_subcommand_from disk" -l mib -d 'MiB of each of the two files that it writes over and over' -r
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and __fish_seen_subcommand_from disk" -l config -d 'The node\'s configuration file: its RTP ports and `tape.stall`' -r -F
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and __fish_seen_subcommand_from disk" -l json
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and __fish_seen_subcommand_from disk" -s h -l help -d 'Print help'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and __fish_seen_subcommand_from help" -f -a "disk" -d 'Try a folder\'s disk the way the tape writes; exit 1 if it is too slow'
+complete -c tipring -n "__fish_tipring_using_subcommand tune; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c tipring -n "__fish_tipring_using_subcommand plan" -l config -r -F
 complete -c tipring -n "__fish_tipring_using_subcommand plan" -s h -l help -d 'Print help'
 complete -c tipring -n "__fish_tipring_using_subcommand engine" -s h -l help -d 'Print help'
 complete -c tipring -n "__fish_tipring_using_subcommand side" -s h -l help -d 'Print help'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "serve" -d 'Serve in the foreground until TERM (after the last call) or INT (at once)'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "check" -d 'Name every fault of a configuration file'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "demo" -d 'Serve on embedded defaults in a new folder, with fifty emulated phones that call each other and an account for yours'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "status" -d 'What runs, in which state'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "drain" -d 'Answer new calls 503, keep those that are up'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "undrain" -d 'Take new calls again'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "reload" -d 'Read the configuration again, open log files anew'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "calls" -d 'The calls that are up'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "hangup" -d 'End a call'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "trace" -d 'Why this call or phone did what it did'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "phlem" -d 'The phone emulator: from one phone to thousands, against any SIP server'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "tape" -d 'What the engine wrote down of calls, read without the side process'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "token" -d 'API tokens'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "plan" -d 'What `serve` starts by itself'
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "engine"
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "side"
-complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token plan engine side help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "serve" -d 'Serve in the foreground until TERM (after the last call) or INT (at once)'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "check" -d 'Name every fault of a configuration file'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "demo" -d 'Serve on embedded defaults in a new folder, with fifty emulated phones that call each other and an account for yours'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "status" -d 'What runs, in which state'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "drain" -d 'Answer new calls 503, keep those that are up'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "undrain" -d 'Take new calls again'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "reload" -d 'Read the configuration again, open log files anew'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "calls" -d 'The calls that are up'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "hangup" -d 'End a call'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "trace" -d 'Why this call or phone did what it did'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "phlem" -d 'The phone emulator: from one phone to thousands, against any SIP server'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "tape" -d 'What the engine wrote down of calls, read without the side process'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "token" -d 'API tokens'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "tune" -d 'The machine against its hardware profile, and what would make it right'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "plan" -d 'What `serve` starts by itself'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "engine"
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "side"
+complete -c tipring -n "__fish_tipring_using_subcommand help; and not __fish_seen_subcommand_from serve check demo status drain undrain reload calls hangup trace phlem tape token tune plan engine side help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c tipring -n "__fish_tipring_using_subcommand help; and __fish_seen_subcommand_from phlem" -f -a "run" -d 'Run a scenario: phones register, call, talk and are counted; exit 1 if an expectation is not met'
 complete -c tipring -n "__fish_tipring_using_subcommand help; and __fish_seen_subcommand_from phlem" -f -a "agent" -d 'Take part in runs of a fleet: runs its share of whatever `phlem run --nats` deals out'
 complete -c tipring -n "__fish_tipring_using_subcommand help; and __fish_seen_subcommand_from phlem" -f -a "null" -d 'Serve SIP as little as can be, so that an emulator alone can be measured: takes any credentials, keeps no promises'
@@ -192,3 +216,4 @@ complete -c tipring -n "__fish_tipring_using_subcommand help; and __fish_seen_su
 complete -c tipring -n "__fish_tipring_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "add" -d 'Make a token and print it; it cannot be shown again'
 complete -c tipring -n "__fish_tipring_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "list" -d 'All tokens, without what they are'
 complete -c tipring -n "__fish_tipring_using_subcommand help; and __fish_seen_subcommand_from token" -f -a "revoke" -d 'Make a token worthless'
+complete -c tipring -n "__fish_tipring_using_subcommand help; and __fish_seen_subcommand_from tune" -f -a "disk" -d 'Try a folder\'s disk the way the tape writes; exit 1 if it is too slow'
